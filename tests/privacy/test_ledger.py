@@ -1,0 +1,72 @@
+"""Reservations are durable, composed, and never exceed a limit, also when many processes reserve at once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import pathlib
+import sqlite3
+
+import numpy as np
+import pytest
+
+from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.privacy import BudgetExceededError, ClassMeans, Ledger, PrivacyBudget, dataset_id, epsilon_of
+
+_EVENT = ClassMeans(8.0).event
+
+
+def test_reservations_compose_and_outlive_the_ledger_object(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "new" / "ledger.sqlite"
+    assert Ledger(path).spent("a", 1e-5) == 0.0
+    Ledger(path).reserve("a", _EVENT, delta=1e-5)
+    once = Ledger(path).spent("a", 1e-5)
+    assert once == pytest.approx(epsilon_of(_EVENT, 1e-5))
+    Ledger(path).reserve("a", _EVENT, delta=1e-5)
+    assert Ledger(path).reservations("a") == 2
+    assert once < Ledger(path).spent("a", 1e-5) < 2 * once
+    assert Ledger(path).spent("b", 1e-5) == 0.0
+
+
+def test_a_limit_refuses_before_anything_is_written(tmp_path: pathlib.Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    limit = PrivacyBudget(1.5 * epsilon_of(_EVENT, 1e-5), 1e-5)
+    ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
+    for _ in range(3):
+        ledger.reserve("a", ClassMeans(80.0).event, delta=1e-5, limit=limit)
+    with pytest.raises(BudgetExceededError, match="Nothing was run"):
+        for _ in range(3):
+            ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
+    assert ledger.spent("a", 1e-5) <= limit.epsilon
+
+
+def _reserve(path: pathlib.Path) -> bool:
+    try:
+        Ledger(path).reserve("a", _EVENT, delta=1e-5, limit=PrivacyBudget(2.5 * epsilon_of(_EVENT, 1e-5), 1e-5))
+    except BudgetExceededError:
+        return False
+    return True
+
+
+def test_concurrent_processes_never_exceed_the_limit_together(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path)
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
+        granted = sum(pool.map(_reserve, [path] * 8))
+    assert granted == Ledger(path).reservations("a") >= 2
+    assert Ledger(path).spent("a", 1e-5) <= 2.5 * epsilon_of(_EVENT, 1e-5)
+
+
+def test_a_corrupt_ledger_is_an_error_and_not_an_empty_one(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"this is no database, but it is long enough to look like a file" * 20)
+    with pytest.raises(sqlite3.DatabaseError):
+        Ledger(path)
+
+
+def test_data_sets_are_told_apart_by_their_rows() -> None:
+    spec = DataSpec((2, 2, 1), 2)
+    dataset = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3, np.int64), spec)
+    other = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.array([0, 0, 1]), spec)
+    assert dataset_id(dataset) == dataset_id(dataset.take([2, 1, 0])) != dataset_id(other)

@@ -1,0 +1,178 @@
+"""DPKerasAdam: the update of tensorflow-privacy's optimizer, at zero noise exactly and with noise in distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+from tensorflow_privacy import DPKerasAdamOptimizer
+
+from tfdpgen.privacy import DPKerasAdam, NoiseSource
+
+keras = tf.keras
+layers = tf.keras.layers
+
+
+def _network(seed: int = 0) -> keras.Model:
+    tf.keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, strides=2, padding="same"),
+            layers.LeakyReLU(0.2),
+            layers.Conv2DTranspose(3, 3, strides=2, padding="same", activation="tanh"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+
+
+def _images(size: int = 6) -> tf.Tensor:
+    return tf.random.stateless_uniform([size, 8, 8, 1], [1, 2])
+
+
+def _losses(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.square(network(images) - 1.0), axis=1)
+
+
+def _fast_step(optimizer: DPKerasAdam, network: keras.Model, images: tf.Tensor, weights: tf.Tensor | float = 1.0) -> None:
+    with optimizer.gradient_tape(network) as tape:
+        losses = _losses(network, images) * weights
+    optimizer.minimize(losses, network.trainable_variables, tape=tape)
+
+
+def _stock_step(optimizer: DPKerasAdamOptimizer, network: keras.Model, images: tf.Tensor) -> None:
+    with tf.GradientTape() as tape:
+        losses = _losses(network, images)
+    optimizer.minimize(losses, network.trainable_variables, tape=tape)
+
+
+def _assert_same_weights(ours: keras.Model, theirs: keras.Model, atol: float = 2e-6) -> None:
+    for a, b in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("clipping", ["book_keeping", "jacobian"])
+def test_without_noise_the_update_is_the_stock_optimizers(clipping: str) -> None:
+    ours, theirs = _network(), _network()
+    optimizer = DPKerasAdam(0.5, 0.0, learning_rate=0.01, clipping=clipping)
+    stock = DPKerasAdamOptimizer(0.5, 0.0, learning_rate=0.01)
+    for _ in range(3):
+        _fast_step(optimizer, ours, _images())
+        _stock_step(stock, theirs, _images())
+    _assert_same_weights(ours, theirs, atol=1e-5)
+
+
+def test_without_noise_and_clip_the_update_is_adams() -> None:
+    ours, theirs = _network(), _network()
+    optimizer = DPKerasAdam(float("inf"), 0.0, learning_rate=0.01)
+    adam = tf.keras.optimizers.legacy.Adam(0.01)
+    for _ in range(3):
+        _fast_step(optimizer, ours, _images())
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(_losses(theirs, _images()))
+        adam.minimize(loss, theirs.trainable_variables, tape=tape)
+    _assert_same_weights(ours, theirs, atol=1e-5)
+
+
+def test_the_divisor_is_the_expected_batch_size_whatever_was_drawn() -> None:
+    network, images = _network(), _images()
+    optimizer = DPKerasAdam(0.5, 0.0, expected_batch_size=12)
+    with optimizer.gradient_tape(network) as tape:
+        losses = _losses(network, images) * tf.constant([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    sums = optimizer.clipped_gradient_sum(losses, network.trainable_variables, tape)
+    for noised, total in zip(optimizer.noised_gradients(sums), sums, strict=True):
+        np.testing.assert_allclose(noised, total / 12.0, rtol=1e-6)
+
+
+def _noise_of(optimizer: object, network: keras.Model, fast: bool) -> np.ndarray:
+    """What one step adds to gradients that are zero, before Adam: the noise of the step."""
+    images = _images()
+    if fast:
+        with optimizer.gradient_tape(network) as tape:  # type: ignore[attr-defined]
+            losses = _losses(network, images) * 0.0
+    else:
+        with tf.GradientTape() as tape:
+            losses = _losses(network, images) * 0.0
+    pairs = optimizer._compute_gradients(losses, network.trainable_variables, tape=tape)  # type: ignore[attr-defined]
+    return np.concatenate([gradient.numpy().ravel() for gradient, _ in pairs])
+
+
+def _wide_network() -> keras.Model:
+    return keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(400)])
+
+
+def test_the_noise_has_the_declared_scale() -> None:
+    """A Kolmogorov-Smirnov test that accepts the right scale and rejects two thirds and three halves of it."""
+    clip, noise_multiplier, expected = 0.7, 1.3, 32
+    optimizer = DPKerasAdam(clip, noise_multiplier, expected_batch_size=expected)
+    noise = _noise_of(optimizer, _wide_network(), fast=True)
+    scale = clip * noise_multiplier / expected
+    assert scipy.stats.kstest(noise, "norm", args=(0, scale)).pvalue > 1e-4
+    for wrong in (2 / 3, 3 / 2):
+        assert scipy.stats.kstest(noise, "norm", args=(0, scale * wrong)).pvalue < 1e-6
+
+
+def test_the_noise_has_the_stock_optimizers_distribution() -> None:
+    ours = _noise_of(DPKerasAdam(0.7, 1.3), _wide_network(), fast=True)
+    theirs = _noise_of(DPKerasAdamOptimizer(0.7, 1.3), _wide_network(), fast=False)
+    assert scipy.stats.ks_2samp(ours, theirs).pvalue > 1e-4
+    assert scipy.stats.ks_2samp(ours, theirs * 1.5).pvalue < 1e-6
+
+
+def test_noise_is_fresh_in_every_step_and_no_global_seed_reaches_it() -> None:
+    def two_steps() -> np.ndarray:
+        tf.keras.utils.set_random_seed(7)
+        optimizer = DPKerasAdam(1.0, 1.0)
+        network = _wide_network()
+
+        @tf.function
+        def step() -> list[tf.Tensor]:
+            return optimizer.noised_gradients([tf.zeros_like(v) for v in network.trainable_variables], 1.0)
+
+        return np.stack([np.concatenate([value.numpy().ravel() for value in step()]) for _ in range(2)])
+
+    first, second = two_steps(), two_steps()
+    for a, b in [(first[0], first[1]), (first[0], second[0]), (first[1], second[1])]:
+        assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
+        assert not np.any(a == b)
+
+
+def test_an_insecure_source_repeats_itself_and_says_so() -> None:
+    source = NoiseSource.insecure(3)
+    assert not source.is_secure and NoiseSource().is_secure
+    a = _noise_of(DPKerasAdam(1.0, 1.0, noise=source), _wide_network(), fast=True)
+    b = _noise_of(DPKerasAdam(1.0, 1.0, noise=NoiseSource.insecure(3)), _wide_network(), fast=True)
+    np.testing.assert_array_equal(a, b)
+
+
+def test_an_ordinary_tape_is_refused_with_what_to_do() -> None:
+    network, optimizer = _network(), DPKerasAdam(1.0, 1.0)
+    with tf.GradientTape() as tape:
+        losses = _losses(network, _images())
+    with pytest.raises(ValueError, match="gradient_tape"):
+        optimizer.minimize(losses, network.trainable_variables, tape=tape)
+
+
+def test_gradients_that_never_met_the_noise_are_refused() -> None:
+    network = _network()
+    with pytest.raises(AssertionError, match="not differentially private"):
+        DPKerasAdam(1.0, 1.0).apply_gradients([(tf.zeros_like(v), v) for v in network.trainable_variables])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"l2_norm_clip": 0.0, "noise_multiplier": 1.0}, "l2_norm_clip"),
+        ({"l2_norm_clip": float("inf"), "noise_multiplier": 1.0}, "l2_norm_clip"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": -1.0}, "noise_multiplier"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": float("nan")}, "noise_multiplier"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "num_microbatches": 2}, "num_microbatches"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "expected_batch_size": 0}, "expected_batch_size"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "clipping": "none"}, "clipping"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(arguments: dict, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        DPKerasAdam(**arguments)

@@ -1,0 +1,85 @@
+"""Poisson draws: every row independently, with the plan's probability, none dropped."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.stats
+
+from tfdpgen.privacy import DPSGDPlan, NoiseSource
+from tfdpgen.privacy.sampling import physical_batch_size, poisson_batches
+
+_PLAN = DPSGDPlan(num_examples=300, expected_batch_size=30, steps=4_000, l2_norm_clip=1.0, noise_multiplier=1.0)
+
+
+def _membership(plan: DPSGDPlan) -> np.ndarray:
+    """bool [steps, num_examples]: which rows each batch holds."""
+    drawn = np.zeros((plan.steps, plan.num_examples), bool)
+    for step, batch in enumerate(plan.batches()):
+        rows = batch.indices[batch.weights > 0]
+        assert len(set(rows)) == len(rows)
+        drawn[step, rows] = True
+    return drawn
+
+
+def test_inclusion_is_independent_with_the_plans_probability() -> None:
+    drawn = _membership(_PLAN)
+    counts, n, steps, q = drawn.sum(0), 300, 4_000, 0.1
+    # Each row's count is Binomial(steps, q) and each batch's size Binomial(n, q): fixed sizes or epochs are neither.
+    chi_square = ((counts - steps * q) ** 2 / (steps * q * (1 - q))).sum()
+    assert 1e-4 < scipy.stats.chi2(n).sf(chi_square) < 1 - 1e-4
+    sizes = drawn.sum(1)
+    chi_square = ((sizes - n * q) ** 2 / (n * q * (1 - q))).sum()
+    assert 1e-4 < scipy.stats.chi2(steps).sf(chi_square) < 1 - 1e-4
+    # Rows are uncorrelated within a batch, and a row with itself from one batch to the next.
+    correlation = np.corrcoef(drawn.T.astype(float))
+    assert np.abs(correlation[np.triu_indices(n, 1)]).mean() < 1.2 * np.sqrt(2 / np.pi / steps)
+    lag = np.mean((drawn[1:] - q) * (drawn[:-1] - q)) / (q * (1 - q))
+    assert abs(lag) < 5 / np.sqrt(drawn[1:].size)
+
+
+def test_shuffled_batches_would_fail_these_tests() -> None:
+    """The statistics above tell Poisson sampling from what is often run in its place."""
+    rng = np.random.default_rng(0)
+    drawn = np.zeros((4_000, 300), bool)
+    for step in range(0, 4_000, 10):
+        order = rng.permutation(300).reshape(10, 30)
+        for i in range(10):
+            drawn[step + i, order[i]] = True
+    assert drawn.sum(1).std() == 0  # every size is 30, where Binomial sizes spread by 5.2
+    assert drawn.sum(0).std() == 0
+
+
+def test_over_full_draws_take_more_chunks_and_drop_nothing() -> None:
+    rng = np.random.default_rng(0)
+    sizes = []
+    for batch in poisson_batches(1_000, 0.5, 50, 64, rng):
+        assert batch.indices.shape == batch.weights.shape and batch.indices.shape[1] == 64
+        rows = batch.indices[batch.weights > 0]
+        assert len(set(rows)) == len(rows) == batch.weights.sum()
+        sizes.append(len(rows))
+    assert abs(np.mean(sizes) - 500) < 5 * np.sqrt(250 / 50)
+
+
+def test_empty_draws_are_batches_of_padding() -> None:
+    for batch in poisson_batches(5, 1e-9, 20, 8, np.random.default_rng(0)):
+        assert batch.indices.shape == (1, 8)
+        assert batch.weights.sum() == 0
+
+
+def test_draws_differ_between_runs_unless_seeded() -> None:
+    plan = DPSGDPlan(300, 30, 3, 1.0, 1.0)
+    np.random.seed(0)
+    first = np.concatenate([batch.indices for batch in plan.batches()])
+    np.random.seed(0)
+    second = np.concatenate([batch.indices for batch in plan.batches()])
+    assert not np.array_equal(first, second)
+    seeded = [np.concatenate([b.indices for b in plan.batches(NoiseSource.insecure(1))]) for _ in range(2)]
+    np.testing.assert_array_equal(*seeded)
+
+
+def test_the_physical_shape_is_public_and_holds_nearly_every_draw() -> None:
+    assert physical_batch_size(60_000, 512) == 608
+    assert physical_batch_size(60_000, 16_384) == 1_024
+    assert physical_batch_size(20, 20) == 20
+    sizes = np.random.default_rng(0).binomial(60_000, 512 / 60_000, size=20_000)
+    assert (sizes > 608).mean() < 1e-3

@@ -1,0 +1,82 @@
+"""Class means: the declared sensitivity bounds every row, the noise has the declared scale, the means are right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.privacy import ClassMeans, NoiseSource
+
+_SPEC = DataSpec((4, 4, 1), 3)
+
+
+def _dataset(images: np.ndarray, labels: list[int]) -> LabeledDataset:
+    return LabeledDataset(images.astype(np.uint8), np.array(labels, np.int64), _SPEC)
+
+
+class _Recorder(NoiseSource):
+    """A source whose noise is zero, and that remembers the scale and what the noise was to be added to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 0.0
+
+    def numpy_generator(self) -> np.random.Generator:
+        recorder = self
+
+        class Generator:
+            def normal(self, scale: float, size: tuple[int, ...]) -> np.ndarray:
+                recorder.scale = scale
+                return np.zeros(size)
+
+        return Generator()  # type: ignore[return-value]
+
+
+def test_without_noise_the_means_are_the_means() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (30, 4, 4, 1)), [0, 1] * 15
+    means = ClassMeans(2.0).release(_dataset(images, labels), _Recorder())
+    np.testing.assert_allclose(means[0], images[::2].mean(0) / 255, atol=1e-6)
+    np.testing.assert_allclose(means[1], images[1::2].mean(0) / 255, atol=1e-6)
+    np.testing.assert_allclose(means[2], 0.5)  # a class without rows
+
+
+@given(value=st.integers(0, 255), label=st.integers(0, 2))
+def test_no_row_moves_the_noised_vector_by_more_than_the_sensitivity(value: int, label: int) -> None:
+    """The largest rows are constant black or white; the count's weight is R / 2 as documented."""
+    radius = math.sqrt(16) / 2
+    row = np.full(16, value / 255 - 0.5)
+    recorder = _Recorder()
+    ClassMeans(1.0).release(_dataset(np.full((1, 4, 4, 1), value), [label]), recorder)
+    assert math.sqrt((row**2).sum() + (radius / 2) ** 2) <= recorder.scale + 1e-9
+    assert recorder.scale == pytest.approx(math.sqrt(radius**2 + (radius / 2) ** 2))
+
+
+def test_the_noise_has_the_declared_scale() -> None:
+    # Many rows of mid-grey: the means then move by noise / count, without clipping at 0 and 1.
+    spec, rows = DataSpec((40, 40, 1), 2), 4_000
+    images = np.full((rows, 40, 40, 1), 128, np.uint8)
+    labels = np.arange(rows) % 2
+    means = ClassMeans(3.0).release(LabeledDataset(images, labels, spec), NoiseSource())
+    scale = 3.0 * math.sqrt(1600) / 2 * math.sqrt(1.25) / (rows / 2)
+    noise = (means - 128 / 255).ravel()
+    assert scipy.stats.kstest(noise, "norm", args=(0, scale)).pvalue > 1e-4
+    for wrong in (2 / 3, 3 / 2):
+        assert scipy.stats.kstest(noise, "norm", args=(0, wrong * scale)).pvalue < 1e-6
+
+
+def test_an_empty_data_set_is_released_as_noise() -> None:
+    means = ClassMeans(1.0).release(_dataset(np.zeros((0, 4, 4, 1)), []), NoiseSource())
+    assert means.shape == (3, 4, 4, 1) and np.all((means >= 0) & (means <= 1))
+
+
+@pytest.mark.parametrize("noise_multiplier", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_noise_multiplier_out_of_range_is_refused(noise_multiplier: float) -> None:
+    with pytest.raises(ValueError, match="`noise_multiplier`"):
+        ClassMeans(noise_multiplier)

@@ -1,0 +1,224 @@
+"""Labelled images in memory, and the public facts about them.
+
+`DataSpec` holds what may be known without paying for it: shape, value range and classes. They are declared by whoever
+supplies the data, never read off the private rows, so nothing computed from a `DataSpec` costs privacy.
+
+    spec = DataSpec(image_shape=(8, 8, 1), num_classes=10)
+    dataset = LabeledDataset(images, labels, spec)      # uint8 [n, 8, 8, 1], int64 [n]; checked here
+    dataset.take([0, 5, 7])
+
+`Splits` holds the three disjoint parts of a source: train (what privacy is promised to), holdout (the non-members
+that attacks are tested on) and test (what utility is measured on).
+
+    splits.save("examples/")                            # train.npz, holdout.npz, test.npz, spec.json
+    Splits.load("examples/").train
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class DataError(ValueError):
+    """Data that cannot be used as they are; the message names the file or argument and says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """Public facts about a data set of labelled images.
+
+    Attributes:
+      image_shape: (height, width, channels); channels is 1 or 3.
+      num_classes: labels are integers in [0, num_classes).
+      value_range: (low, high) of the values as the source stores them. A `LabeledDataset` always holds uint8 in
+        [0, 255]; the source maps this declared range onto it.
+      class_names: one name a class, or empty.
+
+    Raises:
+      ValueError: if a fact is malformed; the message names the attribute, what was expected and what came.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    value_range: tuple[float, float] = (0.0, 255.0)
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(side) for side in self.image_shape)
+        if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
+            raise ValueError(
+                "`image_shape` should be (height, width, channels), each at least 1, with 1 or 3 channels; "
+                f"got {self.image_shape!r}."
+            )
+        if self.num_classes < 2:
+            raise ValueError(f"`num_classes` should be at least 2; got {self.num_classes!r}.")
+        low, high = (float(bound) for bound in self.value_range)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"`value_range` should be finite (low, high) with low < high; got {self.value_range!r}.")
+        names = tuple(str(name) for name in self.class_names)
+        if names and len(names) != self.num_classes:
+            raise ValueError(
+                f"`class_names` should hold one name for each of {self.num_classes} classes; got {len(names)}."
+            )
+        object.__setattr__(self, "image_shape", shape)
+        object.__setattr__(self, "num_classes", int(self.num_classes))
+        object.__setattr__(self, "value_range", (low, high))
+        object.__setattr__(self, "class_names", names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> DataSpec:
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        return cls(
+            image_shape=tuple(facts["image_shape"]),  # type: ignore[arg-type]
+            num_classes=facts["num_classes"],
+            value_range=tuple(facts["value_range"]),  # type: ignore[arg-type]
+            class_names=tuple(facts["class_names"]),
+        )
+
+    def name_of(self, label: int) -> str:
+        """The name of a class, or its number where classes have no names."""
+        return self.class_names[label] if self.class_names else str(label)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabeledDataset:
+    """Labelled images in memory; one row is one image and its label.
+
+    Attributes:
+      images: uint8 [n, height, width, channels] in [0, 255].
+      labels: int64 [n] in [0, spec.num_classes).
+      spec: the public facts.
+
+    Raises:
+      ValueError: on wrong dtypes or shapes, or on labels out of range.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    spec: DataSpec
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.shape[1:] != self.spec.image_shape:
+            raise ValueError(
+                f"`images` should be uint8 of shape [n, {', '.join(map(str, self.spec.image_shape))}]; "
+                f"got {self.images.dtype} of shape {list(self.images.shape)}."
+            )
+        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"`labels` should be int64 of shape [{len(self.images)}], one for each image; "
+                f"got {self.labels.dtype} of shape {list(self.labels.shape)}."
+            )
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= self.spec.num_classes))
+        if outside.size:
+            raise ValueError(
+                f"`labels` should lie in [0, {self.spec.num_classes}); row {outside[0]} has "
+                f"{self.labels[outside[0]]} ({outside.size} rows in all). Declare the right number of classes."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> LabeledDataset:
+        """The rows at `indices`, in their order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return LabeledDataset(self.images[indices], self.labels[indices], self.spec)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """The disjoint parts of one source, with the same public facts.
+
+    Attributes:
+      train: the private rows, which privacy is promised to.
+      holdout: rows from the same source that no release has seen: the non-members that attacks are tested on.
+      test: rows that measure utility.
+
+    Raises:
+      ValueError: if the parts disagree about the public facts.
+    """
+
+    train: LabeledDataset
+    holdout: LabeledDataset
+    test: LabeledDataset
+
+    def __post_init__(self) -> None:
+        for name in ("holdout", "test"):
+            spec = getattr(self, name).spec
+            if spec != self.spec:
+                raise ValueError(f"`{name}` should have the same spec as `train`, {self.spec}; got {spec}.")
+
+    @property
+    def spec(self) -> DataSpec:
+        """The public facts that all parts share."""
+        return self.train.spec
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes train.npz, holdout.npz, test.npz and spec.json into `directory`, which is made if it is missing."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for field in dataclasses.fields(self):
+            part: LabeledDataset = getattr(self, field.name)
+            np.savez(folder / f"{field.name}.npz", images=part.images, labels=part.labels)
+        (folder / "spec.json").write_text(json.dumps(self.spec.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Splits:
+        """The inverse of `save`.
+
+        Raises:
+          DataError: if a file is missing or damaged; the message names it.
+        """
+        folder = Path(directory)
+        facts = folder / "spec.json"
+        try:
+            spec = DataSpec.from_dict(json.loads(facts.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{facts} should be the spec.json that `Splits.save` writes; {error!r}.") from error
+        parts = {}
+        for field in dataclasses.fields(cls):
+            path = folder / f"{field.name}.npz"
+            arrays = read_npz(path)
+            try:
+                parts[field.name] = LabeledDataset(arrays["images"], arrays["labels"], spec)
+            except ValueError as error:
+                raise DataError(f"{path}: {error}") from error
+        return cls(**parts)
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an .npz that holds `images` and `labels`, without unpickling anything.
+
+    Raises:
+      DataError: if the file is missing, damaged, pickled, not an .npz, or lacks either array.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: there is no such file; give the path of an .npz with `images` and `labels`.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} should be an undamaged .npz of plain numeric arrays, as `np.savez` writes it (Python objects are "
+            f"refused); reading it failed: {error}."
+        ) from error
+    missing = [name for name in ("images", "labels") if name not in arrays]
+    if missing:
+        raise DataError(
+            f"{path} should hold the arrays `images` and `labels`; it lacks {missing} and holds {sorted(arrays)}."
+        )
+    return arrays

@@ -1,0 +1,1 @@
+"""Keras builders and nothing else: they know nothing of privacy."""

@@ -1,0 +1,29 @@
+"""What the builders share: seeded dense and convolutional layers, and labels as one-hot vectors."""
+
+from __future__ import annotations
+
+import itertools
+
+import tensorflow as tf
+
+keras = tf.keras
+
+
+class Seeded:
+    """Makes layers whose initial weights are a function of one seed, without touching TensorFlow's global seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seeds = itertools.count(seed * 1_000_003 % 2**31)
+
+    def glorot(self) -> keras.initializers.Initializer:
+        """Glorot uniform (Glorot & Bengio 2010), seeded."""
+        return keras.initializers.GlorotUniform(seed=next(self._seeds))
+
+    def he(self) -> keras.initializers.Initializer:
+        """He normal (He et al. 2015), seeded."""
+        return keras.initializers.HeNormal(seed=next(self._seeds))
+
+
+def one_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Labels int64 [n] as float32 [n, num_classes]; labels out of range are refused in the graph."""
+    return keras.layers.CategoryEncoding(num_tokens=num_classes, output_mode="one_hot", name="one_hot")(labels)

@@ -1,0 +1,63 @@
+"""Encoder and decoder of a conditional variational autoencoder (Kingma & Welling 2014; Sohn et al. 2015).
+
+    encoder = build_encoder((8, 8, 1), num_classes=10, latent_dim=8, hidden_units=(128,), seed=0)
+    decoder = build_decoder((8, 8, 1), num_classes=10, latent_dim=8, hidden_units=(128,), seed=0)
+    mean, log_variance = encoder([images, labels])
+    logits = decoder([latents, labels])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfdpgen.networks.layers import Seeded, one_hot
+
+keras = tf.keras
+
+CLASS_LOGITS = "class_logits"
+
+
+def build_encoder(
+    image_shape: tuple[int, int, int], num_classes: int, latent_dim: int, hidden_units: Sequence[int], seed: int
+) -> keras.Model:
+    """q(z | x, y): [images float32 [n, h, w, c] in [0, 1], labels int64 [n]] -> mean, log variance [n, latent_dim]."""
+    seeded = Seeded(seed)
+    images = keras.Input(image_shape, name="images")
+    labels = keras.Input((), dtype=tf.int64, name="labels")
+    hidden = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(images)
+    hidden = keras.layers.Concatenate()([keras.layers.Flatten()(hidden), one_hot(labels, num_classes)])
+    for units in hidden_units:
+        hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=seeded.he())(hidden)
+    mean = keras.layers.Dense(latent_dim, kernel_initializer=seeded.glorot(), name="mean")(hidden)
+    log_variance = keras.layers.Dense(latent_dim, kernel_initializer="zeros", name="log_variance")(hidden)
+    return keras.Model([images, labels], [mean, log_variance], name="encoder")
+
+
+def build_decoder(
+    image_shape: tuple[int, int, int], num_classes: int, latent_dim: int, hidden_units: Sequence[int], seed: int
+) -> keras.Model:
+    """p(x | z, y) as logits: [latents float32 [n, latent_dim], labels int64 [n]] -> float32 [n, h, w, c].
+
+    Beside the network, each class has logits of its own (layer `CLASS_LOGITS`), which can start from a mean image.
+    """
+    seeded = Seeded(seed)
+    latents = keras.Input((latent_dim,), name="latents")
+    labels = keras.Input((), dtype=tf.int64, name="labels")
+    classes = one_hot(labels, num_classes)
+    pixels = math.prod(image_shape)
+    hidden = keras.layers.Concatenate()([latents, classes])
+    for units in hidden_units:
+        hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=seeded.he())(hidden)
+    variation = keras.layers.Dense(pixels, kernel_initializer=seeded.glorot(), name="variation")(hidden)
+    base = keras.layers.Dense(pixels, use_bias=False, kernel_initializer="zeros", name=CLASS_LOGITS)(classes)
+    logits = keras.layers.Reshape(image_shape)(keras.layers.Add()([variation, base]))
+    return keras.Model([latents, labels], logits, name="decoder")
+
+
+def generator_of(decoder: keras.Model) -> keras.Model:
+    """The decoder as a generator of images in [0, 1]: its mean image, float32 [n, h, w, c]."""
+    images = keras.layers.Activation("sigmoid", dtype="float32", name="images")(decoder.output)
+    return keras.Model(decoder.inputs, images, name="generator")

@@ -1,0 +1,26 @@
+"""The only place that turns private records into something releasable."""
+
+from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, epsilon_of
+from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, dataset_id
+from tfdpgen.privacy.noise import NoiseSource
+from tfdpgen.privacy.optimizer import DPKerasAdam
+from tfdpgen.privacy.plan import DPSGDPlan
+from tfdpgen.privacy.sampling import PoissonBatch
+from tfdpgen.privacy.statistics import ClassMeans
+
+__all__ = [
+    "BudgetExceededError",
+    "ClassMeans",
+    "DPKerasAdam",
+    "DPSGDPlan",
+    "Ledger",
+    "Mechanism",
+    "NoiseSource",
+    "PoissonBatch",
+    "PrivacyBudget",
+    "PrivacyStatement",
+    "compose",
+    "dataset_id",
+    "epsilon_of",
+]

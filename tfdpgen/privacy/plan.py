@@ -1,0 +1,170 @@
+"""DPSGDPlan: sampling, clip, noise and event from one object, so that what runs is what is accounted.
+
+    plan = DPSGDPlan(num_examples=60_000, expected_batch_size=512, steps=3_000, l2_norm_clip=1.0)
+    plan = plan.calibrate(PrivacyBudget(epsilon=3.0, delta=1e-5))       # a copy with its noise multiplier
+    optimizer = plan.optimizer(learning_rate=1e-3)                      # clip, noise and divisor of the plan
+    for batch in plan.batches():                                        # Poisson draws at the plan's probability
+        ...
+    plan.epsilon(delta=1e-5)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dp_accounting
+
+from tfdpgen.privacy import accounting, sampling
+from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement
+from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.noise import NoiseSource
+from tfdpgen.privacy.optimizer import DPKerasAdam
+
+
+@dataclasses.dataclass(frozen=True)
+class DPSGDPlan:
+    """The facts of a DP-SGD training (Abadi et al. 2016), all public and all fixed before the first step.
+
+    Attributes:
+      num_examples: private rows; public under add-or-remove-one by assumption, which the statement lists.
+      expected_batch_size: rows that a step draws on average; also the divisor of the noised gradient sum.
+      steps: accounted steps.
+      l2_norm_clip: bound on the L2 norm of one row's gradient.
+      noise_multiplier: standard deviation of the noise / l2_norm_clip. None until calibrated.
+      accountant: "pld" or "rdp".
+
+    Raises:
+      ValueError: for facts out of range.
+    """
+
+    num_examples: int
+    expected_batch_size: int
+    steps: int
+    l2_norm_clip: float
+    noise_multiplier: float | None = None
+    accountant: str = "pld"
+
+    name = "DP-SGD"
+
+    def __post_init__(self) -> None:
+        for name in ("num_examples", "expected_batch_size", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` should be an integer of at least 1; got {value!r}.")
+        if self.expected_batch_size > self.num_examples:
+            raise ValueError(
+                f"`expected_batch_size` should be at most num_examples = {self.num_examples}; "
+                f"got {self.expected_batch_size}."
+            )
+        if not (self.l2_norm_clip > 0 and math.isfinite(self.l2_norm_clip)):
+            raise ValueError(f"`l2_norm_clip` should be finite and greater than 0; got {self.l2_norm_clip!r}.")
+        if self.noise_multiplier is not None and not (
+            self.noise_multiplier >= 0 and math.isfinite(self.noise_multiplier)
+        ):
+            raise ValueError(f"`noise_multiplier` should be finite and at least 0; got {self.noise_multiplier!r}.")
+        accounting.check_accountant(self.accountant)
+
+    @property
+    def sampling_probability(self) -> float:
+        """The probability with which each row joins each batch."""
+        return self.expected_batch_size / self.num_examples
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """What this plan does to the private rows.
+
+        Raises:
+          ValueError: if the plan was not calibrated.
+        """
+        return accounting.poisson_gaussian_event(self.sampling_probability, self._noise_multiplier(), self.steps)
+
+    def calibrate(self, budget: PrivacyBudget, alongside: Sequence[Mechanism] = ()) -> DPSGDPlan:
+        """A copy with the least noise that keeps this plan and the mechanisms `alongside` it within the budget.
+
+        Raises:
+          ValueError: if delta is not smaller than 1 / num_examples, or what runs alongside leaves nothing.
+        """
+        budget.check_num_examples(self.num_examples)
+
+        def make_event(noise_multiplier: float) -> dp_accounting.DpEvent:
+            plan = dataclasses.replace(self, noise_multiplier=noise_multiplier)
+            return accounting.compose([*alongside, plan])
+
+        noise_multiplier = accounting.calibrate_noise_multiplier(make_event, budget, self.accountant)
+        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
+
+    def epsilon(self, delta: float) -> float:
+        """The cost of this plan alone."""
+        return accounting.epsilon_of(self.event, delta, self.accountant)
+
+    @property
+    def physical_batch_size(self) -> int:
+        """The fixed shape of the chunks that `batches` yields."""
+        return sampling.physical_batch_size(self.num_examples, self.expected_batch_size)
+
+    def batches(self, noise: NoiseSource | None = None) -> Iterator[sampling.PoissonBatch]:
+        """The plan's Poisson draws, one for each step, padded to whole chunks of `physical_batch_size`."""
+        rng = (noise or NoiseSource()).numpy_generator()
+        return sampling.poisson_batches(
+            self.num_examples, self.sampling_probability, self.steps, self.physical_batch_size, rng
+        )
+
+    def optimizer(self, noise: NoiseSource | None = None, **kwargs: Any) -> DPKerasAdam:
+        """An optimizer with the plan's clip, noise and divisor.
+
+        Args:
+          noise: where noise comes from; by default the operating system.
+          **kwargs: the arguments of `tf.keras.optimizers.legacy.Adam`, and `clipping`.
+        """
+        return DPKerasAdam(
+            self.l2_norm_clip,
+            self._noise_multiplier(),
+            expected_batch_size=self.expected_batch_size,
+            noise=noise,
+            **kwargs,
+        )
+
+    def statement(
+        self, delta: float, alongside: Sequence[Mechanism] = (), noise: NoiseSource | None = None
+    ) -> PrivacyStatement:
+        """What this plan, with the mechanisms `alongside` it, promises at `delta`."""
+        mechanisms = [*alongside, self]
+        event = accounting.compose(mechanisms)
+        epsilon_tfp, statement_tfp = accounting.tensorflow_privacy_figures(
+            self.num_examples, self.expected_batch_size, self.steps, self._noise_multiplier(), delta
+        )
+        return PrivacyStatement(
+            epsilon=accounting.epsilon_of(event, delta, self.accountant),
+            delta=delta,
+            accountant=self.accountant,
+            epsilon_rdp=accounting.epsilon_of(event, delta, "rdp"),
+            epsilon_compute_dp_sgd_privacy=epsilon_tfp,
+            noise_multiplier=self._noise_multiplier(),
+            sampling="poisson",
+            num_examples=self.num_examples,
+            expected_batch_size=self.expected_batch_size,
+            steps=self.steps,
+            l2_norm_clip=self.l2_norm_clip,
+            neighboring_relation="add-or-remove-one",
+            unit="one image with its label",
+            assumptions=accounting.ASSUMPTIONS,
+            mechanisms=tuple(
+                {
+                    "name": mechanism.name,
+                    "event": str(mechanism.event),
+                    "epsilon": accounting.epsilon_of(mechanism.event, delta, self.accountant),
+                }
+                for mechanism in mechanisms
+            ),
+            compute_dp_sgd_privacy_statement=statement_tfp,
+            noise_source=(noise or NoiseSource()).description,
+        )
+
+    def _noise_multiplier(self) -> float:
+        """The noise multiplier of a plan that is complete."""
+        if self.noise_multiplier is None:
+            raise ValueError("`noise_multiplier` is not set: call `plan.calibrate(budget)`, which returns a copy with it.")
+        return self.noise_multiplier

@@ -1,0 +1,67 @@
+"""Poisson batches: every row joins every batch independently, with one probability.
+
+This is the sampling that the Poisson epsilon is about; shuffled batches of fixed size are something else and cost
+more. The size of a batch varies and is private, so every batch is padded to whole chunks of one fixed physical shape,
+and nothing downstream may divide by the realised size. An empty batch is normal, and an over-full one takes another
+chunk: no row that was drawn is ever dropped.
+
+    for batch in poisson_batches(num_examples, sampling_probability, steps, chunk, rng):
+        batch.indices    # int32 [chunks, chunk], 0 where padded
+        batch.weights    # float32, the same shape: 1 for a drawn row, 0 for padding
+
+Source: Abadi et al. 2016, "Deep learning with differential privacy", section 3.1 (lots); Chua et al. 2024, "How
+private are DP-SGD implementations?", on what shuffling costs instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class PoissonBatch(NamedTuple):
+    """One draw, in chunks of fixed physical shape; both arrays are [chunks, chunk] with chunks >= 1."""
+
+    indices: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+
+
+def physical_batch_size(num_examples: int, expected_batch_size: int, most: int = 1024) -> int:
+    """A public physical shape that holds nearly every draw in one chunk: four standard deviations above the mean.
+
+    Args:
+      num_examples: rows to draw from.
+      expected_batch_size: rows drawn on average.
+      most: bound on the shape, for the sake of memory; larger draws take more chunks.
+    """
+    deviation = math.sqrt(expected_batch_size * (1 - expected_batch_size / num_examples))
+    return min(most, num_examples, 8 * math.ceil((expected_batch_size + 4 * deviation) / 8))
+
+
+def poisson_batches(
+    num_examples: int, sampling_probability: float, steps: int, chunk: int, rng: np.random.Generator
+) -> Iterator[PoissonBatch]:
+    """Draws `steps` batches, each row independently with `sampling_probability`.
+
+    Args:
+      num_examples: rows to draw from.
+      sampling_probability: in (0, 1].
+      steps: number of batches.
+      chunk: physical shape of a chunk.
+      rng: keyed by the operating system, unless nothing is to be released.
+
+    Yields:
+      `PoissonBatch`es. Which rows a batch holds, and how many, is private.
+    """
+    for _ in range(steps):
+        drawn = np.flatnonzero(rng.random(num_examples) < sampling_probability).astype(np.int32)
+        chunks = max(1, math.ceil(len(drawn) / chunk))
+        indices = np.zeros(chunks * chunk, np.int32)
+        weights = np.zeros(chunks * chunk, np.float32)
+        indices[: len(drawn)] = drawn
+        weights[: len(drawn)] = 1.0
+        yield PoissonBatch(indices.reshape(chunks, chunk), weights.reshape(chunks, chunk))

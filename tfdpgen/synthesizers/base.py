@@ -1,0 +1,183 @@
+"""What every synthesizer is: a network, a plan, and a training that runs exactly that plan.
+
+    release = train("c_vae", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5), seed=0)
+
+`train` is the one way from private rows to a `Release`. It builds and checks the networks, calibrates the plan,
+reserves the whole cost in the ledger, and only then hands the rows to the synthesizer.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.privacy import DPSGDPlan, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
+from tfdpgen.synthesizers.release import Release
+
+_REGISTRY: dict[str, type[Synthesizer]] = {}
+_Class = TypeVar("_Class", bound="type[Synthesizer]")
+
+
+class Synthesizer(tf.keras.Model):
+    """A method that learns a conditional generator of images from private rows.
+
+    A subclass builds its networks in `__init__` from public facts alone, so that a network that cannot be trained
+    privately is refused before any budget is spent. It is a Keras model, so its weights can be counted and saved with
+    Keras's means; only what `train` returns is private enough to leave.
+
+    Args:
+      spec: public facts of the data.
+      num_examples: number of private rows, public by assumption.
+      seed: of initial weights and of everything else but the noise and the Poisson draws.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(self, spec: DataSpec, num_examples: int, seed: int) -> None:
+        super().__init__(name=self.method)
+        self.spec = spec
+        self.num_examples = num_examples
+        self.seed = seed
+
+    @abc.abstractmethod
+    def plan(self) -> DPSGDPlan:
+        """The training's facts, without its noise."""
+
+    def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
+        """The mechanisms that `prepare` will run besides the training, as a function of the budget."""
+        return ()
+
+    def prepare(self, dataset: LabeledDataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
+        """Runs the mechanisms `alongside`, once each, and starts the networks from what they release."""
+
+    @abc.abstractmethod
+    def learn(self, dataset: LabeledDataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
+        """Runs the plan, once, and returns the generator.
+
+        Args:
+          dataset: the private rows.
+          plan: calibrated.
+          noise: where every draw that privacy rests on comes from.
+          verbose: 1 shows a progress bar, without private figures.
+        """
+
+
+def register(cls: _Class) -> _Class:
+    """Class decorator: makes a synthesizer known under its `method`."""
+    _REGISTRY[cls.method] = cls
+    return cls
+
+
+def synthesizer_names() -> tuple[str, ...]:
+    """The registered synthesizers' names."""
+    return tuple(sorted(_REGISTRY))
+
+
+def train(
+    name: str,
+    dataset: LabeledDataset,
+    budget: PrivacyBudget,
+    *,
+    seed: int = 0,
+    insecure_reproducible: bool = False,
+    ledger: Ledger | None = None,
+    limit: PrivacyBudget | None = None,
+    verbose: int = 1,
+) -> Release:
+    """Trains a synthesizer on private rows and returns what may be released.
+
+    Args:
+      name: one of `synthesizer_names()`.
+      dataset: the private rows.
+      budget: what the release may cost each row at most.
+      seed: of initial weights, latents and the like; never of noise or of Poisson draws.
+      insecure_reproducible: seeds noise and draws as well; the release is then marked as not for release.
+      ledger: where the cost is reserved before the first row is touched.
+      limit: the most that all reservations on these rows may cost; needs a ledger.
+      verbose: 1 shows progress, 0 nothing.
+
+    Raises:
+      ValueError: for an unknown name, a delta that is not smaller than 1 / num_examples, or a budget too small for
+        the method's statistics; nothing was spent then.
+      BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"`synthesizer` should be one of {', '.join(synthesizer_names())}; got {name!r}.")
+    if limit is not None and ledger is None:
+        raise ValueError("`limit` needs a `ledger` that knows what was spent before.")
+    budget.check_num_examples(len(dataset))
+    synthesizer = _REGISTRY[name](dataset.spec, len(dataset), seed)
+    alongside = tuple(synthesizer.alongside(budget))
+    plan = synthesizer.plan().calibrate(budget, alongside)
+    noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
+    statement = plan.statement(budget.delta, alongside, noise)
+    event = compose([*alongside, plan])
+    if ledger is not None:
+        ledger.reserve(dataset_id(dataset), event, delta=budget.delta, purpose=f"train {name}", limit=limit)
+    synthesizer.prepare(dataset, alongside, noise)
+    generator = synthesizer.learn(dataset, plan, noise, verbose)
+    return Release(generator, dataset.spec, event, statement, name)
+
+
+def run_plan(
+    plan: DPSGDPlan,
+    noise: NoiseSource,
+    step_fn: Callable[[tf.Tensor, tf.Tensor], object],
+    *,
+    after_step_fn: Callable[[int], object] = lambda step: None,
+    verbose: int,
+) -> None:
+    """Runs exactly the plan's steps, each on one Poisson draw, and shows a progress bar.
+
+    Args:
+      plan: calibrated.
+      noise: of the draws.
+      step_fn: called with indices int32 and weights float32, both [chunks, physical_batch_size].
+      after_step_fn: called with the number of each step after it; touches no private row.
+      verbose: 1 shows the bar. It counts steps and shows nothing of the rows.
+    """
+    bar = tf.keras.utils.Progbar(plan.steps, verbose=verbose, interval=1.0, unit_name="step")
+    for number, batch in enumerate(plan.batches(noise)):
+        step_fn(tf.constant(batch.indices), tf.constant(batch.weights))
+        after_step_fn(number)
+        bar.add(1)
+
+
+def private_step(plan: DPSGDPlan) -> Callable[[Callable[[tf.Tensor, tf.Tensor], None]], Callable]:
+    """Decorator: compiles a step for the plan's batches, once for any number of chunks."""
+    shape = [None, plan.physical_batch_size]
+    return tf.function(input_signature=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)])
+
+
+def as_tensors(dataset: LabeledDataset) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows as uint8 and int64 tensors, for gathering batches."""
+    return tf.constant(dataset.images), tf.constant(dataset.labels)
+
+
+def accumulate(
+    chunks: tf.Tensor, chunk_fn: Callable[[tf.Tensor], Sequence[tf.Tensor]], shapes: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Adds up `chunk_fn(i)`, a list of tensors, over i < chunks, in one loop of the graph: memory for one chunk.
+
+    Args:
+      chunks: int32 [], at least 1.
+      chunk_fn: chunk number -> tensors shaped like `shapes`.
+      shapes: tensors or variables of the results' shapes and dtypes.
+    """
+    start = (tf.constant(0), [tf.zeros_like(shape) for shape in shapes])
+
+    def body(i: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        return i + 1, [total + part for total, part in zip(sums, chunk_fn(i), strict=True)]
+
+    _, sums = tf.while_loop(lambda i, _: i < chunks, body, start, parallel_iterations=1)
+    return sums
+
+
+def scaled(images: tf.Tensor) -> tf.Tensor:
+    """uint8 images as float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / np.float32(255)
