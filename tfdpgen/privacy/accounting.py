@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import dp_accounting
+from absl import logging
 from dp_accounting import pld, rdp
+from scipy import optimize
 
 from tfdpgen.privacy.budget import PrivacyBudget
 
@@ -49,8 +52,7 @@ ASSUMPTIONS = (
 class Mechanism(Protocol):
     """What was done to the private rows, as data. `DPSGDPlan` and the one-shot statistics are mechanisms."""
 
-    @property
-    def name(self) -> str: ...
+    name: ClassVar[str]
 
     @property
     def event(self) -> dp_accounting.DpEvent: ...
@@ -87,7 +89,13 @@ def epsilon_of(event: dp_accounting.DpEvent, delta: float, accountant: str = "pl
       epsilon; infinity where the event holds a mechanism without noise.
     """
     check_accountant(accountant)
-    return float(_ACCOUNTANTS[accountant]().compose(event).get_epsilon(delta))
+    return _epsilon_of(json.dumps(event_to_dict(event)), delta, accountant)
+
+
+@functools.lru_cache(maxsize=4096)
+def _epsilon_of(event: str, delta: float, accountant: str) -> float:
+    """`epsilon_of` an event in JSON, remembered: calibration and statements ask for the same ones again."""
+    return float(_ACCOUNTANTS[accountant]().compose(event_from_dict(json.loads(event))).get_epsilon(delta))
 
 
 def calibrate_noise_multiplier(
@@ -112,30 +120,25 @@ def calibrate_noise_multiplier(
             "batches, or a smaller share to the other mechanisms."
         )
 
-    def is_enough(noise_multiplier: float, judge: str) -> bool:
-        return epsilon_of(make_event(noise_multiplier), budget.delta, judge) <= budget.epsilon
+    def excess(noise_multiplier: float, judge: str = accountant) -> float:
+        return epsilon_of(make_event(noise_multiplier), budget.delta, judge) - budget.epsilon
 
     # PLD takes long where there is far too little noise, so RDP, which is fast everywhere, finds the neighbourhood.
     guess = 1.0
-    while guess < _MOST_NOISE and not is_enough(guess, "rdp"):
+    while guess < _MOST_NOISE and excess(guess, "rdp") > 0:
         guess *= 1.25
-    while guess > 0.05 and is_enough(guess / 1.25, "rdp"):
+    while guess > 0.05 and excess(guess / 1.25, "rdp") <= 0:
         guess /= 1.25
-    upper, lower = guess, guess / 1.25
-    while not is_enough(upper, accountant):
+    lower, upper = guess / 1.25, guess
+    while excess(upper) > 0:
         lower, upper = upper, 1.25 * upper
-    while is_enough(lower, accountant):
+    while excess(lower) <= 0:
         lower, upper = lower / 1.25, lower
-    return float(
-        dp_accounting.calibrate_dp_mechanism(
-            _ACCOUNTANTS[accountant],
-            make_event,
-            budget.epsilon,
-            budget.delta,
-            bracket_interval=dp_accounting.ExplicitBracketInterval(lower, upper),
-            tol=_NOISE_TOLERANCE * upper,
-        )
-    )
+    tolerance = _NOISE_TOLERANCE * upper
+    noise_multiplier = optimize.brentq(excess, lower, upper, xtol=tolerance)
+    while excess(noise_multiplier) > 0:  # a root is found to either side of it; only the side with more noise will do
+        noise_multiplier += tolerance
+    return float(noise_multiplier)
 
 
 def event_to_dict(event: dp_accounting.DpEvent) -> dict[str, Any]:
@@ -260,7 +263,12 @@ def tensorflow_privacy_figures(
     epochs = (steps - 0.5) * expected_batch_size / num_examples
     if noise_multiplier == 0:
         return math.inf, "Without noise there is no privacy to state."
-    epsilon, _ = lib.compute_dp_sgd_privacy(num_examples, expected_batch_size, noise_multiplier, epochs, delta)
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # the library warns at length that the statement below is the better figure
+    try:
+        epsilon, _ = lib.compute_dp_sgd_privacy(num_examples, expected_batch_size, noise_multiplier, epochs, delta)
+    finally:
+        logging.set_verbosity(before)
     text = lib.compute_dp_sgd_privacy_statement(
         num_examples, expected_batch_size, epochs, noise_multiplier, delta, used_microbatching=False
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import dp_accounting
 
@@ -47,7 +47,7 @@ class DPSGDPlan:
     noise_multiplier: float | None = None
     accountant: str = "pld"
 
-    name = "DP-SGD"
+    name: ClassVar[str] = "DP-SGD"
 
     def __post_init__(self) -> None:
         for name in ("num_examples", "expected_batch_size", "steps"):

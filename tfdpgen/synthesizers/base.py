@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -34,12 +34,14 @@ class Synthesizer(tf.keras.Model):
       spec: public facts of the data.
       num_examples: number of private rows, public by assumption.
       seed: of initial weights and of everything else but the noise and the Poisson draws.
+      preset: the method's hyperparameters; by default chosen by shape and number of rows.
     """
 
     method: ClassVar[str]
 
-    def __init__(self, spec: DataSpec, num_examples: int, seed: int) -> None:
+    def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: Any = None) -> None:
         super().__init__(name=self.method)
+
         self.spec = spec
         self.num_examples = num_examples
         self.seed = seed
@@ -87,6 +89,7 @@ def train(
     insecure_reproducible: bool = False,
     ledger: Ledger | None = None,
     limit: PrivacyBudget | None = None,
+    preset: Any = None,
     verbose: int = 1,
 ) -> Release:
     """Trains a synthesizer on private rows and returns what may be released.
@@ -99,6 +102,7 @@ def train(
       insecure_reproducible: seeds noise and draws as well; the release is then marked as not for release.
       ledger: where the cost is reserved before the first row is touched.
       limit: the most that all reservations on these rows may cost; needs a ledger.
+      preset: the method's hyperparameters (`CVAEPreset`, `DPGANPreset`); by default chosen by shape and number of rows.
       verbose: 1 shows progress, 0 nothing.
 
     Raises:
@@ -111,7 +115,7 @@ def train(
     if limit is not None and ledger is None:
         raise ValueError("`limit` needs a `ledger` that knows what was spent before.")
     budget.check_num_examples(len(dataset))
-    synthesizer = _REGISTRY[name](dataset.spec, len(dataset), seed)
+    synthesizer = _REGISTRY[name](dataset.spec, len(dataset), seed, preset)
     alongside = tuple(synthesizer.alongside(budget))
     plan = synthesizer.plan().calibrate(budget, alongside)
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()

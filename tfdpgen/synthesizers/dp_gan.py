@@ -144,10 +144,8 @@ class DPGAN(Synthesizer):
         run_plan(plan, noise, critic_step, after_step_fn=after_step, verbose=verbose)
         for variable in generator_variables:
             variable.assign(average.average(variable))
-        self._settle_statistics(draw_fakes)
-        return self.generator
-
-    def _settle_statistics(self, draw_fakes: object) -> None:
-        """Lets batch normalisation's moving statistics, computed on fakes alone, follow the averaged weights."""
+        # Batch normalisation's moving statistics, computed on fakes alone, follow the averaged weights.
+        settle = tf.function(lambda: tf.reduce_sum(draw_fakes()[0]))
         for _ in range(50):
-            draw_fakes()  # type: ignore[operator]
+            settle()
+        return self.generator

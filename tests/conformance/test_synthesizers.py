@@ -1,0 +1,263 @@
+"""What every synthesizer has to keep: exactly the plan runs, one row moves a step by one clip, only a Release comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.privacy import (
+    BudgetExceededError,
+    DPKerasAdam,
+    DPSGDPlan,
+    Ledger,
+    NoiseSource,
+    PoissonBatch,
+    PrivacyBudget,
+    dataset_id,
+    epsilon_of,
+)
+from tfdpgen.synthesizers import CVAE, DPGAN, CVAEPreset, DPGANPreset, Release, Synthesizer, synthesizer_names, train
+
+_PRESETS: dict[str, Any] = {
+    "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
+    "dp_gan": DPGANPreset(
+        latent_dim=3, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=4, learning_rate=0.05, ema=0.5
+    ),
+}
+_CLASSES: dict[str, type[Synthesizer]] = {"c_vae": CVAE, "dp_gan": DPGAN}
+_BUDGET = PrivacyBudget(3.0, 1e-4)
+
+every_synthesizer = pytest.mark.parametrize("name", synthesizer_names())
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabeledDataset:
+    data = load_digits()
+    images = (data.images[:80, ..., None] * 15.9375).round().astype(np.uint8)
+    return LabeledDataset(images, data.target[:80].astype(np.int64), DataSpec((8, 8, 1), 10))
+
+
+def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
+    return train(name, dataset, _BUDGET, preset=_PRESETS[name], **{"verbose": 0, **arguments})
+
+
+@pytest.fixture(scope="module", params=synthesizer_names())
+def release(request: pytest.FixtureRequest, digits: LabeledDataset) -> Release:
+    return _train(request.param, digits)
+
+
+def test_this_suite_knows_every_synthesizer() -> None:
+    assert set(synthesizer_names()) == set(_PRESETS) == set(_CLASSES)
+
+
+def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release) -> None:
+    statement = release.statement
+    assert 0.99 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
+    assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
+    assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (80, 10, _PRESETS[release.synthesizer].steps)
+    assert release.is_releasable and statement.noise_source == "operating system"
+
+
+def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:
+    labels = np.arange(20) % 10
+    images = release.sample(labels, seed=1)
+    assert images.shape == (20, 8, 8, 1) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images, release.sample(labels, seed=1))
+    assert np.any(images != release.sample(labels, seed=2))
+    assert np.any(images != release.sample(labels, seed=(1, 1)))
+    assert release.sample([], seed=0).shape == (0, 8, 8, 1)
+    with pytest.raises(ValueError, match="`labels`"):
+        release.sample([10], seed=0)
+
+
+def test_a_release_survives_the_disk(release: Release, tmp_path: pathlib.Path) -> None:
+    release.save(tmp_path / "release")
+    loaded = Release.load(tmp_path / "release")
+    np.testing.assert_array_equal(loaded.sample([1, 2, 3], 5), release.sample([1, 2, 3], 5))
+    assert (loaded.event, loaded.statement, loaded.spec) == (release.event, release.statement, release.spec)
+    with pytest.raises(FileNotFoundError, match=r"release\.json"):
+        Release.load(tmp_path / "nothing")
+
+
+def test_nothing_but_the_generator_comes_out(release: Release, tmp_path: pathlib.Path) -> None:
+    release.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"generator.keras", "release.json"}
+    assert release.generator.optimizer is None
+    names = " ".join(layer.name for layer in release.generator.layers) + (tmp_path / "release.json").read_text()
+    for secret in ("critic", "encoder", "log_variance", "scores", "Adam"):
+        assert secret not in names
+    assert {field.name for field in dataclasses.fields(release)} == {
+        "generator", "spec", "event", "statement", "synthesizer",
+    }  # fmt: skip
+
+
+@every_synthesizer
+def test_the_budget_is_reserved_before_the_rows_are_touched_and_stays_reserved(
+    name: str, digits: LabeledDataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, seen = Ledger(tmp_path / "ledger.sqlite"), []
+
+    def crash(self: Synthesizer, dataset: LabeledDataset, *rest: Any) -> None:
+        seen.append(ledger.spent(dataset_id(dataset), _BUDGET.delta))
+        raise RuntimeError("crashed on purpose")
+
+    monkeypatch.setattr(_CLASSES[name], "prepare", crash)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        _train(name, digits, ledger=ledger)
+    assert seen and 0.99 * _BUDGET.epsilon < seen[0] <= _BUDGET.epsilon
+    assert ledger.reservations(dataset_id(digits)) == 1
+    with pytest.raises(BudgetExceededError):
+        _train(name, digits, ledger=ledger, limit=_BUDGET)
+    assert len(seen) == 1  # the refused run never touched a row
+
+
+@every_synthesizer
+def test_bad_requests_are_refused_before_any_budget_is_spent(
+    name: str, digits: LabeledDataset, tmp_path: pathlib.Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    with pytest.raises(ValueError, match="`delta`"):
+        train(name, digits, PrivacyBudget(3.0, 0.1), ledger=ledger, verbose=0)
+    with pytest.raises(ValueError, match="c_vae, dp_gan"):
+        train("no_such_method", digits, _BUDGET, ledger=ledger, verbose=0)
+    with pytest.raises(ValueError, match="`ledger`"):
+        train(name, digits, _BUDGET, limit=_BUDGET, verbose=0)
+    assert ledger.reservations(dataset_id(digits)) == 0
+
+
+@every_synthesizer
+def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: LabeledDataset) -> None:
+    labels = np.arange(50) % 10
+    first, second = (_train(name, digits, seed=4).sample(labels, 0) for _ in range(2))
+    assert np.any(first != second)
+    releases = [_train(name, digits, seed=4, insecure_reproducible=True) for _ in range(2)]
+    np.testing.assert_array_equal(*(release.sample(labels, 0) for release in releases))
+    assert not releases[0].is_releasable
+    assert releases[0].statement.text.startswith("NOT FOR RELEASE")
+
+
+@dataclasses.dataclass(frozen=True)
+class _WatchedPlan(DPSGDPlan):
+    """A plan that keeps the optimizers it made, runs given batches, and lets a test choose the physical shape."""
+
+    given: tuple[PoissonBatch, ...] = ()
+    chunk: int = 0
+    made: list[DPKerasAdam] = dataclasses.field(default_factory=list)
+    applied: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
+
+    @property
+    def physical_batch_size(self) -> int:
+        return self.chunk or super().physical_batch_size
+
+    def batches(self, noise: NoiseSource | None = None) -> Iterator[PoissonBatch]:
+        return iter(self.given) if self.given else super().batches(noise)
+
+    def optimizer(self, noise: NoiseSource | None = None, **kwargs: Any) -> DPKerasAdam:
+        optimizer = super().optimizer(noise, **kwargs)
+        original = optimizer.apply_clipped_sum
+
+        def apply_clipped_sum(sums: Any, variables: Any) -> Any:
+            if tf.executing_eagerly():
+                self.applied.append([value.numpy() for value in sums])
+            return original(sums, variables)
+
+        optimizer.apply_clipped_sum = apply_clipped_sum
+        self.made.append(optimizer)
+        return optimizer
+
+
+def _watched(name: str, **facts: Any) -> _WatchedPlan:
+    preset = _PRESETS[name]
+    return _WatchedPlan(80, preset.expected_batch_size, **{"steps": 3, "l2_norm_clip": 0.25, "noise_multiplier": 1.0, **facts})
+
+
+@every_synthesizer
+def test_exactly_the_plans_steps_run_with_the_plans_optimizer(name: str, digits: LabeledDataset) -> None:
+    plan = _watched(name, steps=7)
+    _CLASSES[name](digits.spec, len(digits), 0, _PRESETS[name]).learn(digits, plan, NoiseSource(), 0)
+    assert len(plan.made) == 1
+    assert int(plan.made[0].iterations) == 7
+
+
+@pytest.fixture
+def eager_functions() -> Iterator[None]:
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def _sums_of_first_step(name: str, dataset: LabeledDataset, weights: list[float], indices: list[int]) -> list[np.ndarray]:
+    batch = PoissonBatch(np.array([indices], np.int32), np.array([weights], np.float32))
+    plan = _watched(name, steps=1, given=(batch,), chunk=len(indices))
+    _CLASSES[name](dataset.spec, len(dataset), 0, _PRESETS[name]).learn(dataset, plan, NoiseSource(), 0)
+    return plan.applied[0]
+
+
+@every_synthesizer
+def test_one_row_moves_what_is_noised_by_at_most_the_clip(
+    name: str, digits: LabeledDataset, eager_functions: None
+) -> None:
+    """The whole step, with its fakes and its KL: with and without one row, for several rows."""
+    indices = list(range(8))
+    everyone = _sums_of_first_step(name, digits, [1.0] * 8, indices)
+    for missing in (0, 7):
+        weights = [float(i != missing) for i in indices]
+        without = _sums_of_first_step(name, digits, weights, indices)
+        moved = np.sqrt(sum(np.square(a - b).sum() for a, b in zip(everyone, without, strict=True)))
+        assert 0.2 < moved <= 0.25 * (1 + 1e-4)
+
+
+@every_synthesizer
+def test_a_row_that_is_padding_leaves_no_trace(name: str, digits: LabeledDataset, eager_functions: None) -> None:
+    padded_with_row_0 = _sums_of_first_step(name, digits, [1.0, 1.0, 0.0], [5, 6, 0])
+    padded_with_row_9 = _sums_of_first_step(name, digits, [1.0, 1.0, 0.0], [5, 6, 9])
+    for a, b in zip(padded_with_row_0, padded_with_row_9, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@every_synthesizer
+def test_an_empty_batch_is_a_step_like_any_other(name: str, digits: LabeledDataset) -> None:
+    empty = PoissonBatch(np.zeros((1, 4), np.int32), np.zeros((1, 4), np.float32))
+    plan = _watched(name, steps=2, given=(empty, empty), chunk=4)
+    generator = _CLASSES[name](digits.spec, len(digits), 0, _PRESETS[name]).learn(digits, plan, NoiseSource(), 0)
+    assert int(plan.made[0].iterations) == 2
+    assert all(np.all(np.isfinite(weight)) for weight in generator.get_weights())
+
+
+def test_chunks_change_nothing_but_memory(digits: LabeledDataset) -> None:
+    """The same draws in one chunk and in many give the same critic, with one noise for each logical step."""
+    sums = []
+    for chunk in (80, 4):
+        tf.config.run_functions_eagerly(True)
+        try:
+            plan = _watched("dp_gan", steps=3, chunk=chunk)
+            model = DPGAN(digits.spec, len(digits), 0, _PRESETS["dp_gan"])
+            model.learn(digits, plan, NoiseSource.insecure(3), 0)
+        finally:
+            tf.config.run_functions_eagerly(False)
+        assert int(plan.made[0].iterations) == 3
+        sums.append((plan.applied[-1], [weight.copy() for weight in model.critic.get_weights()]))
+    for one, many in zip(sums[0], sums[1], strict=True):
+        for a, b in zip(one, many, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 15, 1)])
+@every_synthesizer
+def test_there_is_a_preset_for_every_shape(name: str, shape: tuple[int, int, int]) -> None:
+    model = _CLASSES[name](DataSpec(shape, 7), 5_000, 0)
+    plan = model.plan()
+    assert plan.num_examples == 5_000 and plan.noise_multiplier is None
+    dataset = LabeledDataset(np.zeros((5_000, *shape), np.uint8), np.zeros(5_000, np.int64), DataSpec(shape, 7))
+    short = _WatchedPlan(5_000, 4, 1, 1.0, 1.0)
+    if shape != (32, 32, 3):  # one step of the large networks is a benchmark's matter
+        generator = model.learn(dataset, short, NoiseSource(), 0)
+        assert generator([tf.zeros([2, generator.inputs[0].shape[1]]), tf.constant([0, 6], tf.int64)]).shape == (2, *shape)

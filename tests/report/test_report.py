@@ -1,0 +1,286 @@
+"""The report, read back as a browser would read it."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import html.parser
+import io
+import math
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tfdpgen.attacks import privacy_loss_cap
+from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.privacy import ClassMeans, DPSGDPlan, NoiseSource
+from tfdpgen.report import render_report, write_report
+
+_VOID = {"meta", "img", "br", "col", "hr", "input", "link"}
+
+
+class Page(html.parser.HTMLParser):
+    """A parsed page: its visible text, its tags and their attributes; refuses tags that do not match."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self._text: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self._open, f"unclosed: {self._open}"
+        self.text = " ".join("".join(self._text).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("style", "title"):
+            self._text.append(data)
+
+    def having(self, css_class: str) -> list[dict[str, str | None]]:
+        """The attributes of the tags of this class."""
+        return [attrs for _, attrs in self.tags if css_class in (attrs.get("class") or "").split()]
+
+
+def _attack_figures(accuracy: float, half_width: float, auc: float, is_membership: bool) -> dict[str, Any]:
+    low, high = accuracy - half_width, accuracy + half_width
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": [low, high],
+        "privacy_loss": 2 * accuracy - 1,
+        "privacy_loss_interval": [2 * low - 1, 2 * high - 1],
+        "auc": auc,
+        "auc_interval": [auc - 0.013, auc + 0.011],
+        "repetitions": 7,
+        "num_members": 211,
+        "num_nonmembers": 223,
+        "description": f"Asks about {'membership' if is_membership else 'noise'}.",
+        "is_membership": is_membership,
+    }
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabeledDataset:
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return LabeledDataset(images, labels.astype(np.int64), DataSpec((8, 8, 1), 10, (0.0, 16.0)))
+
+
+@pytest.fixture(scope="module")
+def _summary() -> dict[str, Any]:
+    plan = DPSGDPlan(num_examples=1077, expected_batch_size=129, steps=401, l2_norm_clip=1.25, noise_multiplier=3.375)
+    privacy = plan.statement(2.5e-5, [ClassMeans(9.5)], NoiseSource()).to_dict()
+    return {
+        "dataset": "digits",
+        "synthesizer": "c_vae",
+        "num_examples": 1077,
+        "privacy": privacy,
+        "utility": {"p1": 0.9783, "p2": 0.8431, "p3": 0.9012, "p4": 0.9624, "accuracy_loss": 0.1352},
+        "attacks": {
+            "classifier_noise": _attack_figures(0.9721, 0.0163, 0.9871, is_membership=False),
+            "classifier_holdout": _attack_figures(0.5173, 0.0312, 0.5214, is_membership=True),
+        },
+        "release": True,
+        "versions": {"tfdpgen": "0.1.0", "tensorflow": "2.15.1"},
+        "seconds": {"ingest": 1.23, "train": 31.94},
+    }
+
+
+@pytest.fixture
+def summary(_summary: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(_summary)
+
+
+def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
+    text = Page(render_report(summary, digits)).text
+    privacy = summary["privacy"]
+    rates = [*summary["utility"].values()]
+    for figures in summary["attacks"].values():
+        for metric in ("accuracy", "privacy_loss", "auc"):
+            rates += [figures[metric], *figures[f"{metric}_interval"]]
+    expected = [f"{rate:.3f}" for rate in rates]
+    epsilons = ("epsilon", "epsilon_rdp", "epsilon_compute_dp_sgd_privacy")
+    expected += [f"{privacy[name]:.4g}" for name in (*epsilons, "noise_multiplier", "l2_norm_clip")]
+    expected += [f"{mechanism['epsilon']:.4g}" for mechanism in privacy["mechanisms"]]
+    expected += [mechanism["event"] for mechanism in privacy["mechanisms"]]
+    expected += [*privacy["assumptions"], privacy["unit"], privacy["neighboring_relation"], privacy["noise_source"]]
+    expected += [" ".join(privacy[name].split()) for name in ("statement", "compute_dp_sgd_privacy_statement")]
+    expected += ["2.5 · 10⁻⁵", "129", "401", "1,077", "1,797", "poisson", "PLD", "digits", "c_vae"]
+    expected += ["7 repetitions", "211 private rows", "223 others", "1.2", "31.9", "0.1.0", "2.15.1"]
+    assert [figure for figure in expected if figure not in text] == []
+
+
+def test_the_cap_stands_beside_membership_attacks_alone(summary: dict[str, Any], digits: LabeledDataset):
+    page = Page(render_report(summary, digits))
+    epsilon, delta = summary["privacy"]["epsilon"], summary["privacy"]["delta"]
+    cap = privacy_loss_cap(epsilon, delta)
+    exchange_cap = privacy_loss_cap(2 * epsilon, (1 + math.exp(epsilon)) * delta)
+    (line,) = page.having("cap")
+    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + cap), abs=0.01)
+    assert f"cap {cap:.3f}" in page.text
+    assert f"group privacy guarantees {exchange_cap:.3f}" in page.text
+    assert "not a membership question" in page.text
+    assert "Above the cap" not in page.text
+
+    del summary["attacks"]["classifier_holdout"]
+    without = Page(render_report(summary, digits))
+    assert without.having("cap") == []
+
+
+def test_an_attack_above_the_cap_is_called_out(summary: dict[str, Any], digits: LabeledDataset):
+    summary["privacy"]["epsilon"] = 0.01
+    assert "Above the cap" not in Page(render_report(summary, digits)).text, "its interval reaches below the cap"
+    summary["attacks"]["classifier_holdout"] = _attack_figures(0.7, 0.02, 0.75, is_membership=True)
+    assert "Above the cap" in Page(render_report(summary, digits)).text
+
+
+def test_only_a_release_is_called_releasable(summary: dict[str, Any], digits: LabeledDataset):
+    releasable = Page(render_report(summary, digits)).text
+    assert "may be released" in releasable
+    assert "NOT FOR RELEASE" not in releasable
+    unmarked = {name: value for name, value in summary.items() if name != "release"}
+    seeded = summary | {"privacy": summary["privacy"] | {"noise_source": "seeded"}}
+    for other in (summary | {"release": False}, unmarked, seeded):
+        page = Page(render_report(other, digits))
+        assert page.having("banner")
+        assert "NOT FOR RELEASE" in page.text
+        assert "may be released" not in page.text
+    assert "drawn from a seed" in Page(render_report(seeded, digits)).text
+
+
+def test_internal_figures_are_marked(summary: dict[str, Any], digits: LabeledDataset):
+    text = Page(render_report(summary, digits)).text
+    for marked in ("internal page", "Utility internal", "Attacks internal", "accuracy loss internal"):
+        assert marked in text
+
+
+def test_what_comes_from_outside_is_escaped(summary: dict[str, Any], digits: LabeledDataset):
+    harmless = Page(render_report(summary, digits))
+    hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+    spec = DataSpec((8, 8, 1), 10, class_names=(hostile, "&amp;", *map(str, range(2, 10))))
+    summary["dataset"] = summary["synthesizer"] = hostile
+    summary["attacks"] = {
+        hostile + name: figures | {"description": hostile} for name, figures in summary["attacks"].items()
+    }
+    summary["versions"] = {hostile: hostile}
+    summary["seconds"] = {hostile: 1.0}
+    summary["privacy"] |= dict.fromkeys(("unit", "sampling", "neighboring_relation", "statement"), hostile)
+    summary["privacy"]["assumptions"] = (hostile,)
+    summary["privacy"]["mechanisms"] = ({"name": hostile, "event": hostile, "epsilon": 1.0},)
+    page = Page(render_report(summary, LabeledDataset(digits.images, digits.labels, spec)))
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in harmless.tags}
+    assert {name for _, attrs in page.tags for name in attrs} <= {name for _, attrs in harmless.tags for name in attrs}
+    assert page.text.count(hostile) >= 14
+    assert "&amp;" in page.text
+
+
+def test_the_page_refers_to_nothing_outside_itself(summary: dict[str, Any], digits: LabeledDataset):
+    source = render_report(summary, digits)
+    page = Page(source)
+    assert source.startswith("<!DOCTYPE html>")
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed")
+        for name in ("src", "href", "srcset", "xlink:href", "data", "action"):
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+    (style,) = re.findall(r"<style>(.*?)</style>", source, re.DOTALL)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "://" not in source
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_are_the_first_of_each_class_enlarged(channels: int, summary: dict[str, Any], digits: LabeledDataset):
+    images = np.repeat(digits.images, channels, axis=3)
+    images[..., 0] //= 2  # so that channels differ
+    spec = DataSpec((8, 8, channels), 10)
+    rows = [*np.flatnonzero(digits.labels == 4)[:3], *np.flatnonzero(digits.labels == 7)[:9]]
+    synthetic = LabeledDataset(images, digits.labels, spec).take(rows)
+    page = Page(render_report(summary, synthetic, samples_per_class=5))
+    four, seven = (attributes for tag, attributes in page.tags if tag == "img")
+    assert four["alt"] == "3 generated images of class 4"
+    assert seven["alt"] == "5 generated images of class 7"
+    assert page.text.count("no image of this class was generated") == 8
+    strip = Image.open(io.BytesIO(base64.b64decode((four["src"] or "").removeprefix("data:image/png;base64,"))))
+    pixels = np.asarray(strip)
+    step = (pixels.shape[1] + 8) // 5
+    for place in range(3):
+        tile = pixels[:, place * step : (place + 1) * step - 8]
+        assert tile.shape[:2] == (56, 56)
+        assert np.all(tile[..., 3] == 255)
+        expected = np.broadcast_to(synthetic.images[place], (8, 8, channels)).repeat(7, axis=0).repeat(7, axis=1)
+        np.testing.assert_array_equal(tile[..., :3], np.broadcast_to(expected, tile[..., :3].shape))
+    assert not pixels[:, 3 * step :, 3].any(), "room for two more, left transparent"
+
+
+def test_missing_parts_are_said_to_be_missing(digits: LabeledDataset):
+    page = Page(render_report({"privacy": {"epsilon": 1.0, "delta": 1e-6}}, digits.take([])))
+    for sentence in (
+        "Utility was not measured",
+        "No attack was run",
+        "The statement lists no mechanisms",
+        "The statement names no assumptions",
+        "The time that the steps took is not stated",
+        "The versions of the software are not stated",
+        "an unstated number of private rows",
+        "not stated",
+    ):
+        assert sentence in page.text
+    assert page.text.count("no image of this class was generated") == 10
+    assert "None" not in page.text
+    assert "ndefined" not in page.text
+
+
+def test_an_attack_without_intervals_or_with_undefined_figures_is_shown(
+    summary: dict[str, Any], digits: LabeledDataset
+):
+    summary["attacks"] = {"bare": {"accuracy": 0.512, "auc": math.nan, "is_membership": True}}
+    text = Page(render_report(summary, digits)).text
+    assert "0.512" in text
+    assert "no interval" in text
+    assert "undefined" in text
+    assert "not measured" in text
+
+
+def test_an_unbounded_epsilon_is_shown(summary: dict[str, Any], digits: LabeledDataset):
+    summary["privacy"]["epsilon"] = math.inf
+    page = Page(render_report(summary, digits))
+    assert "ε = unbounded" in page.text
+    assert "cap 1.000" in page.text
+
+
+def test_a_summary_without_a_promise_is_refused(summary: dict[str, Any], digits: LabeledDataset):
+    del summary["privacy"]["delta"]
+    with pytest.raises(ValueError, match=r"`summary` should hold privacy\.delta"):
+        render_report(summary, digits)
+    with pytest.raises(ValueError, match=r"privacy\.epsilon and privacy\.delta"):
+        render_report({}, digits)
+    with pytest.raises(ValueError, match="`samples_per_class` should be at least 1; got 0"):
+        render_report(summary | {"privacy": {"epsilon": 1.0, "delta": 1e-6}}, digits, samples_per_class=0)
+
+
+def test_write_report_replaces_whole_pages(summary: dict[str, Any], digits: LabeledDataset, tmp_path: pathlib.Path):
+    path = tmp_path / "output" / "report.html"
+    write_report(path, summary, digits)
+    first = path.read_text(encoding="utf-8")
+    assert first == render_report(summary, digits)
+    with pytest.raises(ValueError, match="summary"):
+        write_report(path, {}, digits)
+    assert path.read_text(encoding="utf-8") == first
+    write_report(path, summary | {"release": False}, digits)
+    assert "NOT FOR RELEASE" in path.read_text(encoding="utf-8")
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]

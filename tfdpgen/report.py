@@ -1,0 +1,203 @@
+"""The report: one self-contained HTML page about a release, for a person who has to decide whether to rely on it.
+
+    page = render_report(summary, synthetic)                # summary: the dict of summary.json
+    write_report("output/report.html", summary, synthetic)  # synthetic: a LabeledDataset of generated images
+
+The page says what was promised, shows generated images, and sets what was measured beside what theory allows. It needs
+no network and no script: images are data URIs, intervals are inline SVG. Everything that comes from the summary or the
+data set is escaped. Accuracies and attack figures are computed on private rows and are marked internal on the page.
+
+The cap on a membership attack's advantage follows from the definition of differential privacy: Kairouz et al. 2015,
+"The Composition Theorem for Differential Privacy"; Humphries et al. 2023, "Investigating Membership Inference Attacks
+under Data Dependencies".
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tfdpgen.attacks import privacy_loss_cap
+from tfdpgen.data import LabeledDataset
+
+_TILE_PIXELS = 56  # smallest height of an enlarged sample
+_GAP_PIXELS = 8  # between two samples of a row
+_LARGEST_EPSILON = 300.0  # beyond it e^epsilon overflows, and every cap is 1 to double precision anyway
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_METRICS = (  # key, name, lowest and highest possible value; what guessing reaches lies in the middle
+    ("accuracy", "accuracy", 0.0, 1.0),
+    ("privacy_loss", "privacy loss", -1.0, 1.0),
+    ("auc", "AUC", 0.0, 1.0),
+)
+
+
+def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samples_per_class: int = 10) -> str:
+    """The page as text.
+
+    Args:
+      summary: as in summary.json: `privacy` (`PrivacyStatement.to_dict()`) is needed; of `dataset`, `synthesizer`,
+        `num_examples`, `utility`, `attacks`, `release`, `versions` and `seconds` the page says so where one is missing.
+        Without `release: true` the page is marked as not for release.
+      synthetic: generated images; the first `samples_per_class` of each class are shown.
+      samples_per_class: images in a row of the sample grid.
+
+    Returns:
+      A complete HTML document that refers to nothing outside itself.
+
+    Raises:
+      ValueError: if `summary` holds no epsilon and delta, or if `samples_per_class` is less than 1.
+    """
+    privacy = summary.get("privacy") or {}
+    missing = [f"privacy.{name}" for name in ("epsilon", "delta") if privacy.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"`summary` should hold {' and '.join(missing)}: a report without them promises nothing; "
+            f"got {sorted(summary)} with privacy {sorted(privacy)}. Pass PrivacyStatement.to_dict() as `privacy`."
+        )
+    if samples_per_class < 1:
+        raise ValueError(f"`samples_per_class` should be at least 1; got {samples_per_class!r}.")
+    epsilon, delta = min(float(privacy["epsilon"]), _LARGEST_EPSILON), float(privacy["delta"])
+    cap = privacy_loss_cap(epsilon, delta)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            privacy=privacy,
+            factor=math.exp(epsilon),
+            cap=cap,
+            exchange_cap=_exchange_cap(epsilon, delta),
+            rows=[_sample_row(synthetic, label, samples_per_class) for label in range(synthetic.spec.num_classes)],
+            image_shape=synthetic.spec.image_shape,
+            num_synthetic=len(synthetic),
+            attacks=[_attack(name, figures, cap) for name, figures in (summary.get("attacks") or {}).items()],
+        )
+    )
+
+
+def write_report(
+    path: str | os.PathLike[str], summary: Mapping[str, Any], synthetic: LabeledDataset, *, samples_per_class: int = 10
+) -> None:
+    """Writes `render_report`'s page to `path`; what has that name is complete, and replaces an earlier page."""
+    path = pathlib.Path(path)
+    page = render_report(summary, synthetic, samples_per_class=samples_per_class)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
+        staged = pathlib.Path(staging, path.name)
+        staged.write_text(page, encoding="utf-8")
+        staged.replace(path)
+
+
+def _environment() -> jinja2.Environment:
+    """Escapes everything; a part that the summary lacks is undefined rather than an error, and the page says so."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfdpgen"),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, rate=_rate)
+    return environment
+
+
+def _number(value: Any) -> str:
+    """A quantity: 1,077 or 2.981 or 10⁻⁵; words and tuples as they are."""
+    if value is None or isinstance(value, jinja2.Undefined):
+        return "not stated"
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        return str(value)
+    if not math.isfinite(value):
+        return "unbounded" if value > 0 else str(value)
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    mantissa, _, exponent = f"{value:,.4g}".partition("e")
+    if not exponent:
+        return mantissa
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    return power if mantissa == "1" else f"{mantissa} · {power}"
+
+
+def _rate(value: Any) -> str:
+    """A rate to three decimals."""
+    if value is None or isinstance(value, jinja2.Undefined):
+        return "not measured"
+    return f"{value:.3f}" if math.isfinite(value) else "undefined"
+
+
+def _exchange_cap(epsilon: float, delta: float) -> float:
+    """The cap where a row is exchanged for another: one removal and one addition, by group privacy."""
+    delta = (1 + math.exp(epsilon)) * delta
+    return privacy_loss_cap(2 * epsilon, delta) if delta < 1 else 1.0
+
+
+def _attack(name: str, figures: Mapping[str, Any], cap: float) -> dict[str, Any]:
+    """One attack as the template wants it: a row for each metric, with its places on the axis in per cent."""
+    is_membership = bool(figures.get("is_membership"))
+    metrics = []
+    for key, label, low, high in _METRICS:
+        value, interval = figures.get(key), figures.get(f"{key}_interval")
+        limit = cap if is_membership and key == "privacy_loss" else None
+        metrics.append(
+            {
+                "name": label,
+                "value": value,
+                "interval": interval,
+                "axis": (low, high),
+                "cap": limit,
+                "value_at": _place(value, low, high),
+                "interval_at": [_place(bound, low, high) for bound in interval] if interval else None,
+                "cap_at": _place(limit, low, high),
+            }
+        )
+    interval = figures.get("privacy_loss_interval")
+    return {
+        "name": name,
+        "is_membership": is_membership,
+        "description": figures.get("description"),
+        "repetitions": figures.get("repetitions"),
+        "num_members": figures.get("num_members"),
+        "num_nonmembers": figures.get("num_nonmembers"),
+        "metrics": metrics,
+        "contradicts": is_membership and bool(interval) and interval[0] > cap,
+    }
+
+
+def _place(value: float | None, low: float, high: float) -> float | None:
+    """Where a value lies between `low` and `high`, in per cent; nowhere if there is no finite value."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+
+
+def _sample_row(synthetic: LabeledDataset, label: int, samples: int) -> dict[str, Any]:
+    """The first images of a class, as one PNG in a data URI."""
+    images = synthetic.images[np.flatnonzero(synthetic.labels == label)[:samples]]
+    return {"name": synthetic.spec.name_of(label), "count": len(images), "uri": _strip(images, samples)}
+
+
+def _strip(images: npt.NDArray[np.uint8], places: int) -> str | None:
+    """Images side by side, enlarged without smoothing, on a transparent ground that has room for `places` of them."""
+    if not len(images):
+        return None
+    height, width, channels = images.shape[1:]
+    scale = max(1, -(-_TILE_PIXELS // height))
+    step = width * scale + _GAP_PIXELS
+    strip = Image.new("RGBA", (places * step - _GAP_PIXELS, height * scale))
+    for place, pixels in enumerate(images):
+        tile = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+        strip.paste(tile.resize((width * scale, height * scale), Image.Resampling.NEAREST), (place * step, 0))
+    buffer = io.BytesIO()
+    strip.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
