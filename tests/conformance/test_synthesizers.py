@@ -1,4 +1,4 @@
-"""What every synthesizer has to keep: exactly the plan runs, one row moves a step by one clip, only a Release comes out."""
+"""What every synthesizer keeps: exactly the plan runs, one row moves a step by one clip, only a Release comes out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ from tfdpgen.synthesizers import CVAE, DPGAN, CVAEPreset, DPGANPreset, Release, 
 _PRESETS: dict[str, Any] = {
     "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
     "dp_gan": DPGANPreset(
-        latent_dim=3, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=4, learning_rate=0.05, ema=0.5
+        latent_dim=3,
+        generator_filters=8,
+        critic_filters=4,
+        expected_batch_size=10,
+        steps=4,
+        learning_rate=0.05,
+        ema=0.5,
     ),
 }
 _CLASSES: dict[str, type[Synthesizer]] = {"c_vae": CVAE, "dp_gan": DPGAN}
@@ -62,14 +68,20 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     statement = release.statement
     assert 0.99 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
     assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
-    assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (80, 10, _PRESETS[release.synthesizer].steps)
-    assert release.is_releasable and statement.noise_source == "operating system"
+    assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (
+        80,
+        10,
+        _PRESETS[release.synthesizer].steps,
+    )
+    assert release.is_releasable
+    assert statement.noise_source == "operating system"
 
 
 def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:
     labels = np.arange(20) % 10
     images = release.sample(labels, seed=1)
-    assert images.shape == (20, 8, 8, 1) and images.dtype == np.uint8
+    assert images.shape == (20, 8, 8, 1)
+    assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, release.sample(labels, seed=1))
     assert np.any(images != release.sample(labels, seed=2))
     assert np.any(images != release.sample(labels, seed=(1, 1)))
@@ -112,7 +124,8 @@ def test_the_budget_is_reserved_before_the_rows_are_touched_and_stays_reserved(
     monkeypatch.setattr(_CLASSES[name], "prepare", crash)
     with pytest.raises(RuntimeError, match="on purpose"):
         _train(name, digits, ledger=ledger)
-    assert seen and 0.99 * _BUDGET.epsilon < seen[0] <= _BUDGET.epsilon
+    assert seen
+    assert 0.99 * _BUDGET.epsilon < seen[0] <= _BUDGET.epsilon
     assert ledger.reservations(dataset_id(digits)) == 1
     with pytest.raises(BudgetExceededError):
         _train(name, digits, ledger=ledger, limit=_BUDGET)
@@ -176,7 +189,9 @@ class _WatchedPlan(DPSGDPlan):
 
 def _watched(name: str, **facts: Any) -> _WatchedPlan:
     preset = _PRESETS[name]
-    return _WatchedPlan(80, preset.expected_batch_size, **{"steps": 3, "l2_norm_clip": 0.25, "noise_multiplier": 1.0, **facts})
+    return _WatchedPlan(
+        80, preset.expected_batch_size, **{"steps": 3, "l2_norm_clip": 0.25, "noise_multiplier": 1.0, **facts}
+    )
 
 
 @every_synthesizer
@@ -194,7 +209,9 @@ def eager_functions() -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-def _sums_of_first_step(name: str, dataset: LabeledDataset, weights: list[float], indices: list[int]) -> list[np.ndarray]:
+def _sums_of_first_step(
+    name: str, dataset: LabeledDataset, weights: list[float], indices: list[int]
+) -> list[np.ndarray]:
     batch = PoissonBatch(np.array([indices], np.int32), np.array([weights], np.float32))
     plan = _watched(name, steps=1, given=(batch,), chunk=len(indices))
     _CLASSES[name](dataset.spec, len(dataset), 0, _PRESETS[name]).learn(dataset, plan, NoiseSource(), 0)
@@ -255,9 +272,13 @@ def test_chunks_change_nothing_but_memory(digits: LabeledDataset) -> None:
 def test_there_is_a_preset_for_every_shape(name: str, shape: tuple[int, int, int]) -> None:
     model = _CLASSES[name](DataSpec(shape, 7), 5_000, 0)
     plan = model.plan()
-    assert plan.num_examples == 5_000 and plan.noise_multiplier is None
+    assert plan.num_examples == 5_000
+    assert plan.noise_multiplier is None
     dataset = LabeledDataset(np.zeros((5_000, *shape), np.uint8), np.zeros(5_000, np.int64), DataSpec(shape, 7))
     short = _WatchedPlan(5_000, 4, 1, 1.0, 1.0)
     if shape != (32, 32, 3):  # one step of the large networks is a benchmark's matter
         generator = model.learn(dataset, short, NoiseSource(), 0)
-        assert generator([tf.zeros([2, generator.inputs[0].shape[1]]), tf.constant([0, 6], tf.int64)]).shape == (2, *shape)
+        assert generator([tf.zeros([2, generator.inputs[0].shape[1]]), tf.constant([0, 6], tf.int64)]).shape == (
+            2,
+            *shape,
+        )

@@ -46,7 +46,9 @@ def conv_networks(draw: st.DrawFn) -> keras.Model:
             kernel_size=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
             strides=1 if dilated else draw(st.integers(1, 2)),
             dilation_rate=2 if dilated else 1,
-            padding="same" if dilated else draw(st.sampled_from(["same", "valid"] if hidden.shape[1] > 4 else ["same"])),
+            padding="same"
+            if dilated
+            else draw(st.sampled_from(["same", "valid"] if hidden.shape[1] > 4 else ["same"])),
             activation=draw(_ACTIVATIONS),
             use_bias=draw(st.booleans()),
         )(hidden)
@@ -191,7 +193,10 @@ def test_variables_of_another_network_are_refused() -> None:
     [
         (layers.BatchNormalization(name="culprit"), "mixes the examples"),
         (layers.LayerNormalization(name="culprit"), "has no rule"),
-        (layers.Lambda(lambda x: x - tf.reduce_mean(x, axis=0), name="culprit"), "not known to treat each example alone"),
+        (
+            layers.Lambda(lambda x: x - tf.reduce_mean(x, axis=0), name="culprit"),
+            "not known to treat each example alone",
+        ),
         (layers.Conv2D(4, 3, groups=2, name="culprit"), "groups=2"),
         (layers.Conv2DTranspose(4, 3, dilation_rate=2, name="culprit"), "dilation_rate"),
     ],

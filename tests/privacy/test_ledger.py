@@ -34,9 +34,10 @@ def test_a_limit_refuses_before_anything_is_written(tmp_path: pathlib.Path) -> N
     ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
     for _ in range(3):
         ledger.reserve("a", ClassMeans(80.0).event, delta=1e-5, limit=limit)
+    ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
     with pytest.raises(BudgetExceededError, match="Nothing was run"):
-        for _ in range(3):
-            ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
+        ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
+    assert ledger.reservations("a") == 5
     assert ledger.spent("a", 1e-5) <= limit.epsilon
 
 

@@ -36,7 +36,9 @@ def _losses(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(network(images) - 1.0), axis=1)
 
 
-def _fast_step(optimizer: DPKerasAdam, network: keras.Model, images: tf.Tensor, weights: tf.Tensor | float = 1.0) -> None:
+def _fast_step(
+    optimizer: DPKerasAdam, network: keras.Model, images: tf.Tensor, weights: tf.Tensor | float = 1.0
+) -> None:
     with optimizer.gradient_tape(network) as tape:
         losses = _losses(network, images) * weights
     optimizer.minimize(losses, network.trainable_variables, tape=tape)
@@ -141,7 +143,8 @@ def test_noise_is_fresh_in_every_step_and_no_global_seed_reaches_it() -> None:
 
 def test_an_insecure_source_repeats_itself_and_says_so() -> None:
     source = NoiseSource.insecure(3)
-    assert not source.is_secure and NoiseSource().is_secure
+    assert not source.is_secure
+    assert NoiseSource().is_secure
     a = _noise_of(DPKerasAdam(1.0, 1.0, noise=source), _wide_network(), fast=True)
     b = _noise_of(DPKerasAdam(1.0, 1.0, noise=NoiseSource.insecure(3)), _wide_network(), fast=True)
     np.testing.assert_array_equal(a, b)

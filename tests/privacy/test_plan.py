@@ -97,9 +97,11 @@ def test_facts_out_of_range_are_refused_by_name(change: dict, name: str) -> None
         dataclasses.replace(_PLAN, **change)
 
 
-@pytest.mark.parametrize(("epsilon", "delta"), [(0.0, 1e-5), (float("inf"), 1e-5), (float("nan"), 1e-5), (1, 0), (1, 1)])
+@pytest.mark.parametrize(
+    ("epsilon", "delta"), [(0.0, 1e-5), (float("inf"), 1e-5), (float("nan"), 1e-5), (1, 0), (1, 1)]
+)
 def test_budgets_out_of_range_are_refused(epsilon: float, delta: float) -> None:
-    with pytest.raises(ValueError, match="`epsilon`|`delta`"):
+    with pytest.raises(ValueError, match=r"`epsilon`|`delta`"):
         PrivacyBudget(epsilon, delta)
 
 
@@ -111,9 +113,7 @@ def test_the_statement_lists_everything_and_agrees_with_tensorflow_privacy() -> 
     assert [part["name"] for part in statement.mechanisms] == ["class means", "DP-SGD"]
     expected, _ = compute_dp_sgd_privacy_lib.compute_dp_sgd_privacy(2_000, 100, 1.2, 149.5 * 100 / 2_000, 1e-5)
     assert statement.epsilon_compute_dp_sgd_privacy == pytest.approx(expected, rel=1e-9)
-    assert statement.epsilon_compute_dp_sgd_privacy == pytest.approx(
-        epsilon_of(_PLAN.event, 1e-5, "rdp"), rel=0.02
-    )
+    assert statement.epsilon_compute_dp_sgd_privacy == pytest.approx(epsilon_of(_PLAN.event, 1e-5, "rdp"), rel=0.02)
     assert "assuming Poisson sampling" in statement.compute_dp_sgd_privacy_statement
     for word in ("class means", "DP-SGD", "add-or-remove-one", "Poisson", "PLD", "one image with its label"):
         assert word in statement.text

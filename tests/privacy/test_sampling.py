@@ -53,7 +53,8 @@ def test_over_full_draws_take_more_chunks_and_drop_nothing() -> None:
     rng = np.random.default_rng(0)
     sizes = []
     for batch in poisson_batches(1_000, 0.5, 50, 64, rng):
-        assert batch.indices.shape == batch.weights.shape and batch.indices.shape[1] == 64
+        assert batch.indices.shape == batch.weights.shape
+        assert batch.indices.shape[1] == 64
         rows = batch.indices[batch.weights > 0]
         assert len(set(rows)) == len(rows) == batch.weights.sum()
         sizes.append(len(rows))
@@ -68,9 +69,9 @@ def test_empty_draws_are_batches_of_padding() -> None:
 
 def test_draws_differ_between_runs_unless_seeded() -> None:
     plan = DPSGDPlan(300, 30, 3, 1.0, 1.0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     first = np.concatenate([batch.indices for batch in plan.batches()])
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     second = np.concatenate([batch.indices for batch in plan.batches()])
     assert not np.array_equal(first, second)
     seeded = [np.concatenate([b.indices for b in plan.batches(NoiseSource.insecure(1))]) for _ in range(2)]

@@ -73,7 +73,8 @@ def test_the_noise_has_the_declared_scale() -> None:
 
 def test_an_empty_data_set_is_released_as_noise() -> None:
     means = ClassMeans(1.0).release(_dataset(np.zeros((0, 4, 4, 1)), []), NoiseSource())
-    assert means.shape == (3, 4, 4, 1) and np.all((means >= 0) & (means <= 1))
+    assert means.shape == (3, 4, 4, 1)
+    assert np.all((means >= 0) & (means <= 1))
 
 
 @pytest.mark.parametrize("noise_multiplier", [0.0, -1.0, float("nan"), float("inf")])

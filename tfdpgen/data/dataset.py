@@ -210,7 +210,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
         raise DataError(f"{path}: there is no such file; give the path of an .npz with `images` and `labels`.")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            # A member that is no array comes out as bytes.
+            arrays = {name: array for name in archive.files if isinstance(array := archive[name], np.ndarray)}
     except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} should be an undamaged .npz of plain numeric arrays, as `np.savez` writes it (Python objects are "

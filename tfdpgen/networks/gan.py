@@ -1,4 +1,4 @@
-"""Generator and critic of a conditional GAN (Goodfellow et al. 2014; Mirza & Osindero 2014; DCGAN, Radford et al. 2016).
+"""Generator and critic of a conditional GAN (Mirza & Osindero 2014) in the manner of DCGAN (Radford et al. 2016).
 
     generator = build_generator((28, 28, 1), num_classes=10, latent_dim=64, filters=64, seed=0)
     critic = build_critic((28, 28, 1), num_classes=10, filters=32, seed=0)
@@ -54,15 +54,13 @@ def build_generator(
 
 
 def build_critic(image_shape: tuple[int, int, int], num_classes: int, filters: int, seed: int) -> keras.Model:
-    """images float32 [n, h, w, c] in [0, 1] -> scores float32 [n, num_classes], each example on its own."""
+    """Images float32 [n, h, w, c] in [0, 1] -> scores float32 [n, num_classes], each example on its own."""
     seeded = Seeded(seed)
     kernel = 5 if image_shape[0] > 16 else 3
     images = keras.Input(image_shape, name="images")
     hidden = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(images)
     for width in (filters, 2 * filters):
-        hidden = keras.layers.Conv2D(
-            width, kernel, strides=2, padding="same", kernel_initializer=seeded.he()
-        )(hidden)
+        hidden = keras.layers.Conv2D(width, kernel, strides=2, padding="same", kernel_initializer=seeded.he())(hidden)
         hidden = keras.layers.LeakyReLU(0.2)(hidden)
     scores = keras.layers.Dense(num_classes, kernel_initializer=seeded.glorot(), name="scores")(
         keras.layers.Flatten()(hidden)

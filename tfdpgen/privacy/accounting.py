@@ -67,9 +67,7 @@ def check_accountant(accountant: str) -> None:
 def poisson_gaussian_event(sampling_probability: float, noise_multiplier: float, steps: int) -> dp_accounting.DpEvent:
     """The event of `steps` clipped sums over Poisson samples with Gaussian noise (DP-SGD, Abadi et al. 2016)."""
     gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-    return dp_accounting.SelfComposedDpEvent(
-        dp_accounting.PoissonSampledDpEvent(sampling_probability, gaussian), steps
-    )
+    return dp_accounting.SelfComposedDpEvent(dp_accounting.PoissonSampledDpEvent(sampling_probability, gaussian), steps)
 
 
 def compose(mechanisms: Sequence[Mechanism]) -> dp_accounting.DpEvent:
@@ -135,7 +133,7 @@ def calibrate_noise_multiplier(
     while excess(lower) <= 0:
         lower, upper = lower / 1.25, lower
     tolerance = _NOISE_TOLERANCE * upper
-    noise_multiplier = optimize.brentq(excess, lower, upper, xtol=tolerance)
+    noise_multiplier: Any = optimize.brentq(excess, lower, upper, xtol=tolerance)
     while excess(noise_multiplier) > 0:  # a root is found to either side of it; only the side with more noise will do
         noise_multiplier += tolerance
     return float(noise_multiplier)
@@ -161,9 +159,7 @@ def event_from_dict(values: Mapping[str, Any]) -> dp_accounting.DpEvent:
         case "gaussian":
             return dp_accounting.GaussianDpEvent(values["noise_multiplier"])
         case "poisson_sampled":
-            return dp_accounting.PoissonSampledDpEvent(
-                values["sampling_probability"], event_from_dict(values["event"])
-            )
+            return dp_accounting.PoissonSampledDpEvent(values["sampling_probability"], event_from_dict(values["event"]))
         case "self_composed":
             return dp_accounting.SelfComposedDpEvent(event_from_dict(values["event"]), values["count"])
         case "composed":
@@ -245,8 +241,10 @@ class PrivacyStatement:
     def from_dict(cls, values: Mapping[str, Any]) -> PrivacyStatement:
         """The inverse of `to_dict`, also after a trip through JSON."""
         names = {field.name for field in dataclasses.fields(cls)}
-        kept = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(**{name: value for name, value in kept.items() if name in names})
+        kept: dict[str, Any] = {name: value for name, value in values.items() if name in names}
+        for name in ("assumptions", "mechanisms"):
+            kept[name] = tuple(kept[name])
+        return cls(**kept)
 
 
 def tensorflow_privacy_figures(

@@ -1,6 +1,6 @@
 """The budget: how much may be learnt about any one row.
 
-    budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
+budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Ledger:
                         f"its limit is {limit.epsilon:g}. Nothing was run. Ask for less epsilon, or raise the limit "
                         "knowingly."
                     )
-            now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             connection.execute(
                 "INSERT INTO reservations (dataset, event, delta, purpose, reserved_at) VALUES (?, ?, ?, ?, ?)",
                 (dataset, json.dumps(accounting.event_to_dict(event)), delta, purpose, now),

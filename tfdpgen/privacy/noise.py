@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -48,7 +49,7 @@ class NoiseSource:
 
     def tensorflow_generator(self) -> tf.random.Generator:
         """A Philox generator with a fresh 64-bit key and a fresh 128-bit counter."""
-        state = np.frombuffer(self._draw_key(24), dtype=np.int64)
+        state: Any = np.frombuffer(self._draw_key(24), dtype=np.int64)
         return tf.random.Generator.from_state(state, alg="philox")
 
     def numpy_generator(self) -> np.random.Generator:

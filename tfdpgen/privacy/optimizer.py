@@ -6,8 +6,8 @@
     optimizer.minimize(losses, network.trainable_variables, tape=tape)
 
 What differs from the stock class: the clipped sum comes from book-keeping instead of jacobians; the noise comes from a
-`NoiseSource` instead of TensorFlow's global generators; and the divisor can be the expected batch size, which is public,
-where the stock class divides by the realised one. Abadi et al. 2016, algorithm 1; Kingma & Ba 2015.
+`NoiseSource` instead of TensorFlow's global generators; and the divisor can be the expected batch size, which is
+public, where the stock class divides by the realised one. Abadi et al. 2016, algorithm 1; Kingma & Ba 2015.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class DPKerasAdam(_StockDPKerasAdam):
         if divisor is None and self._expected_batch_size is None:
             raise ValueError("`expected_batch_size` should be given to apply a sum whose number of rows is private.")
         noised, self._global_state, _ = self._dp_sum_query.get_noised_result(list(sums), self._global_state)
-        divisor = tf.cast(self._expected_batch_size if divisor is None else divisor, tf.float32)
-        return [value / tf.cast(divisor, value.dtype) for value in noised]
+        scale: Any = self._expected_batch_size if divisor is None else divisor
+        return [value / tf.cast(scale, value.dtype) for value in noised]
 
     def apply_clipped_sum(self, sums: Sequence[tf.Tensor], variables: Sequence[tf.Variable]) -> tf.Operation:
         """One logical step: noise once, divide by the expected batch size, Adam's update.

@@ -7,8 +7,13 @@ from tfdpgen.synthesizers.release import Release, draw_latents, to_uint8
 
 __all__ = [
     "CVAE",
-    "CVAEPreset",
     "DPGAN",
+    "CVAEPreset",
     "DPGANPreset",
-    "Release", "Synthesizer", "draw_latents", "synthesizer_names", "to_uint8", "train",
+    "Release",
+    "Synthesizer",
+    "draw_latents",
+    "synthesizer_names",
+    "to_uint8",
+    "train",
 ]

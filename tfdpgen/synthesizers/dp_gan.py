@@ -16,6 +16,7 @@ that real and fake pull equally hard. Noise is added once, and the divisor is th
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -97,9 +98,9 @@ class DPGAN(Synthesizer):
     def learn(self, dataset: LabeledDataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
         preset = self.preset
         images, labels = as_tensors(dataset)
-        adam = {"learning_rate": preset.learning_rate, "beta_1": preset.beta_1, "beta_2": preset.beta_2}
+        adam: dict[str, Any] = {"learning_rate": preset.learning_rate, "beta_1": preset.beta_1, "beta_2": preset.beta_2}
         critic_optimizer = plan.optimizer(noise, **adam)
-        generator_optimizer = tf.keras.optimizers.legacy.Adam(**adam)
+        generator_optimizer: Any = tf.keras.optimizers.legacy.Adam(**adam)
         average = tf.train.ExponentialMovingAverage(preset.ema)
         rng = tf.random.Generator.from_seed(self.seed)
         critic_variables = self.critic.trainable_variables

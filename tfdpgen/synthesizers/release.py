@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import dp_accounting
 import numpy as np
@@ -30,7 +31,8 @@ _SAMPLING_BATCH = 1024
 
 def draw_latents(num: int | tf.Tensor, latent_dim: int, seed: tf.Tensor) -> tf.Tensor:
     """Standard normal latents float32 [num, latent_dim], a function of `seed` (int64 [2]) and nothing else."""
-    return tf.random.stateless_normal([num, latent_dim], seed=seed, alg="philox")
+    shape: Any = [num, latent_dim]
+    return tf.random.stateless_normal(shape, seed=seed, alg="philox")
 
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:

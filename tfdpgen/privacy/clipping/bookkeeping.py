@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
@@ -64,18 +64,18 @@ class PerExampleTape(tf.GradientTape):
 
     def _recorder(self, layer: keras.layers.Layer) -> Any:
         """The layer's call, with its activation applied after the pre-activation was recorded and watched."""
-        call = type(layer).call.__get__(layer)
+        call, layer_of_any_type = type(layer).call.__get__(layer), cast(Any, layer)
 
         @tf.autograph.experimental.do_not_convert
         def recording_call(inputs: tf.Tensor) -> tf.Tensor:
             activation = getattr(layer, "activation", None)
             if activation is not None:
-                layer.activation = None
+                layer_of_any_type.activation = None
             try:
                 outputs = call(inputs)
             finally:
                 if activation is not None:
-                    layer.activation = activation
+                    layer_of_any_type.activation = activation
             self.watch(outputs)
             self.records[id(layer)].append((inputs, outputs))
             return outputs if activation is None else activation(outputs)
@@ -108,9 +108,7 @@ def clipped_gradient_sum(
     return sums
 
 
-def per_example_norms(
-    tape: PerExampleTape, losses: tf.Tensor, variables: Sequence[tf.Variable]
-) -> tf.Tensor:
+def per_example_norms(tape: PerExampleTape, losses: tf.Tensor, variables: Sequence[tf.Variable]) -> tf.Tensor:
     """L2 norms float [b] of the gradients of each loss by all `variables`. They are private figures."""
     _, norms = _clip_and_sum(tape, losses, variables, 1.0)
     return norms
@@ -130,9 +128,8 @@ def _clip_and_sum(
 
     used = [layer for layer in tape.layers if tape.records[id(layer)] and _touches(layer, wanted)]
     calls = [(layer, a, z) for layer in used for a, z in tape.records[id(layer)]]
-    gradients = tape.gradient(
-        losses, [z for _, _, z in calls], unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    outputs = [z for _, _, z in calls]
+    gradients: Any = tape.gradient(losses, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     by_layer: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = collections.defaultdict(list)
     for (layer, a, _), g in zip(calls, gradients, strict=True):
         by_layer[id(layer)].append((a, g))
@@ -185,7 +182,7 @@ def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def _squared_product_norms(inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """||A_i^T G_i||_F^2 for each example, by the cheaper of the two forms."""
-    positions, k, c = inputs.shape[1], inputs.shape[2], outputs.shape[2]
+    positions, k, c = inputs.shape[1], cast(int, inputs.shape[2]), cast(int, outputs.shape[2])
     if positions == 1:
         squares = tf.reduce_sum(tf.square(inputs), axis=2) * tf.reduce_sum(tf.square(outputs), axis=2)
         return squares[:, 0]

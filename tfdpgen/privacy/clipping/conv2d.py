@@ -13,7 +13,9 @@ class Conv2DRule(LayerRule):
 
     def check(self, layer: tf.keras.layers.Layer) -> str | None:
         if layer.data_format != "channels_last" or layer.groups != 1:
-            return f"has data_format={layer.data_format!r} and groups={layer.groups}; its rule needs channels_last and 1"
+            return (
+                f"has data_format={layer.data_format!r} and groups={layer.groups}; its rule needs channels_last and 1"
+            )
         return None
 
     def factors(
@@ -26,7 +28,7 @@ class Conv2DRule(LayerRule):
             rates=[1, *layer.dilation_rate, 1],
             padding=layer.padding.upper(),
         )
-        positions = g.shape[1] * g.shape[2]
+        positions = g.shape[1:3].num_elements()
         inputs = tf.reshape(patches, [-1, positions, patches.shape[-1]])
         outputs = tf.reshape(g, [-1, positions, layer.filters])
         return inputs, outputs, tf.reduce_sum(outputs, axis=1) if layer.use_bias else None

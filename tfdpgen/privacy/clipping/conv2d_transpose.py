@@ -29,7 +29,7 @@ class Conv2DTransposeRule(LayerRule):
             rates=[1, 1, 1, 1],
             padding=layer.padding.upper(),
         )
-        positions = a.shape[1] * a.shape[2]
+        positions = a.shape[1:3].num_elements()
         inputs = tf.reshape(patches, [-1, positions, patches.shape[-1]])
         outputs = tf.reshape(a, [-1, positions, a.shape[-1]])
         return inputs, outputs, tf.reduce_sum(g, axis=[1, 2]) if layer.use_bias else None

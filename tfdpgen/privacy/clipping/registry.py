@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
 keras = tf.keras
 
 _RULES: dict[type, LayerRule] = {}
-_Rule = TypeVar("_Rule", bound="type[LayerRule]")
+_Rule = TypeVar("_Rule", bound=type)
 
 # Stock layers without trainable weights whose output for one example depends on that example alone.
 _PER_EXAMPLE_LAYERS: tuple[type, ...] = (
@@ -86,7 +86,7 @@ def register(layer_type: type[keras.layers.Layer]) -> Callable[[_Rule], _Rule]:
     """Class decorator: the rule for layers of exactly this type (a subclass may compute something else)."""
 
     def add(rule_type: _Rule) -> _Rule:
-        _RULES[layer_type] = rule_type()
+        _RULES[layer_type] = cast(LayerRule, rule_type())
         return rule_type
 
     return add

@@ -1,0 +1,26 @@
+# The local run as an image:
+#
+#   docker build -t tfdpgen .
+#   mkdir -p output && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/output:/data/output" tfdpgen --epsilon=1
+#
+# No layer needs a compiler, and the dependencies' layer changes only with requirements.lock.
+
+FROM python:3.11-slim AS environment
+WORKDIR /build
+COPY requirements.lock ./
+COPY scripts/bootstrap.py scripts/
+RUN PIP_NO_CACHE_DIR=1 python scripts/bootstrap.py --run-time /opt/venv
+
+FROM python:3.11-slim
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
+RUN useradd --no-create-home --uid 1000 tfdpgen && install -d -o tfdpgen -m 0777 /data
+COPY --from=environment /opt/venv /opt/venv
+WORKDIR /app
+COPY setup.py pyproject.toml README.md LICENSE ./
+COPY tfdpgen tfdpgen
+COPY components components
+COPY pipelines pipelines
+RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+WORKDIR /data
+USER tfdpgen
+ENTRYPOINT ["python", "/app/pipelines/local_run.py"]

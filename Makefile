@@ -1,0 +1,52 @@
+# Everything that one does here. `make help` lists it.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# The first of these that is Python 3.11; `make setup PYTHON=...` names another.
+PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && echo $$p && break; done),python3)
+
+.PHONY: help setup run test lint format types imports lock clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: $(VENV)/.package ## make .venv: the hash-pinned requirements.lock, then this package
+
+run: setup ## run the pipeline; e.g. make run ARGS="--epsilon=1"
+	$(BIN)/python pipelines/local_run.py $(ARGS)
+
+test: setup ## run the tests; e.g. make test ARGS="-m slow"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check format and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: setup ## put format and style right, where a tool can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: setup ## check the types
+	$(BIN)/pyright
+
+imports: setup ## check who imports whom
+	$(BIN)/lint-imports
+
+lock: setup ## re-make requirements.lock from setup.py; ARGS=--upgrade takes the newest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/lock.py $(ARGS)
+
+clean: ## remove the virtual environment
+	rm -rf $(VENV)
+
+# Each stamp is written last, so that an interrupted set-up is not taken for a finished one.
+$(VENV)/.dependencies: requirements.lock scripts/bootstrap.py
+	@command -v $(PYTHON) >/dev/null || { echo "There is no Python here: install Python 3.11 (package python3.11)."; exit 1; }
+	$(PYTHON) scripts/bootstrap.py $(VENV)
+
+$(VENV)/.package: $(VENV)/.dependencies setup.py
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,72 @@
+"""Re-makes requirements.lock from setup.py: every version and every hash, and no address of any registry.
+
+    make lock                     # keeps the versions that are locked, where setup.py still allows them
+    make lock ARGS=--upgrade      # takes the newest that setup.py allows
+
+The lock has two parts, parted by the line `EXTRAS` below: what the package needs at run time (and pip, setuptools and
+wheel, which build the few packages that come as source), then what only the extras add. It serves Linux on x86_64 and
+aarch64 with glibc 2.28 or newer (Debian 10, Ubuntu 20.04).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements.lock"
+HEADER = "# Every package that tfdpgen is run and tested with, pinned by hash. Made by `make lock`; do not edit."
+EXTRAS = "# ---- extras: not needed at run time ----"
+BUILD = "pip\nsetuptools\nwheel\n"
+SOURCE_ONLY = ("kfp", "kfp-server-api", "promise")  # pure Python that is published without wheels
+
+
+def resolve(machine: str, *options: str) -> dict[str, str]:
+    """The pinned entries for one kind of machine, each with its hashes, by package."""
+    command = ["uv", "pip", "compile", "setup.py", "-", *options, f"--python-platform={machine}-manylinux_2_28"]
+    command += ["--python-version=3.11", "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url"]
+    command += ["--only-binary=:all:", *(f"--no-binary={name}" for name in SOURCE_ONLY)]
+    print(f"Resolving for {machine} {' '.join(options)}", file=sys.stderr, flush=True)
+    found = subprocess.run(command, cwd=ROOT, input=BUILD, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {entry.split("==")[0]: entry for entry in re.findall(r"^\S+==.*(?:\n    .*)*", found, re.MULTILINE)}
+
+
+def merge(x86_64: dict[str, str], aarch64: dict[str, str]) -> dict[str, str]:
+    """One set of entries for both; what only one of them needs is marked so."""
+    merged = {}
+    for name in sorted(x86_64 | aarch64):
+        if x86_64.get(name) == aarch64.get(name):
+            merged[name] = x86_64[name]
+            continue
+        marked = [
+            entry.replace(" \\", f" ; platform_machine == '{machine}' \\", 1)
+            for machine, entries in (("x86_64", x86_64), ("aarch64", aarch64))
+            if (entry := entries.get(name))
+        ]
+        merged[name] = "\n".join(marked)
+    return merged
+
+
+def main() -> None:
+    """Resolves everything once, then finds the part of it that is needed at run time."""
+    parser = argparse.ArgumentParser(description="Re-makes requirements.lock from setup.py.")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that setup.py allows")
+    keep = LOCK.exists() and not parser.parse_args().upgrade
+    options = [f"--constraints={LOCK}"] if keep else []
+    everything, run_time = {}, {}
+    for machine in ("x86_64", "aarch64"):
+        everything[machine] = resolve(machine, "--all-extras", *options)
+        run_time[machine] = everything[machine].keys() & resolve(machine, *options).keys()
+    needed = set().union(*run_time.values())
+    merged = merge(everything["x86_64"], everything["aarch64"])
+    parts = [entry for name, entry in merged.items() if name in needed]
+    extras = [entry for name, entry in merged.items() if name not in needed]
+    LOCK.write_text("\n".join([HEADER, *parts, EXTRAS, *extras]) + "\n")
+    print(f"{LOCK.name}: {len(parts)} packages, and {len(extras)} more for the extras.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What every test starts from: a quiet TensorFlow on few threads, repeatable Hypothesis, MNIST where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# TensorFlow reads these when it is first imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The TFDS data_dir that holds a prepared MNIST."""
+    data_dir = os.environ.get("TFDS_DATA_DIR")
+    if not data_dir:
+        pytest.skip("TFDS_DATA_DIR is not set: it should name a TFDS data_dir that holds mnist")
+    if not (Path(data_dir) / "mnist").is_dir():
+        pytest.skip(f"TFDS_DATA_DIR={data_dir} holds no mnist: prepare it there with tfds.load('mnist')")
+    return Path(data_dir)

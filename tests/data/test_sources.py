@@ -1,0 +1,313 @@
+"""Sources: every kind is read, its public facts are declared and never computed, and bad data are refused by name."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+
+from tfdpgen.data import DataError, load_splits
+
+
+def rows_of(splits: Any) -> tuple[np.ndarray, np.ndarray]:
+    parts = (splits.train, splits.holdout, splits.test)
+    return np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts])
+
+
+def test_digits() -> None:
+    splits = load_splits("digits")
+    assert (len(splits.train), len(splits.holdout), len(splits.test)) == (1_077, 360, 360)
+    assert splits.spec.image_shape == (8, 8, 1)
+    assert splits.spec.num_classes == 10
+    assert splits.spec.value_range == (0.0, 16.0)
+    images, labels = rows_of(splits)
+    assert set(np.unique(images)) == {round(level * 255 / 16) for level in range(17)}
+    assert np.bincount(labels).min() > 170
+
+
+def test_digits_refuse_contradicting_facts() -> None:
+    with pytest.raises(DataError, match=r"`num_classes` should be 10.*got 9"):
+        load_splits("digits", num_classes=9)
+
+
+def test_mnist(mnist_dir: Path) -> None:
+    splits = load_splits("mnist", data_dir=str(mnist_dir), download=False)
+    assert (len(splits.train), len(splits.holdout), len(splits.test)) == (54_000, 6_000, 10_000)
+    assert splits.spec.image_shape == (28, 28, 1)
+    assert splits.spec.num_classes == 10
+    assert splits.train.images.max() == 255
+
+
+class Npz:
+    """Writes an .npz of 60 valid rows, changed as a test asks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        rng = np.random.default_rng(0)
+        self.arrays = {"images": rng.integers(256, size=(60, 4, 5), dtype=np.uint8), "labels": np.arange(60) % 3}
+
+    def load(self, changes: dict[str, Any] | None = None, **flags: Any) -> Any:
+        arrays = {name: array for name, array in (self.arrays | (changes or {})).items() if array is not None}
+        np.savez(self.path, **arrays)
+        return load_splits(str(self.path), **flags)
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Npz:
+    return Npz(tmp_path / "rows.npz")
+
+
+def test_npz_is_read_and_split_by_position(npz: Npz) -> None:
+    splits = npz.load(num_classes=3)
+    assert (len(splits.train), len(splits.holdout), len(splits.test)) == (36, 12, 12)
+    assert splits.spec.image_shape == (4, 5, 1)
+    images, _ = rows_of(splits)
+    assert sorted(map(bytes, images)) == sorted(map(bytes, npz.arrays["images"]))
+    # The same positions go to the same parts whatever the rows hold.
+    inverted = npz.load({"images": 255 - npz.arrays["images"]}, num_classes=3)
+    np.testing.assert_array_equal(inverted.test.images, 255 - splits.test.images)
+
+
+def test_npz_floats_are_mapped_from_the_declared_range(npz: Npz) -> None:
+    images = np.full((60, 2, 2, 3), 0.5, np.float32)  # never near the ends: the range is not theirs
+    splits = npz.load({"images": images}, num_classes=3, value_range=(0.0, 2.0))
+    assert splits.spec.image_shape == (2, 2, 3)
+    assert set(splits.train.images.ravel()) == {64}
+
+
+def test_npz_may_declare_its_classes_inside(npz: Npz) -> None:
+    # 7 classes are declared and 3 occur: the number is not read off the rows.
+    assert npz.load({"num_classes": np.int64(7)}).spec.num_classes == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "message"),
+    [
+        ({}, {}, "does not declare `num_classes`"),
+        ({"num_classes": np.int64(3)}, {"num_classes": 4}, "`num_classes` should be 3"),
+        ({"num_classes": np.arange(3)}, {}, "`num_classes` should be one integer"),
+        ({}, {"num_classes": 3, "image_shape": (5, 4, 1)}, "`image_shape` should be"),
+        ({"images": np.zeros((60, 4, 5), np.float32)}, {"num_classes": 3}, "does not declare `value_range`"),
+        (
+            {"images": np.full((60, 4, 5), np.nan)},
+            {"num_classes": 3, "value_range": (0, 1)},
+            r"declared `value_range` .*row 0 holds nan",
+        ),
+        ({}, {"num_classes": 3, "value_range": (0, 16)}, r"declared `value_range` \(0.0, 16.0\); row 0 holds"),
+        ({"images": np.zeros((60, 4), np.uint8)}, {"num_classes": 3}, r"`images` should have shape .* got \[60, 4\]"),
+        ({"images": np.zeros((60, 4, 5, 2), np.uint8)}, {"num_classes": 3}, "`images` should have shape"),
+        ({"images": np.zeros((60, 4, 5), "U1")}, {"num_classes": 3}, "`images` should be numbers"),
+        ({"labels": np.arange(59)}, {"num_classes": 3}, r"`labels` should be integers of shape \[60\]"),
+        ({"labels": np.arange(60) / 2}, {"num_classes": 3}, "`labels` should be integers"),
+        ({"labels": np.full(60, 3)}, {"num_classes": 3}, r"`labels` should lie in \[0, 3\)"),
+        ({"labels": np.full(60, -1)}, {"num_classes": 3}, r"`labels` should lie in \[0, 3\)"),
+        ({"labels": None}, {"num_classes": 3}, r"lacks \['labels'\]"),
+        ({"images": None}, {"num_classes": 3}, r"lacks \['images'\]"),
+        ({"labels": np.array([{}] * 60)}, {"num_classes": 3}, "Python objects are refused"),
+        (
+            {"images": np.zeros((40, 4, 5), np.uint8), "labels": np.zeros(40, int)},
+            {"num_classes": 3},
+            "at least 10 rows .* 50 are enough",
+        ),
+    ],
+)
+def test_npz_refusals(npz: Npz, changes: dict[str, Any], flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        npz.load(changes, **flags)
+    assert "rows.npz" in str(caught.value) or "`" in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 700, -30])
+def test_npz_truncated(npz: Npz, keep: int) -> None:
+    npz.load(num_classes=3)
+    npz.path.write_bytes(npz.path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"rows\.npz should be an undamaged"):
+        load_splits(str(npz.path), num_classes=3)
+
+
+def test_npz_with_flipped_bytes(npz: Npz) -> None:
+    npz.load(num_classes=3)
+    content = bytearray(npz.path.read_bytes())
+    content[600] ^= 0xFF  # inside the pixels: only the checksum tells
+    npz.path.write_bytes(content)
+    with pytest.raises(DataError, match=r"rows\.npz should be an undamaged"):
+        load_splits(str(npz.path), num_classes=3)
+
+
+def test_npz_that_is_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"rows\.npz"):
+        load_splits(str(path), num_classes=3)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images", "not an array")
+        archive.writestr("labels", "not an array")
+    with pytest.raises(DataError, match=r"rows\.npz .* lacks"):
+        load_splits(str(path), num_classes=3)
+
+
+def test_npz_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.npz: there is no such file"):
+        load_splits(str(tmp_path / "none.npz"), num_classes=3)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """30 images of 4x6 pixels for each of 2 classes; each image is flat, in a value that tells class and file."""
+    for label, name in enumerate(("cats", "dogs")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(30):
+            image = PIL.Image.new("L", (6, 4), color=100 * label + i)
+            image.save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def load_photos(path: Path, **flags: Any) -> Any:
+    flags.setdefault("image_shape", (4, 6, 1))
+    return load_splits(str(path), **flags)
+
+
+def test_image_folder(photos: Path) -> None:
+    (photos / ".thumbnails").mkdir()
+    (photos / "cats" / ".DS_Store").write_text("hidden files are not data")
+    splits = load_photos(photos)
+    assert (len(splits.train), len(splits.holdout), len(splits.test)) == (36, 12, 12)
+    assert splits.spec.class_names == ("cats", "dogs")
+    images, labels = rows_of(splits)
+    assert sorted(images[:, 0, 0, 0]) == [*range(30), *range(100, 130)]
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] >= 100)
+    np.testing.assert_array_equal(load_photos(photos).test.images, splits.test.images)
+
+
+def test_image_folder_given_by_a_bare_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert load_splits("photos", image_shape=(4, 6, 1)).spec.num_classes == 2
+
+
+def test_image_folder_in_colour(photos: Path) -> None:
+    for file in photos.glob("*/*.png"):
+        PIL.Image.open(file).convert("RGB").save(file)
+    assert load_photos(photos, image_shape=(4, 6, 3)).train.images.shape == (36, 4, 6, 3)
+
+
+def test_image_folder_needs_a_shape(photos: Path) -> None:
+    with pytest.raises(DataError, match="does not declare `image_shape`"):
+        load_splits(str(photos))
+
+
+@pytest.mark.parametrize(("mode", "size"), [("L", (6, 5)), ("RGB", (6, 4)), ("RGBA", (6, 4)), ("P", (6, 4))])
+def test_image_folder_refuses_other_sizes_and_channels_by_name(photos: Path, mode: str, size: tuple[int, int]) -> None:
+    PIL.Image.new(mode, size).save(photos / "dogs" / "odd.png")
+    with pytest.raises(DataError, match=r"photos/dogs/odd\.png should be 4x6"):
+        load_photos(photos)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 60])
+def test_image_folder_names_the_damaged_image(photos: Path, keep: int) -> None:
+    rng = np.random.default_rng(0)
+    PIL.Image.fromarray(rng.integers(256, size=(4, 6), dtype=np.uint8)).save(photos / "cats" / "odd.png")
+    content = (photos / "cats" / "odd.png").read_bytes()
+    (photos / "cats" / "odd.png").write_bytes(content[:keep])
+    with pytest.raises(DataError, match=r"photos/cats/odd\.png cannot be read"):
+        load_photos(photos)
+
+
+def test_image_folder_refuses_what_it_would_not_read(photos: Path) -> None:
+    (photos / "dogs" / "odd.webp").write_bytes(b"")
+    with pytest.raises(DataError, match=r"photos/dogs/odd\.webp should be an image file"):
+        load_photos(photos)
+    (photos / "dogs" / "odd.webp").unlink()
+    (photos / "dogs" / "puppies").mkdir()
+    with pytest.raises(DataError, match="photos/dogs/puppies should be an image file"):
+        load_photos(photos)
+
+
+def test_image_folder_refuses_an_empty_class(photos: Path) -> None:
+    (photos / "eels").mkdir()
+    with pytest.raises(DataError, match="photos/eels should hold the images of its class; it is empty"):
+        load_photos(photos)
+
+
+def test_image_folder_without_sub_folders(photos: Path) -> None:
+    with pytest.raises(DataError, match="one sub-folder of images for each class, at least 2; got 0"):
+        load_photos(photos / "cats")
+
+
+class TinyPhotos(tfds.core.GeneratorBasedBuilder):
+    """A TFDS data set whose configurations are what a source can meet."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        tfds.core.BuilderConfig(name=name) for name in ("split", "whole", "varying", "floats", "unlabelled")
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        kind = self.builder_config.name  # type: ignore[union-attr]
+        shape = (None, None, 1) if kind == "varying" else (4, 5, 1)
+        image = tfds.features.Image(shape=shape, dtype=np.float32 if kind == "floats" else np.uint8)
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(num_classes=6)}),
+            supervised_keys=None if kind == "unlabelled" else ("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        kind = self.builder_config.name  # type: ignore[union-attr]
+        return {
+            "train": self._generate_examples(100),
+            **({"test": self._generate_examples(20)} if kind == "split" else {}),
+        }
+
+    def _generate_examples(self, count: int) -> Iterator[tuple[int, Any]]:
+        kind = self.builder_config.name  # type: ignore[union-attr]
+        for i in range(count):
+            height = 5 if kind == "varying" and i == 50 else 4
+            image = np.full((height, 5, 1), i, np.float32 if kind == "floats" else np.uint8)
+            yield i, {"image": image, "label": i % 3}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def test_tfds_with_a_test_split_of_its_own(data_dir: str) -> None:
+    with pytest.raises(DataError, match=r"could not be found or prepared in .*`download` is False"):
+        load_splits("tiny_photos/split", data_dir=data_dir, download=False)
+    splits = load_splits("tiny_photos/split", data_dir=data_dir)
+    assert (len(splits.train), len(splits.holdout), len(splits.test)) == (90, 10, 20)
+    assert splits.spec.num_classes == 6  # declared by the builder; 3 occur
+    again = load_splits("tiny_photos/split", data_dir=data_dir, download=False)
+    np.testing.assert_array_equal(again.holdout.images, splits.holdout.images)
+    seen = np.concatenate([splits.train.images, splits.holdout.images])[:, 0, 0, 0]
+    assert sorted(seen) == list(range(100))
+
+
+def test_tfds_without_a_test_split(data_dir: str) -> None:
+    splits = load_splits("tiny_photos/whole", data_dir=data_dir)
+    assert (len(splits.train), len(splits.holdout), len(splits.test)) == (60, 20, 20)
+
+
+def test_tfds_of_varying_sizes(data_dir: str) -> None:
+    with pytest.raises(DataError, match="does not declare `image_shape`"):
+        load_splits("tiny_photos/varying", data_dir=data_dir)
+    with pytest.raises(DataError, match=r"row \d+ is \(5, 5, 1\)"):
+        load_splits("tiny_photos/varying", data_dir=data_dir, image_shape=(4, 5, 1))
+
+
+@pytest.mark.parametrize("name", ["tiny_photos/floats", "tiny_photos/unlabelled", "iris"])
+def test_tfds_that_is_no_image_classification(data_dir: str, name: str) -> None:
+    with pytest.raises(DataError, match="should be a TFDS image-classification data set"):
+        load_splits(name, data_dir=data_dir)
+
+
+@pytest.mark.parametrize("name", ["no_such_data", "no such data!", "./nowhere", "/nowhere/at/all"])
+def test_unknown_source_lists_what_is_accepted(name: str, data_dir: str) -> None:
+    with pytest.raises(DataError, match=r"'digits', the name of a TFDS .* folder .*\.npz; got"):
+        load_splits(name, data_dir=data_dir)

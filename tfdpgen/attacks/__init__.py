@@ -1,0 +1,23 @@
+"""How much of the private rows shows: attacks on a release, and audits that turn their scores into numbers.
+
+Importing this package registers every attack in `ATTACKS`.
+"""
+
+from tfdpgen.attacks.audit import AttackResult, audit, privacy_loss_cap, run_attacks
+from tfdpgen.attacks.base import ATTACKS, Attack, ReleaseLike, get, register
+from tfdpgen.attacks.classifier import CLASSIFIER_HOLDOUT, CLASSIFIER_NOISE, classifier_scores
+
+__all__ = [
+    "ATTACKS",
+    "CLASSIFIER_HOLDOUT",
+    "CLASSIFIER_NOISE",
+    "Attack",
+    "AttackResult",
+    "ReleaseLike",
+    "audit",
+    "classifier_scores",
+    "get",
+    "privacy_loss_cap",
+    "register",
+    "run_attacks",
+]
