@@ -1,0 +1,132 @@
+"""Publish: puts the results together and, as TFX's Pusher does, pushes them to a folder.
+
+    python -m components.publish --release=DIR --synthetic=DIR --attacks=DIR --utility=DIR --publication=DIR \
+        --destination=output
+
+It sees no private row. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
+all, summary.json: where that is, everything beside it is complete and belongs together.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+from components.artifacts import (
+    HEADER,
+    ArtifactError,
+    AttackFigures,
+    Input,
+    Output,
+    Publication,
+    SyntheticExamples,
+    TrainedRelease,
+    UtilityFigures,
+)
+from components.component import component, folder_lock, fsync, fsync_tree, remove, replace
+
+INTERNAL = ("utility", "attacks")  # the keys of the summary that are computed on private rows without noise
+PACKAGES = (
+    "tfdpgen",
+    "tensorflow",
+    "tensorflow-privacy",
+    "dp-accounting",
+    "tensorflow-datasets",
+    "apache-beam",
+    "numpy",
+)
+
+
+@component
+def publish(
+    release: Input[TrainedRelease],
+    synthetic: Input[SyntheticExamples],
+    attacks: Input[AttackFigures],
+    utility: Input[UtilityFigures],
+    publication: Output[Publication],
+    *,
+    destination: Annotated[str, "folder that receives the results; empty: they stay in the publication alone"] = "",
+) -> None:
+    """Writes summary, report, synthetic data set and served generator, and pushes them to a folder."""
+    from tfdpgen.report import write_report
+    from tfdpgen.serving import export_saved_model
+    from tfdpgen.synthesizers import Release
+
+    started = time.monotonic()
+    examples = release.made_of("examples")
+    ids = {"examples": examples["id"], "release": release.id, "synthetic": synthetic.id}
+    for artifact in (synthetic, attacks, utility):
+        for name, made_of in artifact.inputs.items():
+            if made_of["id"] != ids[name]:
+                raise ArtifactError(f"{artifact.path} was made of another `{name}` than the rest; make it anew.")
+
+    trained = Release.load(release.path)
+    target = Path(destination) if destination else None
+    export_saved_model(trained, publication.path / "serving_model" / str(_next_version(target)))
+    (publication.path / "synthetic").mkdir()
+    for file in synthetic.path.iterdir():
+        if file.name != HEADER:
+            shutil.copyfile(file, publication.path / "synthetic" / file.name)
+    sources = (examples, release.header, synthetic.header, attacks.header, utility.header)
+    summary = {
+        "dataset": examples["facts"]["dataset"],
+        "synthesizer": trained.synthesizer,
+        "num_examples": trained.statement.num_examples,
+        "privacy": trained.statement.to_dict(),
+        "utility": json.loads((utility.path / "utility.json").read_text()),
+        "attacks": json.loads((attacks.path / "attacks.json").read_text()),
+        "release": trained.is_releasable,
+        "internal": list(INTERNAL),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "seconds": {source["component"]: source["seconds"] for source in sources},
+    }
+    summary["seconds"]["publish"] = round(time.monotonic() - started, 3)
+    write_report(publication.path / "report.html", summary, synthetic.load())
+    (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    if target:
+        push(publication.path, target)
+
+
+def push(source: Path, destination: Path) -> None:
+    """Copies what is in `source` beside its places in `destination` and renames it into them, summary.json last.
+
+    A new version joins the others in serving_model/; everything else replaces what was there.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    staging, old = destination / ".publish.part", destination / ".publish.old"
+    with folder_lock(staging):
+        for leftover in (*staging.iterdir(), old):
+            remove(leftover)
+        shutil.copytree(source, staging, dirs_exist_ok=True)
+        fsync_tree(staging)
+        remove(destination / "summary.json")  # it would describe what is about to be replaced
+        (destination / "serving_model").mkdir(exist_ok=True)
+        for version in (staging / "serving_model").iterdir():
+            version.rename(destination / "serving_model" / version.name)
+        fsync(destination / "serving_model")
+        for name in ("synthetic", "report.html", "summary.json"):
+            replace(staging / name, destination / name, old)
+        remove(staging)
+
+
+def _next_version(destination: Path | None) -> int:
+    """One more than the highest version in the destination's serving_model/."""
+    served = destination.glob("serving_model/*") if destination else ()
+    return 1 + max((int(folder.name) for folder in served if folder.name.isdecimal()), default=0)
+
+
+def _version(package: str) -> str:
+    """The version of a package; "not installed" where it runs from a checkout."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    publish.main()

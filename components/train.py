@@ -1,0 +1,51 @@
+"""Train: the one step that spends privacy budget.
+
+    python -m components.train --examples=DIR --release=DIR --synthesizer=c_vae --epsilon=3
+
+What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
+computed from private rows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from components.artifacts import Input, Output, PrivateExamples, TrainedRelease
+from components.component import component
+
+
+@component
+def train(
+    examples: Input[PrivateExamples],
+    release: Output[TrainedRelease],
+    *,
+    synthesizer: Annotated[str, "the method: c_vae or dp_gan"] = "c_vae",
+    epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
+    delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
+    ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
+    seed: Annotated[int, "seed of everything except the privacy noise and the Poisson draw"] = 0,
+    insecure_reproducible: Annotated[
+        bool, "seed the privacy noise too; the outputs are marked as not for release"
+    ] = False,
+) -> None:
+    """Trains a synthesizer under differential privacy."""
+    from tfdpgen.data import Splits
+    from tfdpgen.privacy import Ledger, PrivacyBudget
+    from tfdpgen.synthesizers import train as train_synthesizer
+
+    budget = PrivacyBudget(epsilon, delta)
+    rows = Splits.load(examples.path).train
+    budget.check_num_examples(len(rows))
+    trained = train_synthesizer(
+        synthesizer,
+        rows,
+        budget,
+        seed=seed,
+        insecure_reproducible=insecure_reproducible,
+        ledger=Ledger(ledger) if ledger else None,
+    )
+    trained.save(release.path)
+
+
+if __name__ == "__main__":
+    train.main()

@@ -1,0 +1,148 @@
+"""Runs a pipeline on Apache Beam, the way TFX's BeamDagRunner does.
+
+Every node is a ParDo on one element; the outputs of its upstream nodes are side inputs that carry no data and make it
+wait. Beam's FnApiRunner runs it in this process; other runners and their options come as Beam's own flags:
+
+    run(SYNTHESIS, config, "output/internal", beam_args=["--runner=FlinkRunner", "--flink_master=host:8081"])
+
+Artifacts lie in <root>/<component>/<output>. A node starts at most once in a run, whatever the Beam runner does about
+retries, since training twice would spend twice. A failing node names itself and its cause, and nothing downstream of it
+runs. Runners elsewhere have to see <root> on a shared file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import AsIter, PCollection
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineState
+from apache_beam.typehints.decorators import no_annotations
+
+from components import Component
+from components.component import folder_lock, one_line
+from pipelines.dag import Pipeline
+
+_README = """\
+This folder is internal. It holds private rows, figures computed on them without noise, and the ledger of what has been
+spent on them. Do not publish it. What may leave is marked in ../report.html.
+"""
+
+
+class ComponentFailedError(RuntimeError):
+    """A component failed; the message names it and the cause on one line.
+
+    Attributes:
+      details: the file with the traceback.
+    """
+
+    def __init__(self, message: str, details: Path) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+def run(pipeline: Pipeline, config: Any, root: str | Path, *, beam_args: Sequence[str] = ()) -> None:
+    """Runs every node once, each after its upstream nodes, and prints a line as each starts and ends.
+
+    Args:
+      pipeline: what to run.
+      config: an instance of `pipeline.config`.
+      root: folder for the artifacts; only its owner may look into it. Finished artifacts there are replaced.
+      beam_args: flags of Beam; without `--runner` it is FnApiRunner.
+
+    Raises:
+      ComponentFailedError: if a component failed.
+      ComponentError: if another run is using `root`.
+    """
+    root = Path(root).absolute()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with folder_lock(root):
+        root.chmod(0o700)
+        (root / "README").write_text(_README)
+        _run(pipeline, config, root, beam_args)
+
+
+def _run(pipeline: Pipeline, config: Any, root: Path, beam_args: Sequence[str]) -> None:
+    """`run` in a folder that no other run is using."""
+    state = root / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    state.mkdir(parents=True)
+
+    named = any(argument.split("=")[0] == "--runner" for argument in beam_args)
+    graph = beam.Pipeline(runner=None if named else FnApiRunner(), options=PipelineOptions(list(beam_args)))
+    signals: dict[str, PCollection] = {}
+    for node in pipeline.nodes.values():
+        step = _Node(
+            node.component,
+            inputs={name: str(root / source.node / source.output) for name, source in node.inputs.items()},
+            outputs={name: str(root / node.name / name) for name in node.component.outputs},
+            parameters={name: getattr(config, field) for name, field in node.fields.items()},
+            state=state,
+            total=len(pipeline.nodes),
+        )
+        waits = [AsIter(signals[name]) for name in node.upstream]
+        signals[node.name] = graph | f"{node.name} once" >> beam.Create([None]) | node.name >> beam.ParDo(step, *waits)
+    try:
+        finished = graph.run().wait_until_finish() in (PipelineState.DONE, None)
+        cause = "the Beam runner did not finish the pipeline."
+    except Exception as error:  # Beam wraps what a node raised, each runner in its own way
+        finished, cause = False, one_line(error)
+        (state / "beam.log").write_text(traceback.format_exc())
+    if failures := sorted(state.glob("*.failed"), key=lambda path: path.stat().st_mtime):
+        raise ComponentFailedError(failures[0].read_text(), failures[0].with_suffix(".log"))
+    if not finished or any(not (state / f"{name}.finished").exists() for name in pipeline.nodes):
+        raise ComponentFailedError(
+            cause if not finished else "the Beam runner left components out.", state / "beam.log"
+        )
+    shutil.rmtree(state)
+
+
+class _Node(beam.DoFn):
+    """Executes a component, once."""
+
+    def __init__(
+        self,
+        component: Component,
+        inputs: dict[str, str],
+        outputs: dict[str, str],
+        parameters: dict[str, Any],
+        state: Path,
+        total: int,
+    ) -> None:
+        self._component, self._arguments = component, (inputs, outputs, parameters)
+        self._state, self._total = state, total
+
+    @no_annotations  # Beam reads the type of `*signals` as that of one side input
+    def process(self, element: None, *signals: Any) -> Iterator[None]:
+        name = self._component.name
+        for signal in signals:
+            list(signal)
+        try:
+            (self._state / f"{name}.started").touch(exist_ok=False)
+        except FileExistsError:
+            raise RuntimeError(f"the Beam runner tried to run {name} a second time, which is refused.") from None
+        label = f"[{len(list(self._state.glob('*.started')))}/{self._total}] {name}"
+        print(f"{label} ...", flush=True)
+        started = time.monotonic()
+        try:
+            self._component.execute(*self._arguments)
+        except BaseException as error:
+            (self._state / f"{name}.log").write_text(traceback.format_exc())
+            (self._state / f"{name}.failed").write_text(f"{name} failed ({type(error).__name__}): {one_line(error)}")
+            raise
+        (self._state / f"{name}.finished").touch()
+        print(f"{label} done in {time.monotonic() - started:.1f} s", flush=True)
+        yield None
+
+
+def quiet_beam() -> None:
+    """Leaves it to `ComponentFailedError` to say what failed: Beam would print tracebacks of its own workers."""
+    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)

@@ -1,0 +1,95 @@
+"""What a run of the synthesis pipeline takes: every field is a flag of the local run and a parameter on Kubeflow.
+
+SynthesisConfig(dataset="mnist", epsilon=1.0)       # checked here, before anything runs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+
+@dataclasses.dataclass(frozen=True)
+class SynthesisConfig:
+    """Settings of a run.
+
+    Raises:
+      ValueError: if a field lies outside its range; the message names it, what was expected and what came.
+    """
+
+    dataset: str = "digits"
+    """Private rows: digits (embedded), the name of a TFDS image-classification data set such as mnist, a folder of
+    images with one sub-folder a class, or an .npz with images and labels."""
+
+    data_dir: str = ""
+    """Where TFDS keeps its data sets; empty: TFDS's default."""
+
+    image_shape: str = ""
+    """height,width,channels, as in 28,28,1; empty: as the source declares. A folder of images needs it."""
+
+    num_classes: int = 0
+    """Number of classes; 0: as the source declares."""
+
+    value_range: str = ""
+    """lowest,highest value that a pixel can have, as in 0,255; empty: as the source declares."""
+
+    synthesizer: str = "c_vae"
+    """The method: c_vae or dp_gan."""
+
+    epsilon: float = 3.0
+    """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""
+
+    delta: float = 1e-5
+    """Privacy budget: has to be smaller than 1 / number of training rows."""
+
+    num_synthetic: int = 6000
+    """Number of synthetic rows to generate."""
+
+    output_dir: str = "output"
+    """Folder that receives summary.json, report.html, synthetic/ and serving_model/. Its sub-folder internal/, which
+    the local run keeps, holds private rows."""
+
+    ledger: str = ""
+    """SQLite file that keeps what has been spent on each data set. Empty: internal/ledger.sqlite in output_dir, or
+    none on Kubeflow."""
+
+    seed: int = 0
+    """Seed of everything except the privacy noise and the Poisson draw, which come from the operating system."""
+
+    insecure_reproducible: bool = False
+    """Seed the privacy noise too. That protects nobody: every output is marked as not for release."""
+
+    attack_repetitions: int = 5
+    """How often each attack is repeated; its intervals narrow with it."""
+
+    attack_candidates: int = 100
+    """How many rows of each kind an attack is asked about."""
+
+    beam_args: str = ""
+    """Beam runner and options in one string. The local run also takes them after a bare --, as in
+    -- --runner=FlinkRunner; without any it stays in this process."""
+
+    def __post_init__(self) -> None:
+        from components.ingest import numbers
+        from tfdpgen.data import DataSpec
+        from tfdpgen.privacy import PrivacyBudget
+        from tfdpgen.synthesizers import synthesizer_names
+
+        DataSpec(
+            image_shape=numbers("image_shape", self.image_shape, int, 3) or (1, 1, 1),  # type: ignore[arg-type]
+            num_classes=self.num_classes or 2,
+            value_range=numbers("value_range", self.value_range, float, 2) or (0.0, 1.0),  # type: ignore[arg-type]
+        )
+        PrivacyBudget(self.epsilon, self.delta)
+        for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")
+        for name in ("dataset", "output_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` should not be empty.")
+        if self.synthesizer not in synthesizer_names():
+            raise ValueError(f"`synthesizer` should be one of {synthesizer_names()}; got {self.synthesizer!r}.")
+        try:
+            shlex.split(self.beam_args)
+        except ValueError as error:
+            raise ValueError(f"`beam_args` should be flags as in a shell; got {self.beam_args!r} ({error}).") from None

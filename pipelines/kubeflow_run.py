@@ -1,0 +1,58 @@
+"""Compiles the synthesis pipeline for Kubeflow Pipelines.
+
+    python pipelines/kubeflow_run.py --output=pipeline.yaml --image=registry.example/tfdpgen:1
+
+Upload the file to Kubeflow; what the local run takes as flags are its runtime parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: its packages lie beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from absl import app
+
+from components.component import quiet_start
+from pipelines.local_run import flags_parser
+
+
+@dataclasses.dataclass(frozen=True)
+class KubeflowConfig:
+    """What to write."""
+
+    output: str = "pipeline.yaml"
+    """File to write: KFP v2 IR YAML."""
+
+    image: str = "tfdpgen:latest"
+    """Container image with this package and its extra `kubeflow`, which every step runs in."""
+
+
+def main(config: KubeflowConfig) -> None:
+    """Compiles with the parsed flags."""
+    try:
+        from pipelines.kubeflow_runner import compile_pipeline
+    except ModuleNotFoundError as error:
+        if error.name != "kfp":
+            raise
+        sys.exit("Kubeflow's compiler kfp is not installed; install it with: pip install 'tfdpgen[kubeflow]'")
+    from pipelines.synthesis import SYNTHESIS
+
+    try:
+        compile_pipeline(SYNTHESIS, config.output, image=config.image)
+    except (ValueError, OSError) as error:
+        sys.exit(f"kubeflow_run.py: {error}")
+    print(f"Wrote {config.output}.")
+
+
+def entry_point() -> None:
+    """The command line."""
+    quiet_start()
+    app.run(main, flags_parser=flags_parser(KubeflowConfig, (__doc__ or "").partition("\n")[0]))
+
+
+if __name__ == "__main__":
+    entry_point()

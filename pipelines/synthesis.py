@@ -1,0 +1,41 @@
+"""The synthesis pipeline: private rows in; synthetic rows, a served generator and an honest report out.
+
+    ingest ──> train ──> generate ──> publish
+       ├─────────┴─> attack ─────────────┤
+       └─────────────> evaluate <generate>
+
+Declared once, for every place that can run it.
+"""
+
+from __future__ import annotations
+
+from components.attack import attack
+from components.evaluate import evaluate
+from components.generate import generate
+from components.ingest import ingest
+from components.publish import publish
+from components.train import train
+from pipelines.config import SynthesisConfig
+from pipelines.dag import Field, Pipeline
+
+SYNTHESIS = Pipeline("tfdpgen-synthesis", SynthesisConfig)
+
+_ingest = SYNTHESIS.add(ingest)
+_train = SYNTHESIS.add(train, examples=_ingest["examples"])
+_generate = SYNTHESIS.add(generate, release=_train["release"])
+_attack = SYNTHESIS.add(
+    attack,
+    examples=_ingest["examples"],
+    release=_train["release"],
+    repetitions=Field("attack_repetitions"),
+    num_candidates=Field("attack_candidates"),
+)
+_evaluate = SYNTHESIS.add(evaluate, examples=_ingest["examples"], synthetic=_generate["synthetic"])
+_publish = SYNTHESIS.add(
+    publish,
+    release=_train["release"],
+    synthetic=_generate["synthetic"],
+    attacks=_attack["attacks"],
+    utility=_evaluate["utility"],
+    destination=Field("output_dir"),
+)

@@ -1,0 +1,114 @@
+"""Generation from a real, untrained release: what is written is readable, and a function of the seed alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dp_accounting
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from components import ComponentError, SyntheticExamples, TrainedRelease
+from components import generate as module
+from components.generate import generate
+from tfdpgen.data import DataSpec
+from tfdpgen.privacy import PrivacyStatement
+from tfdpgen.synthesizers import Release
+
+
+def _save_release(path: Path, spec: DataSpec) -> TrainedRelease:
+    """An artifact with an untrained generator."""
+    tf.keras.utils.set_random_seed(0)
+    latents, labels = tf.keras.Input([4]), tf.keras.Input([], dtype="int64")
+    classes = tf.keras.layers.Embedding(spec.num_classes, 8)(labels)
+    hidden = tf.keras.layers.Concatenate()([latents, classes])
+    pixels = tf.keras.layers.Dense(int(np.prod(spec.image_shape)), "sigmoid")(hidden)
+    statement = PrivacyStatement(
+        epsilon=1.0,
+        delta=1e-5,
+        accountant="pld",
+        epsilon_rdp=1.0,
+        epsilon_compute_dp_sgd_privacy=1.0,
+        noise_multiplier=1.0,
+        sampling="poisson",
+        num_examples=100,
+        expected_batch_size=10,
+        steps=1,
+        l2_norm_clip=1.0,
+        neighboring_relation="add-or-remove-one",
+        unit="row",
+        assumptions=(),
+        mechanisms=(),
+        compute_dp_sgd_privacy_statement="",
+        noise_source="operating system",
+    )
+    images = tf.keras.layers.Reshape(spec.image_shape)(pixels)
+    generator = tf.keras.Model([latents, labels], images)
+    Release(generator, spec, dp_accounting.GaussianDpEvent(1.0), statement, "untrained").save(path)
+    artifact = TrainedRelease(path, "train")
+    artifact.seal()
+    return artifact
+
+
+@pytest.fixture(scope="module", params=[(8, 8, 1), (4, 6, 3)], ids=str)
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TrainedRelease:
+    names = ("a", "b", "c") if request.param[-1] == 3 else ()
+    return _save_release(tmp_path_factory.mktemp("release"), DataSpec(request.param, 3, class_names=names))
+
+
+def _generate(release: TrainedRelease, path: Path, **parameters: object) -> SyntheticExamples:
+    generate.execute({"release": release.path}, {"synthetic": path}, parameters)
+    return SyntheticExamples.open(path)
+
+
+def test_tfds_and_npz_hold_the_release_s_rows_in_order(
+    release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 10)
+    artifact = _generate(release, tmp_path / "a", num_synthetic=25, seed=7)
+
+    rows, trained = artifact.load(), Release.load(release.path)
+    assert rows.spec == trained.spec
+    assert len(rows) == 25
+    np.testing.assert_array_equal(rows.labels, np.arange(25) % 3)
+    for shard, part in enumerate(np.split(np.arange(25), [10, 20])):
+        np.testing.assert_array_equal(rows.images[part], trained.sample(rows.labels[part], seed=(7, shard)))
+
+    builder = tfds.builder_from_directory(artifact.path)
+    assert builder.info.splits["train"].num_examples == 25
+    features: Any = builder.info.features
+    label = features["label"]
+    assert label.num_classes == 3
+    if trained.spec.class_names:
+        assert tuple(label.names) == trained.spec.class_names
+    stored = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
+    np.testing.assert_array_equal(np.stack([row["image"] for row in stored]), rows.images)
+    np.testing.assert_array_equal([row["label"] for row in stored], rows.labels)
+    assert {path.name for path in artifact.path.iterdir()} - {"label.labels.txt"} == {
+        "artifact.json",
+        "dataset_info.json",
+        "features.json",
+        "synthetic-train.tfrecord-00000-of-00001",
+        "synthetic.npz",
+    }
+
+
+def test_rows_depend_on_the_seed_and_not_on_the_runner(
+    release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 10)
+    one = _generate(release, tmp_path / "a", num_synthetic=25, seed=1).load().images
+    threads = "--direct_num_workers=2 --direct_running_mode=multi_threading"
+    np.testing.assert_array_equal(
+        _generate(release, tmp_path / "a", num_synthetic=25, seed=1, beam_args=threads).load().images, one
+    )
+    assert (_generate(release, tmp_path / "a", num_synthetic=25, seed=2).load().images != one).any()
+
+
+def test_no_rows_are_refused(release: TrainedRelease, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match="`num_synthetic` should be at least 1; got 0"):
+        _generate(release, tmp_path / "a", num_synthetic=0)
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,173 @@
+"""The whole line on real data, wherever it can run: each test is one user's story."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from kfp import local
+
+from components import ArtifactError, PrivateExamples, Publication
+from components.ingest import ingest
+from components.publish import publish
+from components.train import train
+from pipelines.kubeflow_runner import kubeflow_pipeline
+from pipelines.local_run import describe
+from pipelines.synthesis import SYNTHESIS
+from tfdpgen.data import Splits
+from tfdpgen.privacy import Ledger, dataset_id
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL: dict[str, Any] = {"num_synthetic": 120, "attack_repetitions": 2, "attack_candidates": 20}
+
+
+def _start(*flags: str) -> subprocess.Popen[str]:
+    """The local run on little data, as a user starts it from somewhere else."""
+    settings = [f"--{name}={value}" for name, value in SMALL.items()]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "pipelines" / "local_run.py"), *settings, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    )
+
+
+def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[str, Any]:
+    """Holds that everything promised is in the folder and can be used by others; returns the summary."""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["dataset"] == "digits"
+    assert (summary["synthesizer"], summary["release"]) == (synthesizer, release)
+    assert summary["num_examples"] == summary["privacy"]["num_examples"] == 1077
+    assert 2.9 < summary["privacy"]["epsilon"] <= 3.0
+    assert set(summary["utility"]) == {"p1", "p2", "p3", "p4", "accuracy_loss"}
+    assert set(summary["internal"]) == {"utility", "attacks"}
+    assert summary["attacks"]
+    for figures in summary["attacks"].values():
+        for name in ("accuracy", "privacy_loss", "auc"):
+            low, high = figures[f"{name}_interval"]
+            assert low <= figures[name] <= high
+    assert list(summary["seconds"]) == ["ingest", "train", "generate", "attack", "evaluate", "publish"]
+    assert summary["versions"]["tensorflow"].startswith("2.15")
+
+    builder = tfds.builder_from_directory(folder / "synthetic")
+    stored = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
+    assert builder.info.description.startswith("NOT FOR RELEASE") is not release
+    assert (folder / "synthetic" / "NOT_FOR_RELEASE.txt").exists() is not release
+    with np.load(folder / "synthetic" / "synthetic.npz") as arrays:
+        np.testing.assert_array_equal(np.stack([row["image"] for row in stored]), arrays["images"])
+        np.testing.assert_array_equal(arrays["labels"], np.arange(SMALL["num_synthetic"]) % 10)
+
+    report = (folder / "report.html").read_text()
+    assert ("NOT FOR RELEASE" in report) is not release
+    assert summary["privacy"]["unit"] in report
+    return summary
+
+
+def test_a_killed_training_leaves_nothing_and_the_next_run_succeeds(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    process = _start(f"--output_dir={output}")
+    assert process.stdout
+    for line in process.stdout:
+        if "/400 [" in line or "step" in line:  # the progress bar of training
+            break
+    process.kill()
+    process.communicate()
+    assert not (output / "internal" / "train" / "release").exists()
+    assert not list((output / "internal" / "train").rglob("artifact.json"))
+    assert {path.name for path in output.iterdir()} == {"internal"}
+
+    process = _start(f"--output_dir={output}", "--", "--direct_num_workers=1")
+    said, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert "[6/6] publish done in" in said
+    assert f"Results: {output}" in said
+    assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said
+    _check_published(output, synthesizer="c_vae", release=True)
+    assert {path.name for path in output.iterdir()} == {
+        "internal",
+        "report.html",
+        "serving_model",
+        "summary.json",
+        "synthetic",
+    }
+
+    rows = Splits.load(output / "internal" / "ingest" / "examples").train
+    ledger = Ledger(output / "internal" / "ledger.sqlite")
+    assert ledger.reservations(dataset_id(rows)) == 2  # what was reserved for the killed run stays spent
+    assert ledger.spent(dataset_id(rows), 1e-5) > 3.0
+
+    _check_served_without_us(output / "serving_model" / "1")
+    _check_publishing_again(output)
+
+
+def _check_served_without_us(model: Path) -> None:
+    """The model works in a process that cannot import this package."""
+    code = f"""
+import sys
+sys.modules["tfdpgen"] = None
+import tensorflow as tf
+sample = tf.saved_model.load({str(model)!r}).signatures["sample"]
+images = sample(labels=tf.constant([3, 1], tf.int64), seed=tf.constant(0, tf.int64))
+(images,) = images.values()
+print(images.shape, images.dtype.name)
+"""
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env=environment)
+    assert done.stdout == "(2, 8, 8, 1) uint8\n", done.stderr
+
+
+def _check_publishing_again(output: Path) -> None:
+    """A second publication is the next version, and figures of other data are refused."""
+    internal = output / "internal"
+    inputs = {
+        name: internal / node / name
+        for node, name in (
+            ("train", "release"),
+            ("generate", "synthetic"),
+            ("attack", "attacks"),
+            ("evaluate", "utility"),
+        )
+    }
+    publish.execute(inputs, {"publication": internal / "again"}, {"destination": str(output)})
+    assert sorted(path.name for path in (output / "serving_model").iterdir()) == ["1", "2"]
+    assert Publication.open(internal / "again").made_of("release")["component"] == "train"
+
+    header = json.loads((inputs["attacks"] / "artifact.json").read_text())
+    header["inputs"]["examples"]["id"] = PrivateExamples(Path("other")).id
+    (inputs["attacks"] / "artifact.json").write_text(json.dumps(header))
+    with pytest.raises(ArtifactError, match="attacks was made of another `examples` than the rest"):
+        publish.execute(inputs, {"publication": internal / "mixed"}, {"destination": str(output)})
+    assert not (internal / "mixed").exists()
+    assert sorted(path.name for path in (output / "serving_model").iterdir()) == ["1", "2"]
+
+
+def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    ingest.execute({}, {"examples": tmp_path / "examples"})
+    with pytest.raises(ValueError, match="`delta` should be smaller than 1 / num_examples"):
+        train.execute(
+            {"examples": tmp_path / "examples"},
+            {"release": tmp_path / "release"},
+            {"delta": 0.001, "ledger": str(tmp_path / "ledger.sqlite")},
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {"examples"}
+
+
+def test_kfp_local_runs_kubeflow_s_pipeline_with_the_gan_in_reproducible_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+    pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
+    pipeline(synthesizer="dp_gan", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
+    summary = _check_published(tmp_path / "output", synthesizer="dp_gan", release=False)
+    assert "NOT FOR RELEASE" in describe(summary, tmp_path)
+    (publication,) = (tmp_path / "root").glob("*/publish/publication")
+    assert Publication.open(publication).path.joinpath("summary.json").is_file()

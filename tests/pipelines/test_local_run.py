@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import SynthesisConfig
+from pipelines.local_run import flags_parser
+
+SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "local_run.py"
+
+
+def _local_run(*flags: str) -> subprocess.CompletedProcess[str]:
+    """The script, as a user calls it from somewhere else."""
+    return subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, cwd="/")
+
+
+def test_help_names_every_setting_with_its_default() -> None:
+    done = _local_run("--help")
+    text = " ".join(done.stdout.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Private labelled images in" in text
+    for field in dataclasses.fields(SynthesisConfig):
+        assert f"--{field.name} " in text
+        assert f"(default: {field.default})" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epsilon=0"], "`epsilon` should be a finite number greater than 0; got 0.0"),
+        (["--delta=1"], "`delta` should lie strictly between 0 and 1"),
+        (["--epsilon=x"], "invalid float value: 'x'"),
+        (["--eps=1"], "Unknown command line flag 'eps'"),
+        (["digits"], "unexpected argument 'digits'"),
+        (["--epsilon", "1", "digits"], "unexpected argument 'digits'"),
+        (["--num_synthetic=1"], "`num_synthetic` should be at least 12; got 1"),
+        (["--image_shape=28,28"], "`image_shape` should be 3 numbers"),
+        (["--image_shape=28,28,2"], "`image_shape` should be (height, width, channels)"),
+        (["--value_range=255,0"], "`value_range` should be finite (low, high)"),
+        (["--synthesizer=gpt"], "`synthesizer` should be one of"),
+        (["--dataset="], "`dataset` should not be empty"),
+        (["--beam_args=--a='b"], "`beam_args` should be flags as in a shell"),
+    ],
+)
+def test_bad_flags_end_with_one_line_and_exit_code_2(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        flags_parser(SynthesisConfig, "")(["local_run.py", *flags])
+    lines = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert message in lines[-1]
+    assert len(lines) <= 2
+
+
+def test_flags_after_a_bare_dash_dash_go_to_beam() -> None:
+    config = flags_parser(SynthesisConfig, "")(
+        ["p", "--epsilon", "1", "--dataset=mnist", "--", "--runner=A", "--x=b c"]
+    )
+    assert config == SynthesisConfig(epsilon=1.0, dataset="mnist", beam_args="--runner=A '--x=b c'")
+
+
+def test_a_failing_component_ends_the_script(tmp_path: Path) -> None:
+    done = _local_run("--dataset=no_such.npz", f"--output_dir={tmp_path}")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "no_such.npz" in lines[0]
+    assert lines[0].startswith("ingest failed (DataError): ")
+    assert len(lines) == 2
+    assert lines[1].startswith("Traceback: ")
+    assert not (tmp_path / "internal" / "train").exists()
+    assert not (tmp_path / "summary.json").exists()
