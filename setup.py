@@ -14,7 +14,7 @@ if sys.version_info[:2] != (3, 11):  # said here, since a resolver would say it 
     )
 
 KUBEFLOW = ["kfp==2.13.0"]  # the newest that runs beside protobuf 4, which tensorflow 2.15 needs
-TEST = ["pytest>=9", "hypothesis>=6"]
+TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6"]
 DEV = ["import-linter>=2", "pre-commit>=4", "pyright[nodejs]", "ruff", "uv"]
 
 setup(

@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet TensorFlow on few threads, repeatable Hypothesis, MNIST where it is at hand."""
+"""What every test starts from: a quiet TensorFlow on one thread for each worker, repeatable Hypothesis, MNIST where it is at hand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 # TensorFlow reads these when it is first imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import hypothesis
