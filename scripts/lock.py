@@ -11,10 +11,13 @@ aarch64 with glibc 2.28 or newer (Debian 10, Ubuntu 20.04).
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
@@ -24,13 +27,25 @@ BUILD = "pip\nsetuptools\nwheel\n"
 SOURCE_ONLY = ("kfp", "kfp-server-api", "promise")  # pure Python that is published without wheels
 
 
-def resolve(machine: str, *options: str) -> dict[str, str]:
+def declared(extras: bool) -> str:
+    """What the installed package declares that it requires, a line each; `make` installs it anew with setup.py."""
+    requirements = [Requirement(line) for line in importlib.metadata.requires("tfdpgen") or ()]
+    lines = []
+    for requirement in requirements:
+        if extras or requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            requirement.marker = None
+            lines.append(str(requirement))
+    return "\n".join(lines) + "\n"
+
+
+def resolve(machine: str, *options: str, extras: bool) -> dict[str, str]:
     """The pinned entries for one kind of machine, each with its hashes, by package."""
-    command = ["uv", "pip", "compile", "setup.py", "-", *options, f"--python-platform={machine}-manylinux_2_28"]
+    command = ["uv", "pip", "compile", "-", *options, f"--python-platform={machine}-manylinux_2_28"]
     command += ["--python-version=3.11", "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url"]
     command += ["--only-binary=:all:", *(f"--no-binary={name}" for name in SOURCE_ONLY)]
-    print(f"Resolving for {machine} {' '.join(options)}", file=sys.stderr, flush=True)
-    found = subprocess.run(command, cwd=ROOT, input=BUILD, stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(f"Resolving for {machine}{' with all extras' if extras else ''}", file=sys.stderr, flush=True)
+    lines = declared(extras) + BUILD
+    found = subprocess.run(command, cwd=ROOT, input=lines, stdout=subprocess.PIPE, text=True, check=True).stdout
     return {entry.split("==")[0]: entry for entry in re.findall(r"^\S+==.*(?:\n    .*)*", found, re.MULTILINE)}
 
 
@@ -58,8 +73,8 @@ def main() -> None:
     options = [f"--constraints={LOCK}"] if keep else []
     everything, run_time = {}, {}
     for machine in ("x86_64", "aarch64"):
-        everything[machine] = resolve(machine, "--all-extras", *options)
-        run_time[machine] = everything[machine].keys() & resolve(machine, *options).keys()
+        everything[machine] = resolve(machine, *options, extras=True)
+        run_time[machine] = everything[machine].keys() & resolve(machine, *options, extras=False).keys()
     needed = set().union(*run_time.values())
     merged = merge(everything["x86_64"], everything["aarch64"])
     parts = [entry for name, entry in merged.items() if name in needed]

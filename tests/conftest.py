@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet TensorFlow on one thread for each worker, repeatable Hypothesis, MNIST where it is at hand."""
+"""What every test starts from: a quiet TensorFlow on one thread, repeatable Hypothesis, MNIST where it is at hand."""
 
 from __future__ import annotations
 
