@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import Artifact, Component
@@ -46,11 +46,13 @@ class Node:
       component: what runs; its name is the node's.
       inputs: where each input comes from.
       fields: the configuration's field for each parameter.
+      after: names of nodes that have to finish first, although nothing of theirs is read.
     """
 
     component: Component
     inputs: Mapping[str, Reference]
     fields: Mapping[str, str]
+    after: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -59,8 +61,8 @@ class Node:
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """The names of the nodes that this one reads from, each once."""
-        return tuple(dict.fromkeys(source.node for source in self.inputs.values()))
+        """The names of the nodes that this one waits for, each once."""
+        return tuple(dict.fromkeys([*(source.node for source in self.inputs.values()), *self.after]))
 
     def __getitem__(self, output: str) -> Reference:
         """The output of that name, for a downstream node to read.
@@ -89,11 +91,12 @@ class Pipeline:
         }
         self.nodes: dict[str, Node] = {}
 
-    def add(self, component: Component, **wiring: Reference | Field) -> Node:
+    def add(self, component: Component, *, after: Sequence[Node] = (), **wiring: Reference | Field) -> Node:
         """Adds a node.
 
         Args:
           component: what it runs.
+          after: nodes that have to finish before it starts, although it reads nothing of theirs.
           **wiring: a `Reference` for each input, and a `Field` for each parameter that is not named as its field is.
 
         Raises:
@@ -104,6 +107,8 @@ class Pipeline:
             raise PipelineError(f"{component.name} is in pipeline {self.name} already.")
         if unknown := set(wiring) - set(component.inputs) - set(component.parameters):
             raise PipelineError(f"{component.name} has neither input nor parameter {sorted(unknown)}.")
+        if strangers := [node.name for node in after if self.nodes.get(node.name) is not node]:
+            raise PipelineError(f"{component.name} cannot come after {strangers}, which pipeline {self.name} lacks.")
         inputs, fields = {}, {}
         for name, artifact in component.inputs.items():
             source = wiring.get(name)
@@ -127,5 +132,5 @@ class Pipeline:
                     f"{field.name} is {self.fields[field.name][0].__name__}."
                 )
             fields[name] = field.name
-        self.nodes[component.name] = Node(component, inputs, fields)
+        self.nodes[component.name] = Node(component, inputs, fields, tuple(node.name for node in after))
         return self.nodes[component.name]

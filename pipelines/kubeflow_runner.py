@@ -60,6 +60,8 @@ def kubeflow_pipeline(pipeline: Pipeline, *, image: str) -> Any:
             artifacts = {key: tasks[source.node].outputs[source.output] for key, source in node.inputs.items()}
             tasks[name] = steps[name](**artifacts, **{key: settings[field] for key, field in node.fields.items()})
             tasks[name].set_caching_options(False)
+            if node.after:
+                tasks[name].after(*(tasks[earlier] for earlier in node.after))
 
     build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

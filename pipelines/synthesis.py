@@ -1,10 +1,8 @@
 """The synthesis pipeline: private rows in; synthetic rows, a served generator and an honest report out.
 
-    ingest ──> train ──> generate ──> publish
-       ├─────────┴─> attack ─────────────┤
-       └─────────────> evaluate <generate>
+    ingest ──> train ──> generate ──> attack ──> evaluate ──> publish
 
-Declared once, for every place that can run it.
+Each step waits for the one before it, also where it reads nothing of it, so that a run tells one story. Declared once, for every place that can run it.
 """
 
 from __future__ import annotations
@@ -25,12 +23,18 @@ _train = SYNTHESIS.add(train, examples=_ingest["examples"])
 _generate = SYNTHESIS.add(generate, release=_train["release"])
 _attack = SYNTHESIS.add(
     attack,
+    after=[_generate],
     examples=_ingest["examples"],
     release=_train["release"],
     repetitions=Field("attack_repetitions"),
     num_candidates=Field("attack_candidates"),
 )
-_evaluate = SYNTHESIS.add(evaluate, examples=_ingest["examples"], synthetic=_generate["synthetic"])
+_evaluate = SYNTHESIS.add(
+    evaluate,
+    after=[_attack],
+    examples=_ingest["examples"],
+    synthetic=_generate["synthetic"],
+)
 _publish = SYNTHESIS.add(
     publish,
     release=_train["release"],

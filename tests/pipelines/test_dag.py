@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,20 @@ def test_wiring() -> None:
     assert nodes["c"].inputs["release"] == Reference("b", "release", TrainedRelease)
 
 
+def test_a_node_can_wait_for_what_it_does_not_read() -> None:
+    pipeline = toy()
+    node = pipeline.add(_renamed("a"), after=[pipeline.nodes["d"], pipeline.nodes["b"]])
+    assert node.inputs == {}
+    assert node.upstream == ("d", "b")
+
+
+def test_each_step_of_the_synthesis_waits_for_the_one_before() -> None:
+    order = ["ingest", "train", "generate", "attack", "evaluate", "publish"]
+    assert list(SYNTHESIS.nodes) == order
+    for earlier, later in itertools.pairwise(order):
+        assert earlier in SYNTHESIS.nodes[later].upstream
+
+
 @dataclasses.dataclass(frozen=True)
 class _OtherConfig:
     word: int = 1
@@ -35,6 +50,7 @@ class _OtherConfig:
     ("wire", "message"),
     [
         (lambda p: p.add(toy_pipeline.a), "a is in pipeline toy already"),
+        (lambda p: p.add(_renamed("a"), after=[toy().nodes["b"]]), "a2 cannot come after .'b'.*lacks"),
         (lambda p: p.nodes["a"]["rows"], "a has no output `rows`; it has .'examples'"),
         (lambda p: p.add(_renamed("c")), "c2 needs `examples`: an output of one of .'a', 'b'"),
         (
