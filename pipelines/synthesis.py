@@ -2,7 +2,8 @@
 
     ingest ──> train ──> generate ──> attack ──> evaluate ──> publish
 
-Each step waits for the one before it, also where it reads nothing of it, so that a run tells one story. Declared once, for every place that can run it.
+Each step waits for the one before it, also where it reads nothing of it, so that a run tells one story. Declared
+once, for every place that can run it.
 """
 
 from __future__ import annotations
