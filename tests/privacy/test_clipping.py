@@ -16,6 +16,7 @@ from tfdpgen.privacy.clipping import (
     per_example_gradients,
     per_example_norms,
 )
+from tfdpgen.privacy.clipping.registry import rule_for
 
 keras = tf.keras
 layers = tf.keras.layers
@@ -105,6 +106,21 @@ def test_the_gram_form_of_the_norm_equals_the_oracle() -> None:
     # 4 positions against a 3x3x32 -> 64 kernel: forming the product would be the dearer way.
     network = keras.Sequential([keras.Input((2, 2, 32)), layers.Conv2D(64, 3, padding="same"), layers.Flatten()])
     _assert_equals_oracle(network, _batch(network, 0), 0.1)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides"), [(4, 3, 1), (5, 4, 2), (4, (4, 2), 2), (4, 2, 2), (4, (3, 4), (3, 2))]
+)
+@pytest.mark.parametrize("kind", [layers.Conv2D, layers.Conv2DTranspose])
+def test_norms_by_cells_equal_the_oracle(kind: type, size: int, kernel: object, strides: object, padding: str) -> None:
+    # So many channels at so few positions that forming the product is always the dearer way.
+    network = keras.Sequential(
+        [keras.Input((size, size, 64)), kind(96, kernel, strides=strides, padding=padding), layers.Flatten()]
+    )
+    layer, images = network.layers[0], _batch(network, 0, 3)
+    assert rule_for(layer).kernel_squared_norms(layer, images, layer(images)) is not None
+    _assert_equals_oracle(network, images, 0.1)
 
 
 def test_a_layer_that_is_called_twice_counts_with_the_sum_of_its_calls() -> None:

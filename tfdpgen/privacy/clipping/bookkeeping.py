@@ -168,7 +168,8 @@ def _squared_norms(
     kernel, *bias = layer.trainable_weights
     result = tf.zeros_like(inputs[:, 0, 0])
     if id(kernel) in wanted:
-        result += _squared_product_norms(inputs, outputs)
+        short_cut = rule_for(layer).kernel_squared_norms(layer, *pairs[0]) if len(pairs) == 1 else None
+        result += _squared_product_norms(inputs, outputs) if short_cut is None else short_cut
     if bias and id(bias[0]) in wanted:
         bias_gradient = tf.add_n([part[2] for part in factors if part[2] is not None])
         result += tf.reduce_sum(tf.square(bias_gradient), axis=1)

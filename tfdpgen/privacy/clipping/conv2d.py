@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfdpgen.privacy.clipping.patches import squared_norms_by_cells
 from tfdpgen.privacy.clipping.registry import LayerRule, register
 
 
@@ -32,6 +33,11 @@ class Conv2DRule(LayerRule):
         inputs = tf.reshape(patches, [-1, positions, patches.shape[-1]])
         outputs = tf.reshape(g, [-1, positions, layer.filters])
         return inputs, outputs, tf.reduce_sum(outputs, axis=1) if layer.use_bias else None
+
+    def kernel_squared_norms(self, layer: tf.keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> tf.Tensor | None:
+        if layer.dilation_rate != (1, 1):
+            return None
+        return squared_norms_by_cells(a, g, layer.kernel_size, layer.strides, layer.padding)
 
     def weighted_sum(
         self, layer: tf.keras.layers.Layer, a: tf.Tensor, g: tf.Tensor, weights: tf.Tensor

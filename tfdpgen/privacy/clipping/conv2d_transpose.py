@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfdpgen.privacy.clipping.patches import squared_norms_by_cells
 from tfdpgen.privacy.clipping.registry import LayerRule, register
 
 
@@ -33,6 +34,9 @@ class Conv2DTransposeRule(LayerRule):
         inputs = tf.reshape(patches, [-1, positions, patches.shape[-1]])
         outputs = tf.reshape(a, [-1, positions, a.shape[-1]])
         return inputs, outputs, tf.reduce_sum(g, axis=[1, 2]) if layer.use_bias else None
+
+    def kernel_squared_norms(self, layer: tf.keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> tf.Tensor | None:
+        return squared_norms_by_cells(g, a, layer.kernel_size, layer.strides, layer.padding)
 
     def weighted_sum(
         self, layer: tf.keras.layers.Layer, a: tf.Tensor, g: tf.Tensor, weights: tf.Tensor

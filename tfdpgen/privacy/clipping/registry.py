@@ -75,6 +75,10 @@ class LayerRule(abc.ABC):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """(A [b, T, k], G [b, T, c], bias gradient [b, units] or None) such that A_i^T G_i is the kernel's gradient."""
 
+    def kernel_squared_norms(self, layer: keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> tf.Tensor | None:
+        """||A_i^T G_i||_F^2 [b] of one call by a cheaper way than `factors`, or None where there is none."""
+        return None
+
     @abc.abstractmethod
     def weighted_sum(
         self, layer: keras.layers.Layer, a: tf.Tensor, g: tf.Tensor, weights: tf.Tensor

@@ -1,0 +1,76 @@
+"""Norms of a convolution's per-example gradients without making patches.
+
+The kernel's gradient is A_i^T G_i, where the rows of A_i are patches of one image. Its squared norm is
+<A_i A_i^T, G_i G_i^T> (Bu et al. 2022), and the entry (t, s) of A_i A_i^T is a sum of products of pixels at the same
+offset from t and from s. Where the kernel is a multiple of the stride, offsets fall into whole cells of stride x stride
+pixels: from the products of all pairs of cells every entry follows by adding shifted copies. That takes about
+(kernel / stride)^2 times fewer operations than products of patches, and the patches are never made.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import tensorflow as tf
+
+
+def squared_norms_by_cells(
+    patched: tf.Tensor, other: tf.Tensor, kernel: tuple[int, int], strides: tuple[int, int], padding: str
+) -> tf.Tensor | None:
+    """||sum_t patch_t(patched_i) other_it^T||_F^2 for each example i, where that is cheaper by cells.
+
+    Args:
+      patched: float [b, height, width, k], of which patches would be taken.
+      other: float [b, rows, columns, c], one vector for each patch.
+      kernel: height and width of a patch.
+      strides: between patches.
+      padding: "same" or "valid".
+
+    Returns:
+      float [b], or None where forming the product is cheaper or the kernel is not a multiple of the strides.
+    """
+    rows, columns = (cast(int, side) for side in other.shape[1:3])
+    k, c = cast(int, patched.shape[3]), cast(int, other.shape[3])
+    if kernel[0] % strides[0] or kernel[1] % strides[1]:
+        return None
+    reach = kernel[0] // strides[0], kernel[1] // strides[1]
+    cells = (rows - 1 + reach[0]) * (columns - 1 + reach[1])
+    positions, cell = rows * columns, strides[0] * strides[1] * k
+    by_cells = cells**2 * cell + positions**2 * (c + reach[0] * reach[1])
+    if by_cells >= positions * kernel[0] * kernel[1] * k * c:
+        return None
+    gram = _gram_of_patches(patched, (rows, columns), reach, strides, kernel, padding)
+    others = tf.reshape(other, [-1, positions, c])
+    products = gram * tf.matmul(others, others, transpose_b=True)
+    squares = tf.reduce_sum(products, axis=[1, 2])
+    return tf.where(squares < 0, tf.zeros_like(squares), squares)  # rounding may leave a zero just below zero
+
+
+def _gram_of_patches(
+    images: tf.Tensor,
+    out: tuple[int, int],
+    reach: tuple[int, int],
+    strides: tuple[int, int],
+    kernel: tuple[int, int],
+    padding: str,
+) -> tf.Tensor:
+    """A_i A_i^T float [b, T, T] over all pairs of patches of each image."""
+    paddings = [[0, 0]]
+    for axis in (0, 1):
+        covered = (out[axis] - 1) * strides[axis] + kernel[axis]
+        missing = covered - cast(int, images.shape[1 + axis])
+        before = missing // 2 if padding == "same" and missing > 0 else 0
+        paddings.append([before, max(missing - before, 0)])
+        if missing < 0:  # the last pixels are in no patch
+            images = images[:, :covered] if axis == 0 else images[:, :, :covered]
+    padded = tf.pad(images, [*paddings, [0, 0]])
+    (rows, columns), depth = (out[0] - 1 + reach[0], out[1] - 1 + reach[1]), cast(int, images.shape[3])
+    split = tf.reshape(padded, [-1, rows, strides[0], columns, strides[1], depth])
+    cells = tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, rows * columns, strides[0] * strides[1] * depth])
+    products = tf.reshape(tf.matmul(cells, cells, transpose_b=True), [-1, rows, columns, rows, columns])
+    shifted = [
+        products[:, i : i + out[0], j : j + out[1], i : i + out[0], j : j + out[1]]
+        for i in range(reach[0])
+        for j in range(reach[1])
+    ]
+    return tf.reshape(tf.add_n(shifted), [-1, out[0] * out[1], out[0] * out[1]])
