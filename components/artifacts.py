@@ -131,7 +131,9 @@ class UtilityFigures(Artifact):
 
 
 class Publication(Artifact):
-    """The results: summary.json, report.html, synthetic/ and serving_model/."""
+    """The results: summary.json and report.html, which hold internal figures, synthetic/ and serving_model/."""
+
+    internal = True
 
 
 READ, WRITTEN = object(), object()  # marks in signatures

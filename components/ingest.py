@@ -7,10 +7,12 @@ Whatever is wrong with the data is said here, before any privacy budget is spent
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from components.artifacts import Output, PrivateExamples
 from components.component import ComponentError, component
+
+_Number = TypeVar("_Number", int, float)
 
 
 @component
@@ -33,9 +35,9 @@ def ingest(
     splits = load_splits(
         dataset,
         data_dir=data_dir or None,
-        image_shape=shape or None,  # type: ignore[arg-type]
+        image_shape=shape or None,
         num_classes=num_classes or None,
-        value_range=bounds or None,  # type: ignore[arg-type]
+        value_range=bounds or None,
     )
     splits.save(examples.path)
     examples.facts = {
@@ -44,7 +46,7 @@ def ingest(
     }
 
 
-def numbers(name: str, text: str, kind: type[int] | type[float], count: int) -> tuple[int | float, ...]:
+def numbers(name: str, text: str, kind: type[_Number], count: int) -> tuple[_Number, ...]:
     """The numbers in `text`, which are separated by commas; an empty text gives an empty tuple.
 
     Raises:
@@ -53,7 +55,7 @@ def numbers(name: str, text: str, kind: type[int] | type[float], count: int) -> 
     try:
         values = tuple(kind(part) for part in text.split(",")) if text else ()
     except ValueError:
-        values = (0,)
+        values = ()
     if text and len(values) != count:
         raise ComponentError(f"`{name}` should be {count} numbers ({kind.__name__}) with commas between; got {text!r}.")
     return values

@@ -1,6 +1,8 @@
 """What a run of the synthesis pipeline takes: every field is a flag of the local run and a parameter on Kubeflow.
 
-SynthesisConfig(dataset="mnist", epsilon=1.0)       # checked here, before anything runs
+    SynthesisConfig(dataset="mnist", epsilon=1.0)       # checked here, before anything runs
+
+The text below each field is its help on the command line.
 """
 
 from __future__ import annotations
@@ -75,11 +77,10 @@ class SynthesisConfig:
         from tfdpgen.privacy import PrivacyBudget
         from tfdpgen.synthesizers import synthesizer_names
 
-        DataSpec(
-            image_shape=numbers("image_shape", self.image_shape, int, 3) or (1, 1, 1),  # type: ignore[arg-type]
-            num_classes=self.num_classes or 2,
-            value_range=numbers("value_range", self.value_range, float, 2) or (0.0, 1.0),  # type: ignore[arg-type]
-        )
+        # What is left to the source is checked there; here it is replaced by something that passes.
+        height, width, channels = numbers("image_shape", self.image_shape, int, 3) or (1, 1, 1)
+        low, high = numbers("value_range", self.value_range, float, 2) or (0.0, 1.0)
+        DataSpec((height, width, channels), self.num_classes or 2, (low, high))
         PrivacyBudget(self.epsilon, self.delta)
         for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
             if getattr(self, name) < least:

@@ -63,6 +63,7 @@ def kubeflow_pipeline(pipeline: Pipeline, *, image: str) -> Any:
             if node.after:
                 tasks[name].after(*(tasks[earlier] for earlier in node.after))
 
+    # Read by `inspect.signature`, and so by kfp; the type of functions does not mention it.
     build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)

@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 if __package__ in (None, ""):  # run as a script: its packages lie beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -35,7 +35,7 @@ def flags_parser(config: type[_ConfigT], description: str) -> Callable[[list[str
     from etils import eapp
 
     usage, epilog = "%(prog)s [--flag=value ...]", "--verbosity=1 shows the traceback of a failure."
-    if "beam_args" in {field.name for field in dataclasses.fields(config)}:  # type: ignore[arg-type]
+    if "beam_args" in {field.name for field in dataclasses.fields(cast(Any, config))}:
         usage += " [-- Beam flags ...]"
     parse = eapp.make_flags_parser(config, description=description, usage=usage, epilog=epilog, allow_abbrev=False)
 
@@ -48,7 +48,7 @@ def flags_parser(config: type[_ConfigT], description: str) -> Callable[[list[str
                     raise ValueError(f"unexpected argument {argument!r}: flags have the form --flag=value.")
             if beam_args:
                 own.append(f"--beam_args={shlex.join(beam_args)}")
-            return parse([program, *own])  # type: ignore[return-value]
+            return cast(_ConfigT, parse([program, *own]))
         except (ValueError, flags.Error) as error:
             print(f"{Path(program).name}: {one_line(error)}", file=sys.stderr)
             sys.exit(2)

@@ -68,7 +68,7 @@ def test_candidates_are_left_as_they_were(attack: Attack) -> None:
 def test_other_shapes_and_types_are_refused(attack: Attack) -> None:
     for candidates in (CANDIDATES[:, :4], CANDIDATES.astype(np.float32)):
         with pytest.raises(ValueError, match=r"`candidates` should be uint8 of shape \[n, 8, 8, 1\]"):
-            score(attack, candidates)  # type: ignore[arg-type]
+            score(attack, candidates)
 
 
 def test_it_can_be_run_by_its_name_alone(attack: Attack) -> None:

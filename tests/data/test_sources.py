@@ -244,12 +244,12 @@ class TinyPhotos(tfds.core.GeneratorBasedBuilder):
     """A TFDS data set whose configurations are what a source can meet."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [  # noqa: RUF012
+    BUILDER_CONFIGS = [  # noqa: RUF012  # TFDS reads this name, as a list
         tfds.core.BuilderConfig(name=name) for name in ("split", "whole", "varying", "floats", "unlabelled")
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        kind = self.builder_config.name  # type: ignore[union-attr]
+        kind = self.builder_config.name
         shape = (None, None, 1) if kind == "varying" else (4, 5, 1)
         image = tfds.features.Image(shape=shape, dtype=np.float32 if kind == "floats" else np.uint8)
         return self.dataset_info_from_configs(
@@ -258,14 +258,14 @@ class TinyPhotos(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        kind = self.builder_config.name  # type: ignore[union-attr]
+        kind = self.builder_config.name
         return {
             "train": self._generate_examples(100),
             **({"test": self._generate_examples(20)} if kind == "split" else {}),
         }
 
     def _generate_examples(self, count: int) -> Iterator[tuple[int, Any]]:
-        kind = self.builder_config.name  # type: ignore[union-attr]
+        kind = self.builder_config.name
         for i in range(count):
             height = 5 if kind == "varying" and i == 50 else 4
             image = np.full((height, 5, 1), i, np.float32 if kind == "floats" else np.uint8)

@@ -96,7 +96,7 @@ def test_script(tmp_path: Path) -> None:
     done = _kubeflow_run(f"--output={tmp_path / 'new' / 'p.yaml'}", "--image=registry.example/other:2")
     assert (done.returncode, done.stderr) == (0, "")
     spec = _strictly_parsed(tmp_path / "new" / "p.yaml")
-    images = {executor["container"]["image"] for executor in spec.deployment_spec["executors"].values()}  # type: ignore
+    images = {executor["container"]["image"] for executor in spec.deployment_spec["executors"].values()}
     assert images == {"registry.example/other:2"}
 
 

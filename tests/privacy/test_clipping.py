@@ -16,6 +16,7 @@ from tfdpgen.privacy.clipping import (
     per_example_gradients,
     per_example_norms,
 )
+from tfdpgen.privacy.clipping.gram import squared_norms_from_grams
 from tfdpgen.privacy.clipping.registry import rule_for
 
 keras = tf.keras
@@ -121,6 +122,19 @@ def test_norms_by_cells_equal_the_oracle(kind: type, size: int, kernel: object, 
     layer, images = network.layers[0], _batch(network, 0, 3)
     assert rule_for(layer).kernel_squared_norms(layer, images, layer(images)) is not None
     _assert_equals_oracle(network, images, 0.1)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4, 1e-2])
+def test_norms_from_grams_are_not_too_small_where_large_entries_cancel(spread: float) -> None:
+    """Two opposite halves nearly cancel: in float32 the plain product of Gram matrices would come out as anything."""
+    rng = np.random.default_rng(0)
+    a = np.repeat(rng.normal(size=(200, 1, 30)), 8, axis=1)
+    g = np.repeat(rng.normal(size=(200, 1, 20)), 8, axis=1) * np.array([1, -1] * 4)[:, np.newaxis]
+    a, g = (x * (1 + spread * rng.normal(size=x.shape)) for x in (a, g))
+    a, g = a.astype(np.float32), g.astype(np.float32)
+    exact = np.square(np.einsum("btk,btc->bkc", a.astype(np.float64), g.astype(np.float64))).sum(axis=(1, 2))
+    grams = (tf.matmul(x, x, transpose_b=True) for x in (tf.constant(a), tf.constant(g)))
+    assert np.all(np.sqrt(squared_norms_from_grams(*grams)) >= np.sqrt(exact) * (1 - 1e-5))
 
 
 def test_a_layer_that_is_called_twice_counts_with_the_sum_of_its_calls() -> None:

@@ -92,12 +92,12 @@ def _noise_of(optimizer: object, network: keras.Model, fast: bool) -> np.ndarray
     """What one step adds to gradients that are zero, before Adam: the noise of the step."""
     images = _images()
     if fast:
-        with optimizer.gradient_tape(network) as tape:  # type: ignore[attr-defined]
+        with optimizer.gradient_tape(network) as tape:
             losses = _losses(network, images) * 0.0
     else:
         with tf.GradientTape() as tape:
             losses = _losses(network, images) * 0.0
-    pairs = optimizer._compute_gradients(losses, network.trainable_variables, tape=tape)  # type: ignore[attr-defined]
+    pairs = optimizer._compute_gradients(losses, network.trainable_variables, tape=tape)
     return np.concatenate([gradient.numpy().ravel() for gradient, _ in pairs])
 
 

@@ -35,7 +35,7 @@ class _Recorder(NoiseSource):
                 recorder.scale = scale
                 return np.zeros(size)
 
-        return Generator()  # type: ignore[return-value]
+        return Generator()
 
 
 def test_without_noise_the_means_are_the_means() -> None:

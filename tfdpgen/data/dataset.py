@@ -83,12 +83,9 @@ class DataSpec:
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> DataSpec:
         """The inverse of `to_dict`, also after a trip through JSON."""
-        return cls(
-            image_shape=tuple(facts["image_shape"]),  # type: ignore[arg-type]
-            num_classes=facts["num_classes"],
-            value_range=tuple(facts["value_range"]),  # type: ignore[arg-type]
-            class_names=tuple(facts["class_names"]),
-        )
+        height, width, channels = facts["image_shape"]
+        low, high = facts["value_range"]
+        return cls((height, width, channels), facts["num_classes"], (low, high), tuple(facts["class_names"]))
 
     def name_of(self, label: int) -> str:
         """The name of a class, or its number where classes have no names."""

@@ -200,7 +200,7 @@ def _image_folder(
                     "images holds one sub-folder a class and nothing deeper."
                 )
     spec = DataSpec(
-        image_shape=_declared("image_shape", None, image_shape, path),  # type: ignore[arg-type]
+        image_shape=_declared("image_shape", None, image_shape, path),
         num_classes=_declared("num_classes", len(classes), num_classes, path),
         value_range=_declared("value_range", _BYTE_RANGE, value_range, path),
         class_names=tuple(classes),

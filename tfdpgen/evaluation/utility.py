@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -152,7 +152,7 @@ def train_classifier(dataset: LabeledDataset, *, validation: float = 0.1, seed: 
         validation_data=(held_out.images, held_out.labels),
         validation_batch_size=1024,
         callbacks=[stopping],
-        verbose=verbose,  # type: ignore[arg-type]
+        verbose=cast(Any, verbose),  # Keras's annotation names strings alone
     )
     model.set_weights(stopping.best_weights)  # Keras 2 restores them only if it has stopped early.
     return model
@@ -187,6 +187,7 @@ def _build_cnn(image_shape: tuple[int, int, int], num_classes: int, seed: int) -
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dense(128, activation="relu", kernel_initializer=init())(x)
     # rng_type: a generator of the layer's own, not TensorFlow's global one.
-    x = keras.layers.Dropout(0.3, seed=int(next(seeds)), rng_type="stateful")(x)  # type: ignore[call-arg]
+    stateful: Any = {"rng_type": "stateful"}  # Keras passes it on to its base layer, which its type does not say
+    x = keras.layers.Dropout(0.3, seed=int(next(seeds)), **stateful)(x)
     outputs = keras.layers.Dense(num_classes, activation="softmax", kernel_initializer=init())(x)
     return keras.Model(inputs, outputs, name="utility_cnn")

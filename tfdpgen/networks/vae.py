@@ -1,9 +1,11 @@
 """Encoder and decoder of a conditional variational autoencoder (Kingma & Welling 2014; Sohn et al. 2015).
 
-encoder = build_encoder((8, 8, 1), num_classes=10, latent_dim=8, hidden_units=(128,), seed=0)
-decoder = build_decoder((8, 8, 1), num_classes=10, latent_dim=8, hidden_units=(128,), seed=0)
-mean, log_variance = encoder([images, labels])
-logits = decoder([latents, labels])
+    encoder = build_encoder((8, 8, 1), num_classes=10, latent_dim=8, hidden_units=(128,), seed=0)
+    decoder = build_decoder((8, 8, 1), num_classes=10, latent_dim=8, hidden_units=(128,), seed=0)
+    mean, log_variance = encoder([images, labels])
+    logits = decoder([latents, labels])
+
+Dense layers throughout, which treat each example alone.
 """
 
 from __future__ import annotations

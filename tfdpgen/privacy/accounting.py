@@ -34,6 +34,8 @@ _ACCOUNTANTS: dict[str, Callable[[], dp_accounting.PrivacyAccountant]] = {
 _NOISE_TOLERANCE = 1e-4  # relative: noise beyond what the budget asks for
 _MOST_NOISE = 1e4
 
+OPERATING_SYSTEM = "operating system"  # the noise source of everything that may be released
+
 ASSUMPTIONS = (
     "The unit of privacy is one row (one image with its label). A person who contributed several rows is protected "
     "less, by group privacy.",
@@ -44,8 +46,8 @@ ASSUMPTIONS = (
     "Everything released was computed from the listed mechanisms' outputs alone. Hyperparameters were fixed before "
     "the private rows were touched.",
     "The statement covers this release. Other releases from the same rows add to what may be learnt about them.",
-    "Noise is drawn in floating point by a generator that is keyed by the operating system; attacks on floating-point "
-    "noise or on timing are not covered.",
+    "Norms, sums and noise are computed in floating point, the noise by a generator that is keyed by the operating "
+    "system; attacks on floating-point rounding or on timing are not covered.",
 )
 
 
@@ -210,6 +212,11 @@ class PrivacyStatement:
     compute_dp_sgd_privacy_statement: str
     noise_source: str
 
+    @property
+    def is_releasable(self) -> bool:
+        """Whether the noise was unpredictable; with seeded noise the mechanism ran, but protects nobody."""
+        return self.noise_source == OPERATING_SYSTEM
+
     @functools.cached_property
     def text(self) -> str:
         """The promise in prose, for a person who has to decide whether to rely on it."""
@@ -229,7 +236,7 @@ class PrivacyStatement:
             "Assumptions:",
             *(f"- {assumption}" for assumption in self.assumptions),
         ]
-        if self.noise_source != "operating system":
+        if not self.is_releasable:
             lines[0] = f"NOT FOR RELEASE: the noise was {self.noise_source} and protects nobody. Nominally " + lines[0]
         return "\n".join(lines)
 

@@ -1,6 +1,8 @@
 """The budget: how much may be learnt about any one row.
 
-budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
+    budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
+
+It says nothing of how it is spent: that is a plan's matter (`plan.py`).
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfdpgen.privacy.accounting import OPERATING_SYSTEM
+
 
 class NoiseSource:
     """Hands out independent random generators, each with a key of its own.
@@ -45,7 +47,7 @@ class NoiseSource:
     @property
     def description(self) -> str:
         """How a privacy statement calls this source."""
-        return "operating system" if self.is_secure else "seeded"
+        return OPERATING_SYSTEM if self.is_secure else "seeded"
 
     def tensorflow_generator(self) -> tf.random.Generator:
         """A Philox generator with a fresh 64-bit key and a fresh 128-bit counter."""

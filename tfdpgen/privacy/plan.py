@@ -1,11 +1,13 @@
 """DPSGDPlan: sampling, clip, noise and event from one object, so that what runs is what is accounted.
 
-plan = DPSGDPlan(num_examples=60_000, expected_batch_size=512, steps=3_000, l2_norm_clip=1.0)
-plan = plan.calibrate(PrivacyBudget(epsilon=3.0, delta=1e-5))       # a copy with its noise multiplier
-optimizer = plan.optimizer(learning_rate=1e-3)                      # clip, noise and divisor of the plan
-for batch in plan.batches():                                        # Poisson draws at the plan's probability
-...
-plan.epsilon(delta=1e-5)
+    plan = DPSGDPlan(num_examples=60_000, expected_batch_size=512, steps=3_000, l2_norm_clip=1.0)
+    plan = plan.calibrate(PrivacyBudget(epsilon=3.0, delta=1e-5))       # a copy with its noise multiplier
+    optimizer = plan.optimizer(learning_rate=1e-3)                      # clip, noise and divisor of the plan
+    for batch in plan.batches():                                        # Poisson draws at the plan's probability
+        ...
+    plan.epsilon(delta=1e-5)
+
+Source: Abadi et al. 2016, "Deep learning with differential privacy".
 """
 
 from __future__ import annotations

@@ -34,17 +34,17 @@ class Synthesizer(tf.keras.Model):
       spec: public facts of the data.
       num_examples: number of private rows, public by assumption.
       seed: of initial weights and of everything else but the noise and the Poisson draws.
-      preset: the method's hyperparameters; by default chosen by shape and number of rows.
+      preset: the method's hyperparameters. A subclass takes None for those that suit shape and number of rows.
     """
 
     method: ClassVar[str]
 
-    def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: Any = None) -> None:
+    def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: Any) -> None:
         super().__init__(name=self.method)
-
         self.spec = spec
         self.num_examples = num_examples
         self.seed = seed
+        self.preset = preset
 
     @abc.abstractmethod
     def plan(self) -> DPSGDPlan:

@@ -69,8 +69,7 @@ class CVAE(Synthesizer):
     method = "c_vae"
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: CVAEPreset | None = None) -> None:
-        super().__init__(spec, num_examples, seed)
-        self.preset = preset or preset_for(spec, num_examples)
+        super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         sizes = (spec.image_shape, spec.num_classes, self.preset.latent_dim, self.preset.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
         self.decoder = vae.build_decoder(*sizes, seed=2 * seed + 1)

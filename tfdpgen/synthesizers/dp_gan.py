@@ -77,8 +77,7 @@ class DPGAN(Synthesizer):
     method = "dp_gan"
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: DPGANPreset | None = None) -> None:
-        super().__init__(spec, num_examples, seed)
-        self.preset = preset or preset_for(spec, num_examples)
+        super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         self.generator = gan.build_generator(
             spec.image_shape, spec.num_classes, self.preset.latent_dim, self.preset.generator_filters, seed=2 * seed
         )

@@ -67,7 +67,7 @@ class Release:
     @property
     def is_releasable(self) -> bool:
         """False where the noise was seeded: such a release protects nobody."""
-        return self.statement.noise_source == "operating system"
+        return self.statement.is_releasable
 
     def sample(
         self, labels: Sequence[int] | npt.NDArray[np.integer], seed: int | tuple[int, int]

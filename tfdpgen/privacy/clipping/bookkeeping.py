@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import tensorflow as tf
 
+from tfdpgen.privacy.clipping.gram import squared_norms_from_grams
 from tfdpgen.privacy.clipping.registry import check_network, leaf_layers, rule_for
 
 keras = tf.keras
@@ -166,6 +167,7 @@ def _squared_norms(
     inputs = _joined([part[0] for part in factors])
     outputs = _joined([part[1] for part in factors])
     kernel, *bias = layer.trainable_weights
+    # Factors that a short cut makes superfluous are never computed in a graph.
     result = tf.zeros_like(inputs[:, 0, 0])
     if id(kernel) in wanted:
         short_cut = rule_for(layer).kernel_squared_norms(layer, *pairs[0]) if len(pairs) == 1 else None
@@ -188,9 +190,9 @@ def _squared_product_norms(inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         squares = tf.reduce_sum(tf.square(inputs), axis=2) * tf.reduce_sum(tf.square(outputs), axis=2)
         return squares[:, 0]
     if positions is not None and positions * (k + c) < k * c:
-        gram = tf.matmul(inputs, inputs, transpose_b=True) * tf.matmul(outputs, outputs, transpose_b=True)
-        squares = tf.reduce_sum(gram, axis=[1, 2])
-        return tf.where(squares < 0, tf.zeros_like(squares), squares)  # rounding may leave a zero just below zero
+        return squared_norms_from_grams(
+            tf.matmul(inputs, inputs, transpose_b=True), tf.matmul(outputs, outputs, transpose_b=True)
+        )
     return tf.reduce_sum(tf.square(tf.matmul(inputs, outputs, transpose_a=True)), axis=[1, 2])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.patches import squared_norms_by_cells
+from tfdpgen.privacy.clipping.gram import squared_norms_by_cells
 from tfdpgen.privacy.clipping.registry import LayerRule, register
 
 

@@ -1,10 +1,14 @@
-"""Norms of a convolution's per-example gradients without making patches.
+"""Squared norms of products A_i^T G_i without forming them: by Gram matrices, and by cells where A_i holds patches.
 
-The kernel's gradient is A_i^T G_i, where the rows of A_i are patches of one image. Its squared norm is
-<A_i A_i^T, G_i G_i^T> (Bu et al. 2022), and the entry (t, s) of A_i A_i^T is a sum of products of pixels at the same
-offset from t and from s. Where the kernel is a multiple of the stride, offsets fall into whole cells of stride x stride
-pixels: from the products of all pairs of cells every entry follows by adding shifted copies. That takes about
-(kernel / stride)^2 times fewer operations than products of patches, and the patches are never made.
+||A_i^T G_i||_F^2 = <A_i A_i^T, G_i G_i^T> (Bu et al. 2022, section 3), which costs less where there are few positions.
+In a convolution the rows of A_i are patches of one image, and the entry (t, s) of A_i A_i^T is a sum of products of
+pixels at the same offset from t and from s. Where the kernel is a multiple of the stride, offsets fall into whole cells
+of stride x stride pixels: from the products of all pairs of cells every entry follows by adding shifted copies. That
+takes about (kernel / stride)^2 times fewer operations than products of patches, and the patches are never made.
+
+A sum of products of large entries can cancel to a small norm, and then its rounding error is that of the large entries.
+A norm that came out too small would let a row through unclipped, so the error's size is added: what is returned may be
+too large by a relative 1e-5 or less where little cancels, and is not too small.
 """
 
 from __future__ import annotations
@@ -12,6 +16,21 @@ from __future__ import annotations
 from typing import cast
 
 import tensorflow as tf
+
+_ROUNDING = 1e-7  # of float32 products, relative to the entries that they are summed from
+
+
+def squared_norms_from_grams(gram_a: tf.Tensor, gram_g: tf.Tensor) -> tf.Tensor:
+    """<A_i A_i^T, G_i G_i^T> float [b], not less than it is, from both Gram matrices float [b, T, T].
+
+    The allowance for rounding is `_ROUNDING` times (sum_t |a_t| |g_t|)^2, the largest value that the norms of the rows
+    of A_i and G_i permit.
+    """
+    squares = tf.reduce_sum(gram_a * gram_g, axis=[1, 2])
+    lengths = tf.sqrt(tf.nn.relu(tf.linalg.diag_part(gram_a)) * tf.nn.relu(tf.linalg.diag_part(gram_g)))
+    largest = tf.square(tf.reduce_sum(lengths, axis=1))
+    squares = tf.where(squares < 0, tf.zeros_like(squares), squares)  # `where` and not `relu`, which may lose a nan
+    return squares + _ROUNDING * largest
 
 
 def squared_norms_by_cells(
@@ -41,9 +60,7 @@ def squared_norms_by_cells(
         return None
     gram = _gram_of_patches(patched, (rows, columns), reach, strides, kernel, padding)
     others = tf.reshape(other, [-1, positions, c])
-    products = gram * tf.matmul(others, others, transpose_b=True)
-    squares = tf.reduce_sum(products, axis=[1, 2])
-    return tf.where(squares < 0, tf.zeros_like(squares), squares)  # rounding may leave a zero just below zero
+    return squared_norms_from_grams(gram, tf.matmul(others, others, transpose_b=True))
 
 
 def _gram_of_patches(
