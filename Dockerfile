@@ -1,4 +1,4 @@
-# The local run as an image:
+# The local run as an image, which is also what Kubeflow runs the steps in:
 #
 #   docker build -t tfdpgen .
 #   mkdir -p output && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/output:/data/output" tfdpgen --epsilon=1

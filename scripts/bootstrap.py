@@ -1,7 +1,7 @@
 """Makes a virtual environment that holds exactly what requirements.lock pins, on a machine with a bare Python 3.11.
 
     python3.11 scripts/bootstrap.py .venv               # what `make setup` runs
-    python3.11 scripts/bootstrap.py --run-time .venv    # without what only the extras need
+    python3.11 scripts/bootstrap.py --run-time .venv    # without what is only for development
 
 It needs nothing but the standard library. Debian and Ubuntu ship Python without pip: then pip (and, where the machine
 has none, the root certificates that pip trusts) is unpacked from their own packages into a temporary folder, which
@@ -39,7 +39,7 @@ NO_PIP = (
 def main() -> None:
     """Makes the environment anew; leaves `.dependencies` in it when, and only when, it is complete."""
     parser = argparse.ArgumentParser(description="Makes a virtual environment from requirements.lock.")
-    parser.add_argument("--run-time", action="store_true", help="leave out what only the extras need")
+    parser.add_argument("--run-time", action="store_true", help="leave out what is only for development")
     parser.add_argument("folder", type=Path, help="where the environment goes; what is there is replaced")
     arguments = parser.parse_args()
     if sys.version_info[:2] != (3, 11):

@@ -3,9 +3,9 @@
     make lock                     # keeps the versions that are locked, where setup.py still allows them
     make lock ARGS=--upgrade      # takes the newest that setup.py allows
 
-The lock has two parts, parted by the line `EXTRAS` below: what the package needs at run time (and pip, setuptools and
-wheel, which build the few packages that come as source), then what only the extras add. It serves Linux on x86_64 and
-aarch64 with glibc 2.28 or newer (Debian 10, Ubuntu 20.04).
+The lock has two parts, parted by the line `EXTRAS` below: what the package needs at run time, Kubeflow's included (and
+pip, setuptools and wheel, which build the few packages that come as source), then what only the other extras add. It
+serves Linux on x86_64 and aarch64 with glibc 2.28 or newer (Debian 10, Ubuntu 20.04).
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ SOURCE_ONLY = ("kfp", "kfp-server-api", "promise")  # pure Python that is publis
 
 
 def declared(extras: bool) -> str:
-    """What the installed package declares that it requires, a line each; `make` installs it anew with setup.py."""
+    """What the installed package declares that it requires, a line each; `make` installs it anew with setup.py.
+
+    The extra `kubeflow` counts as needed at run time, since the image is what Kubeflow runs the steps in.
+    """
     requirements = [Requirement(line) for line in importlib.metadata.requires("tfdpgen") or ()]
     lines = []
     for requirement in requirements:
-        if extras or requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if extras or requirement.marker is None or requirement.marker.evaluate({"extra": "kubeflow"}):
             requirement.marker = None
             lines.append(str(requirement))
     return "\n".join(lines) + "\n"
