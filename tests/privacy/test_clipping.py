@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfdpgen.privacy.clipping import (
+    JacobianTape,
     PerExampleTape,
     check_network,
     clipped_gradient_sum,
     jacobian_clipped_gradient_sum,
     per_example_gradients,
-    per_example_norms,
 )
-from tfdpgen.privacy.clipping.gram import squared_norms_from_grams
+from tfdpgen.privacy.clipping.gram import squared_norms_by_cells, squared_norms_from_grams
 from tfdpgen.privacy.clipping.registry import rule_for
 
 keras = tf.keras
@@ -70,7 +70,7 @@ def _batch(network: keras.Model, seed: int, size: int = 5) -> tf.Tensor:
 
 def _assert_equals_oracle(network: keras.Model, images: tf.Tensor, clip: float) -> None:
     variables = network.trainable_variables
-    with tf.GradientTape(persistent=True) as oracle_tape:
+    with JacobianTape(network) as oracle_tape:
         oracle_losses = _losses(network, images)
     gradients = per_example_gradients(oracle_tape, oracle_losses, variables)
     expected_norms = np.sqrt(sum(np.square(g.numpy()).reshape(len(images), -1).sum(1) for g in gradients))
@@ -78,12 +78,10 @@ def _assert_equals_oracle(network: keras.Model, images: tf.Tensor, clip: float) 
 
     with PerExampleTape(network) as tape:
         losses = _losses(network, images)
-    np.testing.assert_allclose(per_example_norms(tape, losses, variables), expected_norms, rtol=1e-5, atol=1e-6)
-    with PerExampleTape(network) as tape:
-        losses = _losses(network, images)
     actual = clipped_gradient_sum(tape, losses, variables, clip)
-    scale = max(float(np.abs(value).max()) for value in expected)
-    for ours, theirs in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(actual.norms, expected_norms, rtol=1e-5, atol=1e-6)
+    scale = max(float(np.abs(value).max()) for value in expected.sums)
+    for ours, theirs in zip(actual.sums, expected.sums, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * scale)
 
 
@@ -120,7 +118,9 @@ def test_norms_by_cells_equal_the_oracle(kind: type, size: int, kernel: object, 
         [keras.Input((size, size, 64)), kind(96, kernel, strides=strides, padding=padding), layers.Flatten()]
     )
     layer, images = network.layers[0], _batch(network, 0, 3)
-    assert rule_for(layer).kernel_squared_norms(layer, images, layer(images)) is not None
+    gradient = rule_for(layer).gradients(layer, images, layer(images))[0]
+    args = (gradient.kernel, gradient.strides, gradient.padding)
+    assert squared_norms_by_cells(gradient.patched, gradient.other, *args) is not None
     _assert_equals_oracle(network, images, 0.1)
 
 
@@ -133,7 +133,7 @@ def test_norms_from_grams_are_not_too_small_where_large_entries_cancel(spread: f
     a, g = (x * (1 + spread * rng.normal(size=x.shape)) for x in (a, g))
     a, g = a.astype(np.float32), g.astype(np.float32)
     exact = np.square(np.einsum("btk,btc->bkc", a.astype(np.float64), g.astype(np.float64))).sum(axis=(1, 2))
-    grams = (tf.matmul(x, x, transpose_b=True) for x in (tf.constant(a), tf.constant(g)))
+    grams = (tf.matmul(x, x, transpose_b=True) for x in (tf.constant(a[:, None]), tf.constant(g[:, None])))
     assert np.all(np.sqrt(squared_norms_from_grams(*grams)) >= np.sqrt(exact) * (1 - 1e-5))
 
 
@@ -148,12 +148,12 @@ def test_each_example_is_clipped_on_its_own() -> None:
     network, images, clip = _dense(), _batch(_dense(), 1, 6), 0.01
     with PerExampleTape(network) as tape:
         losses = _losses(network, images)
-    together = clipped_gradient_sum(tape, losses, network.trainable_variables, clip)
+    together = clipped_gradient_sum(tape, losses, network.trainable_variables, clip).sums
     alone = []
     for i in range(6):
         with PerExampleTape(network) as tape:
             losses = _losses(network, images[i : i + 1])
-        alone.append(clipped_gradient_sum(tape, losses, network.trainable_variables, clip))
+        alone.append(clipped_gradient_sum(tape, losses, network.trainable_variables, clip).sums)
         norm = float(tf.linalg.global_norm(alone[-1]))
         assert norm == pytest.approx(clip, rel=1e-5)  # so small a clip binds for every example
     for total, *parts in zip(together, *alone, strict=True):
@@ -166,15 +166,15 @@ def test_padding_and_empty_batches_contribute_zero() -> None:
     weights = tf.constant([1.0, 0.0, 1.0, 0.0])
     with PerExampleTape(network) as tape:
         losses = _losses(network, images) * weights
-    padded = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1)
+    padded = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1).sums
     with PerExampleTape(network) as tape:
         losses = _losses(network, tf.gather(images, [0, 2]))
-    plain = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1)
+    plain = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1).sums
     for ours, theirs in zip(padded, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
     with PerExampleTape(network) as tape:
         losses = _losses(network, images) * 0.0
-    for value in clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1):
+    for value in clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1).sums:
         np.testing.assert_array_equal(value, np.zeros(value.shape))
 
 
@@ -184,10 +184,10 @@ def test_a_gradient_that_is_not_finite_contributes_zero() -> None:
     poisoned = tf.tensor_scatter_nd_update(images, [[1]], [[np.nan, 0.0, np.inf, 0.0]])
     with PerExampleTape(network) as tape:
         losses = _losses(network, poisoned)
-    actual = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1)
+    actual = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1).sums
     with PerExampleTape(network) as tape:
         losses = _losses(network, tf.gather(images, [0, 2]))
-    expected = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1)
+    expected = clipped_gradient_sum(tape, losses, network.trainable_variables, 0.1).sums
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 

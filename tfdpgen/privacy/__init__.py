@@ -4,7 +4,7 @@ from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, eps
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, dataset_id
 from tfdpgen.privacy.noise import NoiseSource
-from tfdpgen.privacy.optimizer import DPKerasAdam
+from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 from tfdpgen.privacy.plan import DPSGDPlan
 from tfdpgen.privacy.sampling import PoissonBatch
 from tfdpgen.privacy.statistics import ClassMeans
@@ -13,6 +13,8 @@ __all__ = [
     "BudgetExceededError",
     "ClassMeans",
     "DPKerasAdam",
+    "DPKerasAdamW",
+    "DPKerasSGD",
     "DPSGDPlan",
     "Ledger",
     "Mechanism",

@@ -9,22 +9,47 @@ ordinary weight gradient with g replaced by c_i g.
         losses = loss_fn(labels, network(images))                # rank 1: one loss for each example
     sums = clipped_gradient_sum(tape, losses, network.trainable_variables, l2_norm_clip=1.0)
 
-Norms: with the kernel's gradient A_i^T G_i over T positions, ||A_i^T G_i||^2 is either the sum over the k x c product,
-or <A_i A_i^T, G_i G_i^T>, which never forms that product and is cheaper where T (k + c) < k c.
+Several views of one example (augmentations, latent draws) are averaged before the clip and so cost no privacy (De et
+al. 2022, "Unlocking high-accuracy differentially private image classification through scale", section 3.2):
+
+    with PerExampleTape(network) as tape:
+        views = augment(tf.repeat(images, 4, axis=0))            # rows 4 i to 4 i + 3 are views of example i
+        losses = tf.reshape(loss_fn(tf.repeat(labels, 4), network(views)), [-1, 4])
 """
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.gram import squared_norms_from_grams
+from tfdpgen.privacy.clipping.factors import ClipMode, clip_factors
+from tfdpgen.privacy.clipping.gradients import PerExampleGradient
 from tfdpgen.privacy.clipping.registry import check_network, leaf_layers, rule_for
 
 keras = tf.keras
+
+
+class ClippedSum(NamedTuple):
+    """What the examples of one physical batch add up to; all of it is private until noise was added.
+
+    Attributes:
+      sums: one tensor for each variable.
+      norms: L2 norms float [b] of the gradients before the clip; not finite where the example was left out.
+    """
+
+    sums: list[tf.Tensor]
+    norms: tf.Tensor
+
+
+class _Call(NamedTuple):
+    """One call of a layer: its gradients by each weight, and how many rows make one example."""
+
+    layer: keras.layers.Layer
+    gradients: Sequence[PerExampleGradient]
+    views: int
 
 
 class PerExampleTape(tf.GradientTape):
@@ -68,12 +93,12 @@ class PerExampleTape(tf.GradientTape):
         call, layer_of_any_type = type(layer).call.__get__(layer), cast(Any, layer)
 
         @tf.autograph.experimental.do_not_convert
-        def recording_call(inputs: tf.Tensor) -> tf.Tensor:
+        def recording_call(inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
             activation = getattr(layer, "activation", None)
             if activation is not None:
                 layer_of_any_type.activation = None
             try:
-                outputs = call(inputs)
+                outputs = call(inputs, *args, **kwargs)
             finally:
                 if activation is not None:
                     layer_of_any_type.activation = activation
@@ -85,73 +110,75 @@ class PerExampleTape(tf.GradientTape):
 
 
 def clipped_gradient_sum(
-    tape: PerExampleTape, losses: tf.Tensor, variables: Sequence[tf.Variable], l2_norm_clip: float | tf.Tensor
-) -> list[tf.Tensor]:
-    """sum_i min(1, C / ||g_i||) g_i over the examples, where g_i is the gradient of losses[i] by all `variables`.
+    tape: PerExampleTape,
+    losses: tf.Tensor,
+    variables: Sequence[tf.Variable],
+    l2_norm_clip: float | tf.Tensor,
+    clip_mode: ClipMode = "flat",
+) -> ClippedSum:
+    """sum_i c_i g_i over the examples, where g_i is the gradient of example i's loss by all `variables`.
 
-    Unit of privacy: one example. Sensitivity: adding or removing one example moves the result by at most
-    `l2_norm_clip` in L2 norm over all variables together. An example with loss 0 everywhere (padding) contributes zero,
-    and so does one whose gradient is not finite; an empty batch gives zeros.
+    Unit of privacy: one example. Sensitivity: adding or removing one example moves the sum by at most `l2_norm_clip` in
+    L2 norm over all variables together. An example with loss 0 everywhere (padding) contributes zero, and so does one
+    whose gradient is not finite; an empty batch gives zeros.
 
     Args:
       tape: the tape under which `losses` were computed; it can be used once.
-      losses: float [b], one for each example, each depending on its own example only.
+      losses: float [b], one for each example, each depending on its own example only; or float [b, views], of which
+        the mean over views is the example's loss. The networks may then have been called with b * views rows, `views`
+        consecutive ones for each example, or with b.
       variables: trainable weights of the tape's networks.
       l2_norm_clip: C, at least 0; infinity sums without clipping.
+      clip_mode: "flat", "per_layer" or "automatic"; see `tfdpgen.privacy.clipping.factors`.
 
     Returns:
-      One tensor for each of `variables`, in their order and shapes; zeros for those that were not used.
+      The sums, in the order and shapes of `variables` (zeros for those that were not used), and the norms.
 
     Raises:
-      ValueError: if `losses` is not of rank 1, or a variable does not belong to the tape's networks.
+      ValueError: if `losses` is not of rank 1 or 2, a variable does not belong to the tape's networks, or a network was
+        called with another number of rows.
     """
-    sums, _ = _clip_and_sum(tape, losses, variables, l2_norm_clip)
-    return sums
-
-
-def per_example_norms(tape: PerExampleTape, losses: tf.Tensor, variables: Sequence[tf.Variable]) -> tf.Tensor:
-    """L2 norms float [b] of the gradients of each loss by all `variables`. They are private figures."""
-    _, norms = _clip_and_sum(tape, losses, variables, 1.0)
-    return norms
-
-
-def _clip_and_sum(
-    tape: PerExampleTape, losses: tf.Tensor, variables: Sequence[tf.Variable], l2_norm_clip: float | tf.Tensor
-) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The clipped sum and the norms before clipping."""
-    if losses.shape.rank != 1:
-        raise ValueError(f"`losses` should be of rank 1, one loss for each example; got shape {losses.shape}.")
+    if losses.shape.rank not in (1, 2):
+        raise ValueError(
+            "`losses` should be of rank 1, one loss for each example, or of rank 2, one for each example and view; "
+            f"got shape {losses.shape}."
+        )
     wanted = {id(variable) for variable in variables}
     known = {id(weight) for layer in tape.layers for weight in layer.trainable_weights}
     if not wanted <= known:
         names = [variable.name for variable in variables if id(variable) not in known]
         raise ValueError(f"`variables` should belong to the tape's networks; these do not: {', '.join(names)}.")
 
-    used = [layer for layer in tape.layers if tape.records[id(layer)] and _touches(layer, wanted)]
-    calls = [(layer, a, z) for layer in used for a, z in tape.records[id(layer)]]
-    outputs = [z for _, _, z in calls]
-    gradients: Any = tape.gradient(losses, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    by_layer: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = collections.defaultdict(list)
-    for (layer, a, _), g in zip(calls, gradients, strict=True):
-        by_layer[id(layer)].append((a, g))
-
-    squared_norms = tf.zeros_like(losses)
-    for layer in used:
-        squared_norms += _squared_norms(layer, by_layer[id(layer)], wanted)
-    norms = tf.sqrt(squared_norms)
-    finite = tf.math.is_finite(norms)
-    factors = tf.where(norms <= l2_norm_clip, tf.ones_like(norms), l2_norm_clip / norms)
-    factors = tf.where(finite, factors, tf.zeros_like(norms))
+    layers = [layer for layer in tape.layers if _touches(layer, wanted)]
+    records = [(layer, a, z) for layer in layers for a, z in tape.records[id(layer)]]
+    views = losses.shape[1] if losses.shape.rank == 2 else 1
+    if views is None:
+        raise ValueError(f"`losses` should have a static number of views; got shape {losses.shape}.")
+    outputs: Any = tape.gradient(
+        losses,
+        [z for _, _, z in records],
+        output_gradients=tf.fill(tf.shape(losses), tf.cast(1 / views, losses.dtype)) if views > 1 else None,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    calls = [
+        _Call(layer, rule_for(layer).gradients(layer, a, g), _views_of(layer, g, losses, views))
+        for (layer, a, _), g in zip(records, outputs, strict=True)
+    ]
+    zeros = tf.zeros_like(losses if losses.shape.rank == 1 else losses[:, 0])
+    layer_norms = [
+        _squared_norms(layer, [call for call in calls if call.layer is layer], wanted, zeros) for layer in layers
+    ]
+    factors, norms = clip_factors(layer_norms, l2_norm_clip, clip_mode) if layers else ([], zeros)
+    factor_of = {id(layer): factor for layer, factor in zip(layers, factors, strict=True)}
 
     sums: dict[int, tf.Tensor] = {}
-    for layer in used:
-        rule = rule_for(layer)
-        for a, g in by_layer[id(layer)]:
-            # 0 * nan is nan: examples that are left out have to be zero on both sides of the product.
-            a, g = _zero_where_not(finite, a), _zero_where_not(finite, g)
-            for weight, value in zip(layer.trainable_weights, rule.weighted_sum(layer, a, g, factors), strict=True):
-                sums[id(weight)] = sums[id(weight)] + value if id(weight) in sums else value
-    return [sums.get(id(variable), tf.zeros_like(variable)) for variable in variables], norms
+    for call in _without_rows_that_are_not_finite(calls, norms):
+        weights = tf.repeat(factor_of[id(call.layer)], call.views) if call.views > 1 else factor_of[id(call.layer)]
+        for variable, gradient in zip(call.layer.trainable_weights, call.gradients, strict=True):
+            if id(variable) in wanted:
+                value = gradient.weighted_sum(weights)
+                sums[id(variable)] = sums[id(variable)] + value if id(variable) in sums else value
+    return ClippedSum([sums.get(id(variable), tf.zeros_like(variable)) for variable in variables], norms)
 
 
 def _touches(layer: keras.layers.Layer, wanted: set[int]) -> bool:
@@ -159,41 +186,54 @@ def _touches(layer: keras.layers.Layer, wanted: set[int]) -> bool:
     return any(id(weight) in wanted for weight in layer.trainable_weights)
 
 
-def _squared_norms(
-    layer: keras.layers.Layer, pairs: Sequence[tuple[tf.Tensor, tf.Tensor]], wanted: set[int]
-) -> tf.Tensor:
+def _views_of(layer: keras.layers.Layer, g: tf.Tensor, losses: tf.Tensor, views: int) -> int:
+    """How many rows of this call make one example: 1, or all of its views."""
+    rows, examples = g.shape[0], losses.shape[0]
+    if rows is not None and examples is not None:
+        if rows == examples * views:
+            return views
+        if rows == examples:
+            return 1
+    elif views == 1:
+        tf.debugging.assert_equal(
+            tf.shape(g)[0], tf.shape(losses)[0], f"`losses` should hold one number for each row of {layer.name!r}."
+        )
+        return 1
+    raise ValueError(
+        f"`losses` has shape {losses.shape}, but layer {layer.name!r} was called with {rows} rows; expected one row, "
+        "or one for each view, of every example, in batches of a static size."
+    )
+
+
+def _squared_norms(layer: keras.layers.Layer, calls: Sequence[_Call], wanted: set[int], zeros: tf.Tensor) -> tf.Tensor:
     """Squared norms [b] of the layer's per-example gradients, over all of its calls together."""
-    factors = [rule_for(layer).factors(layer, a, g) for a, g in pairs]
-    inputs = _joined([part[0] for part in factors])
-    outputs = _joined([part[1] for part in factors])
-    kernel, *bias = layer.trainable_weights
-    # Factors that a short cut makes superfluous are never computed in a graph.
-    result = tf.zeros_like(inputs[:, 0, 0])
-    if id(kernel) in wanted:
-        short_cut = rule_for(layer).kernel_squared_norms(layer, *pairs[0]) if len(pairs) == 1 else None
-        result += _squared_product_norms(inputs, outputs) if short_cut is None else short_cut
-    if bias and id(bias[0]) in wanted:
-        bias_gradient = tf.add_n([part[2] for part in factors if part[2] is not None])
-        result += tf.reduce_sum(tf.square(bias_gradient), axis=1)
+    result = zeros
+    for i, variable in enumerate(layer.trainable_weights if calls else ()):
+        if id(variable) in wanted:
+            parts = [call.gradients[i].merged(call.views) if call.views > 1 else call.gradients[i] for call in calls]
+            result += (parts[0].joined(parts[1:]) if len(parts) > 1 else parts[0]).squared_norms()
     return result
 
 
-def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Several calls of one layer are more positions of one product."""
-    return parts[0] if len(parts) == 1 else tf.concat(list(parts), axis=1)
+def _without_rows_that_are_not_finite(calls: Sequence[_Call], norms: tf.Tensor) -> list[_Call]:
+    """The calls with zeros in the rows of examples that are left out, since 0 * nan is nan; a copy only if need be."""
+    finite = tf.math.is_finite(norms)
 
+    def zeroed() -> list[tf.Tensor]:
+        values = []
+        for call in calls:
+            keep = tf.repeat(finite, call.views) if call.views > 1 else finite
+            for gradient in call.gradients:
+                values += [_zero_where_not(keep, tensor) for tensor in gradient.tensors]
+        return values
 
-def _squared_product_norms(inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """||A_i^T G_i||_F^2 for each example, by the cheaper of the two forms."""
-    positions, k, c = inputs.shape[1], cast(int, inputs.shape[2]), cast(int, outputs.shape[2])
-    if positions == 1:
-        squares = tf.reduce_sum(tf.square(inputs), axis=2) * tf.reduce_sum(tf.square(outputs), axis=2)
-        return squares[:, 0]
-    if positions is not None and positions * (k + c) < k * c:
-        return squared_norms_from_grams(
-            tf.matmul(inputs, inputs, transpose_b=True), tf.matmul(outputs, outputs, transpose_b=True)
-        )
-    return tf.reduce_sum(tf.square(tf.matmul(inputs, outputs, transpose_a=True)), axis=[1, 2])
+    as_they_are = [tensor for call in calls for gradient in call.gradients for tensor in gradient.tensors]
+    values = iter(cast(Any, tf.cond(tf.reduce_all(finite), lambda: as_they_are, zeroed)) if calls else ())
+
+    def rebuilt(gradient: PerExampleGradient) -> PerExampleGradient:
+        return gradient.with_tensors([next(values) for _ in gradient.tensors])
+
+    return [call._replace(gradients=[rebuilt(gradient) for gradient in call.gradients]) for call in calls]
 
 
 def _zero_where_not(keep: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

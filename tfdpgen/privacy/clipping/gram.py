@@ -21,29 +21,35 @@ _ROUNDING = 1e-7  # of float32 products, relative to the entries that they are s
 
 
 def squared_norms_from_grams(gram_a: tf.Tensor, gram_g: tf.Tensor) -> tf.Tensor:
-    """<A_i A_i^T, G_i G_i^T> float [b], not less than it is, from both Gram matrices float [b, T, T].
+    """<A_i A_i^T, G_i G_i^T> float [b], not less than it is, from both Gram matrices float [b, n, T, T], summed over n.
 
     The allowance for rounding is `_ROUNDING` times (sum_t |a_t| |g_t|)^2, the largest value that the norms of the rows
     of A_i and G_i permit.
     """
-    squares = tf.reduce_sum(gram_a * gram_g, axis=[1, 2])
+    squares = tf.reduce_sum(gram_a * gram_g, axis=[2, 3])
     lengths = tf.sqrt(tf.nn.relu(tf.linalg.diag_part(gram_a)) * tf.nn.relu(tf.linalg.diag_part(gram_g)))
-    largest = tf.square(tf.reduce_sum(lengths, axis=1))
+    largest = tf.square(tf.reduce_sum(lengths, axis=2))
     squares = tf.where(squares < 0, tf.zeros_like(squares), squares)  # `where` and not `relu`, which may lose a nan
-    return squares + _ROUNDING * largest
+    return tf.reduce_sum(squares + _ROUNDING * largest, axis=1)
 
 
 def squared_norms_by_cells(
-    patched: tf.Tensor, other: tf.Tensor, kernel: tuple[int, int], strides: tuple[int, int], padding: str
+    patched: tf.Tensor,
+    other: tf.Tensor,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str,
+    views: int = 1,
 ) -> tf.Tensor | None:
     """||sum_t patch_t(patched_i) other_it^T||_F^2 for each example i, where that is cheaper by cells.
 
     Args:
-      patched: float [b, height, width, k], of which patches would be taken.
-      other: float [b, rows, columns, c], one vector for each patch.
+      patched: float [b * views, height, width, k], of which patches would be taken.
+      other: float [b * views, rows, columns, c], one vector for each patch.
       kernel: height and width of a patch.
       strides: between patches.
       padding: "same" or "valid".
+      views: consecutive rows that make one example, whose products are added up.
 
     Returns:
       float [b], or None where forming the product is cheaper or the kernel is not a multiple of the strides.
@@ -53,13 +59,13 @@ def squared_norms_by_cells(
     if kernel[0] % strides[0] or kernel[1] % strides[1]:
         return None
     reach = kernel[0] // strides[0], kernel[1] // strides[1]
-    cells = (rows - 1 + reach[0]) * (columns - 1 + reach[1])
-    positions, cell = rows * columns, strides[0] * strides[1] * k
+    cells = views * (rows - 1 + reach[0]) * (columns - 1 + reach[1])
+    positions, cell = views * rows * columns, strides[0] * strides[1] * k
     by_cells = cells**2 * cell + positions**2 * (c + reach[0] * reach[1])
     if by_cells >= positions * kernel[0] * kernel[1] * k * c:
         return None
-    gram = _gram_of_patches(patched, (rows, columns), reach, strides, kernel, padding)
-    others = tf.reshape(other, [-1, positions, c])
+    gram = _gram_of_patches(patched, (rows, columns), reach, strides, kernel, padding, views)
+    others = tf.reshape(other, [-1, 1, positions, c])
     return squared_norms_from_grams(gram, tf.matmul(others, others, transpose_b=True))
 
 
@@ -70,8 +76,9 @@ def _gram_of_patches(
     strides: tuple[int, int],
     kernel: tuple[int, int],
     padding: str,
+    views: int,
 ) -> tf.Tensor:
-    """A_i A_i^T float [b, T, T] over all pairs of patches of each image."""
+    """A_i A_i^T float [b, 1, T, T] over all pairs of patches of each example, T = views * rows * columns."""
     paddings = [[0, 0]]
     for axis in (0, 1):
         covered = (out[axis] - 1) * strides[axis] + kernel[axis]
@@ -83,11 +90,22 @@ def _gram_of_patches(
     padded = tf.pad(images, [*paddings, [0, 0]])
     (rows, columns), depth = (out[0] - 1 + reach[0], out[1] - 1 + reach[1]), cast(int, images.shape[3])
     split = tf.reshape(padded, [-1, rows, strides[0], columns, strides[1], depth])
-    cells = tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, rows * columns, strides[0] * strides[1] * depth])
-    products = tf.reshape(tf.matmul(cells, cells, transpose_b=True), [-1, rows, columns, rows, columns])
-    shifted = [
-        products[:, i : i + out[0], j : j + out[1], i : i + out[0], j : j + out[1]]
-        for i in range(reach[0])
-        for j in range(reach[1])
-    ]
-    return tf.reshape(tf.add_n(shifted), [-1, out[0] * out[1], out[0] * out[1]])
+    cell = strides[0] * strides[1] * depth
+    cells = tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, views * rows * columns, cell])
+    products = tf.matmul(cells, cells, transpose_b=True)
+    if views == 1:
+        products = tf.reshape(products, [-1, rows, columns, rows, columns])
+        shifted = [
+            products[:, i : i + out[0], j : j + out[1], i : i + out[0], j : j + out[1]]
+            for i in range(reach[0])
+            for j in range(reach[1])
+        ]
+    else:
+        products = tf.reshape(products, [-1, views, rows, columns, views, rows, columns])
+        shifted = [
+            products[:, :, i : i + out[0], j : j + out[1], :, i : i + out[0], j : j + out[1]]
+            for i in range(reach[0])
+            for j in range(reach[1])
+        ]
+    positions = views * out[0] * out[1]
+    return tf.reshape(tf.add_n(shifted), [-1, 1, positions, positions])

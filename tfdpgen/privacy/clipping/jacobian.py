@@ -6,6 +6,29 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfdpgen.privacy.clipping.bookkeeping import ClippedSum
+from tfdpgen.privacy.clipping.factors import ClipMode, clip_factors
+from tfdpgen.privacy.clipping.registry import check_network, leaf_layers
+
+keras = tf.keras
+
+
+class JacobianTape(tf.GradientTape):
+    """A gradient tape that knows its networks' layers, for `jacobian_clipped_gradient_sum`.
+
+    Args:
+      *networks: built Keras models, which have to treat each example alone.
+
+    Raises:
+      ValueError: for a network with a layer that mixes examples or is not known not to.
+    """
+
+    def __init__(self, *networks: keras.Model) -> None:
+        super().__init__(persistent=True)
+        for network in networks:
+            check_network(network, needs_rules=False)
+        self.layers = [layer for network in networks for layer in leaf_layers(network) if layer.trainable_weights]
+
 
 def per_example_gradients(
     tape: tf.GradientTape, losses: tf.Tensor, variables: Sequence[tf.Variable]
@@ -15,20 +38,30 @@ def per_example_gradients(
 
 
 def jacobian_clipped_gradient_sum(
-    tape: tf.GradientTape, losses: tf.Tensor, variables: Sequence[tf.Variable], l2_norm_clip: float | tf.Tensor
-) -> list[tf.Tensor]:
-    """As `clipped_gradient_sum`, with any tape that watched the variables; same sensitivity and edge cases."""
-    gradients = [
-        tf.reshape(gradient, [tf.shape(losses)[0], variable.shape.num_elements()])
-        for gradient, variable in zip(per_example_gradients(tape, losses, variables), variables, strict=True)
+    tape: JacobianTape,
+    losses: tf.Tensor,
+    variables: Sequence[tf.Variable],
+    l2_norm_clip: float | tf.Tensor,
+    clip_mode: ClipMode = "flat",
+) -> ClippedSum:
+    """As `clipped_gradient_sum`; same arguments, sensitivity and edge cases."""
+    if losses.shape.rank == 2:
+        with tape:
+            losses = tf.reduce_mean(losses, axis=1)
+    gradients = {
+        id(variable): tf.reshape(gradient, [-1, variable.shape.num_elements()])
+        for variable, gradient in zip(variables, per_example_gradients(tape, losses, variables), strict=True)
+    }
+    groups = [[id(weight) for weight in layer.trainable_weights if id(weight) in gradients] for layer in tape.layers]
+    groups = [group for group in groups if group]
+    squared_norms = [
+        tf.add_n([tf.reduce_sum(tf.square(gradients[name]), axis=1) for name in group]) for group in groups
     ]
-    norms = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient), axis=1) for gradient in gradients]))
-    finite = tf.math.is_finite(norms)
-    factors = tf.where(norms <= l2_norm_clip, tf.ones_like(norms), l2_norm_clip / norms)
-    factors = tf.where(finite, factors, tf.zeros_like(norms))
-    return [
-        tf.reshape(
-            tf.linalg.matvec(tf.where(finite[:, None], gradient, 0.0), factors, transpose_a=True), variable.shape
-        )
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]
+    factors, norms = clip_factors(squared_norms, l2_norm_clip, clip_mode)
+    finite = tf.math.is_finite(norms)[:, tf.newaxis]
+    sums = {
+        name: tf.linalg.matvec(tf.where(finite, gradients[name], 0.0), factor, transpose_a=True)
+        for group, factor in zip(groups, factors, strict=True)
+        for name in group
+    }
+    return ClippedSum([tf.reshape(sums[id(variable)], variable.shape) for variable in variables], norms)

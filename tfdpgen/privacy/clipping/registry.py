@@ -1,21 +1,25 @@
 """Which layers may stand in a private network, and how their per-example gradients are had.
 
-A layer with trainable weights needs a `LayerRule`, registered by layer type:
+A layer with trainable weights needs a `LayerRule`, registered by layer type; users add their own in the same way:
 
     @register(tf.keras.layers.Dense)
-    class DenseRule(LayerRule): ...
+    class DenseRule(LayerRule):
+        def gradients(self, layer, a, g):
+            return [Product(a[:, None, None, :], g[:, None, None, :]), Explicit(g)]          # kernel, bias
 
-A layer without trainable weights is allowed only if it treats each example alone. `check_network` refuses everything
-else by name, before any budget is spent.
+A layer without trainable weights is allowed only if it treats each example alone; `register_per_example` adds one.
+`check_network` refuses everything else by name, before any budget is spent.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import tensorflow as tf
+
+from tfdpgen.privacy.clipping.gradients import PerExampleGradient
 
 keras = tf.keras
 
@@ -23,71 +27,46 @@ _RULES: dict[type, LayerRule] = {}
 _Rule = TypeVar("_Rule", bound=type)
 
 # Stock layers without trainable weights whose output for one example depends on that example alone.
-_PER_EXAMPLE_LAYERS: tuple[type, ...] = (
-    keras.layers.InputLayer,
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.ELU,
-    keras.layers.Softmax,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.RepeatVector,
-    keras.layers.Rescaling,
-    keras.layers.CategoryEncoding,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.GaussianNoise,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.UpSampling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-    keras.layers.Average,
-    keras.layers.Maximum,
-    keras.layers.Concatenate,
-    keras.layers.Dot,
-)
+_PER_EXAMPLE_LAYERS: set[type] = {
+    getattr(keras.layers, name)
+    for name in (
+        *("InputLayer", "Activation", "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Softmax"),
+        *("Flatten", "Reshape", "Permute", "RepeatVector", "Rescaling", "CategoryEncoding", "Masking"),
+        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"),
+        *(f"{kind}{rank}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for rank in (1, 2, 3)),
+        *(f"{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)),
+        *(f"Global{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)),
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"),
+    )
+}
+
+# Stock layers that compute through layers of their own, which are clipped one by one, and for each example alone.
+_COMPOSITE_LAYERS: set[type] = {keras.layers.MultiHeadAttention}
 
 
 class LayerRule(abc.ABC):
     """How one type of layer gives per-example gradients from one backward pass.
 
     Notation: a is the layer's input, z its output before the activation, g = d loss / d z, both with the examples on
-    their first axis. For every layer covered here the gradient of one example's loss by the kernel is, after a
-    re-arrangement of the input or of g, a matrix product A_i^T G_i over T positions (Bu et al. 2022, "Differentially
-    private optimization on large model at small cost", section 3); by the bias it is a sum of g over positions.
+    their first axis. From a and g every weight's gradient follows (Bu et al. 2022, section 3), mostly as a product
+    A_i^T G_i over positions (`Product`), or it is so small that it can be formed (`Explicit`).
     """
 
-    @abc.abstractmethod
     def check(self, layer: keras.layers.Layer) -> str | None:
         """Why this particular layer's settings are not covered, or None if they are."""
-
-    @abc.abstractmethod
-    def factors(
-        self, layer: keras.layers.Layer, a: tf.Tensor, g: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """(A [b, T, k], G [b, T, c], bias gradient [b, units] or None) such that A_i^T G_i is the kernel's gradient."""
-
-    def kernel_squared_norms(self, layer: keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> tf.Tensor | None:
-        """||A_i^T G_i||_F^2 [b] of one call by a cheaper way than `factors`, or None where there is none."""
         return None
 
     @abc.abstractmethod
-    def weighted_sum(
-        self, layer: keras.layers.Layer, a: tf.Tensor, g: tf.Tensor, weights: tf.Tensor
-    ) -> list[tf.Tensor]:
-        """sum_i weights[i] * gradient_i for each of `layer.trainable_weights`, in their order."""
+    def gradients(self, layer: keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> Sequence[PerExampleGradient]:
+        """The per-example gradients by each of `layer.trainable_weights`, in their order, of one call of the layer."""
 
 
 def register(layer_type: type[keras.layers.Layer]) -> Callable[[_Rule], _Rule]:
-    """Class decorator: the rule for layers of exactly this type (a subclass may compute something else)."""
+    """Class decorator: the rule for layers of exactly this type (a subclass may compute something else).
+
+    A rule is part of the promise: if its norms are too small, rows pass that should have been clipped. Compare yours
+    with `clipping="jacobian"`.
+    """
 
     def add(rule_type: _Rule) -> _Rule:
         _RULES[layer_type] = cast(LayerRule, rule_type())
@@ -96,15 +75,21 @@ def register(layer_type: type[keras.layers.Layer]) -> Callable[[_Rule], _Rule]:
     return add
 
 
+def register_per_example(layer_type: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
+    """Declares that layers of exactly this type, without trainable weights, compute each example from itself alone."""
+    _PER_EXAMPLE_LAYERS.add(layer_type)
+    return layer_type
+
+
 def rule_for(layer: keras.layers.Layer) -> LayerRule:
     """The rule of a layer that `check_network` let pass."""
     return _RULES[type(layer)]
 
 
 def leaf_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers that compute, without the models that only contain them."""
+    """The layers that compute, without the models and composite layers that only contain them."""
     for layer in network._flatten_layers(include_self=False, recursive=True):
-        if not isinstance(layer, keras.Model):
+        if not isinstance(layer, keras.Model) and type(layer) not in _COMPOSITE_LAYERS:
             yield layer
 
 
@@ -130,18 +115,27 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
                 "each gradient bounds nothing. Remove it, or normalise each example on its own."
             )
         if layer.trainable_weights:
-            rule = _RULES.get(type(layer))
-            problem = "has no rule for per-example gradients" if rule is None else rule.check(layer)
+            problem = _problem_with_rule(layer)
             if problem and needs_rules:
                 raise ValueError(
                     f"{name} {problem}. Layers with rules: {', '.join(sorted(kind.__name__ for kind in _RULES))}. "
                     'Use one of them, register a rule, or choose clipping="jacobian", which is exact and slow.'
                 )
-        elif not isinstance(layer, (*_PER_EXAMPLE_LAYERS, *_RULES)):
+        elif type(layer) not in _PER_EXAMPLE_LAYERS and type(layer) not in _RULES:
             raise ValueError(
                 f"{name} is not known to treat each example alone, so a clipped gradient might not bound one row's "
-                "influence. Use stock layers that do, such as Dense, Conv2D, LeakyReLU, Reshape or Concatenate."
+                "influence. Use stock layers that do, such as Dense, Conv2D, LeakyReLU, Reshape or Concatenate, or "
+                "declare a layer of your own by `register_per_example`."
             )
     loose = [weight.name for weight in network.trainable_weights if id(weight) not in held]
     if loose:
         raise ValueError(f"`network` holds weights outside of its layers, which no rule covers: {', '.join(loose)}.")
+
+
+def _problem_with_rule(layer: keras.layers.Layer) -> str | None:
+    """Why book-keeping cannot clip the layer, or None."""
+    if type(layer) not in _RULES:
+        return "has no rule for per-example gradients"
+    if layer.compute_dtype not in ("float32", "float64"):
+        return f"computes in {layer.compute_dtype}, in which norms overflow; rules need float32 or float64"
+    return _RULES[type(layer)].check(layer)
