@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from components.artifacts import Input, Output, PrivateExamples, TrainedRelease
-from components.component import component
+from components.component import component, quiet_compiler
 
 
 @component
@@ -36,6 +36,7 @@ def train(
     budget = PrivacyBudget(epsilon, delta)
     rows = Splits.load(examples.path).train
     budget.check_num_examples(len(rows))
+    quiet_compiler()
     trained = train_synthesizer(
         synthesizer,
         rows,
