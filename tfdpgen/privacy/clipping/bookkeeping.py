@@ -68,7 +68,11 @@ class PerExampleTape(tf.GradientTape):
         super().__init__(watch_accessed_variables=False)
         for network in networks:
             check_network(network)
-        self._layers = [layer for network in networks for layer in leaf_layers(network) if layer.trainable_weights]
+        layers = [layer for network in networks for layer in leaf_layers(network) if layer.trainable_weights]
+        self._layers = list({id(layer): layer for layer in layers}.values())  # networks may share layers
+        weights = [id(weight) for layer in self._layers for weight in layer.trainable_weights]
+        if len(set(weights)) != len(weights):
+            raise ValueError("`networks` should not share weights in different layers; share a layer, which is exact.")
         self.records: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = collections.defaultdict(list)
 
     @property

@@ -6,22 +6,18 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.convolution import PatchProduct
-from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient
+from tfdpgen.privacy.clipping.convolution import bias_gradient, channels_last, kernel_gradient
+from tfdpgen.privacy.clipping.gradients import PerExampleGradient
 from tfdpgen.privacy.clipping.registry import LayerRule, register
 
 
 @register(tf.keras.layers.Conv2D)
 class Conv2DRule(LayerRule):
-    """`tf.keras.layers.Conv2D`, channels last, one group; any strides, dilation and padding."""
-
-    def check(self, layer: tf.keras.layers.Layer) -> str | None:
-        if layer.data_format != "channels_last" or layer.groups != 1:
-            return (
-                f"has data_format={layer.data_format!r} and groups={layer.groups}; its rule needs channels_last and 1"
-            )
-        return None
+    """`tf.keras.layers.Conv2D` with any strides, dilation, groups, padding and data format."""
 
     def gradients(self, layer: tf.keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> Sequence[PerExampleGradient]:
-        kernel = PatchProduct(a, g, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
-        return [kernel, Explicit(tf.reduce_sum(g, axis=[1, 2]))] if layer.use_bias else [kernel]
+        a, g = channels_last(layer, a), channels_last(layer, g)
+        kernel = kernel_gradient(
+            a, g, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.groups
+        )
+        return [kernel, bias_gradient(g)] if layer.use_bias else [kernel]

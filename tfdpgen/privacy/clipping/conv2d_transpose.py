@@ -6,23 +6,16 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.convolution import PatchProduct
-from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient
+from tfdpgen.privacy.clipping.convolution import bias_gradient, channels_last, kernel_gradient
+from tfdpgen.privacy.clipping.gradients import PerExampleGradient
 from tfdpgen.privacy.clipping.registry import LayerRule, register
 
 
 @register(tf.keras.layers.Conv2DTranspose)
 class Conv2DTransposeRule(LayerRule):
-    """`tf.keras.layers.Conv2DTranspose`, channels last, not dilated, without output_padding."""
-
-    def check(self, layer: tf.keras.layers.Layer) -> str | None:
-        if layer.data_format != "channels_last" or layer.dilation_rate != (1, 1) or layer.output_padding is not None:
-            return (
-                f"has data_format={layer.data_format!r}, dilation_rate={layer.dilation_rate}, "
-                f"output_padding={layer.output_padding}; its rule needs channels_last, (1, 1) and None"
-            )
-        return None
+    """`tf.keras.layers.Conv2DTranspose` with any strides, dilation, padding, output_padding and data format."""
 
     def gradients(self, layer: tf.keras.layers.Layer, a: tf.Tensor, g: tf.Tensor) -> Sequence[PerExampleGradient]:
-        kernel = PatchProduct(g, a, layer.kernel_size, layer.strides, (1, 1), layer.padding)
-        return [kernel, Explicit(tf.reduce_sum(g, axis=[1, 2]))] if layer.use_bias else [kernel]
+        a, g = channels_last(layer, a), channels_last(layer, g)
+        kernel = kernel_gradient(g, a, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
+        return [kernel, bias_gradient(g)] if layer.use_bias else [kernel]

@@ -1,18 +1,22 @@
-"""Gradients of the kernels of two-dimensional convolutions, forwards (Conv2D) and backwards (Conv2DTranspose).
+"""Gradients of the kernels of convolutions of any rank, forwards (Conv2D) and backwards (Conv2DTranspose).
 
 Each position of the smaller image sees one patch of the larger, so the kernel's gradient is a `Product` of patches with
-what stands at those positions. The patches are only made where no other way to the norm is cheaper.
+what stands at those positions. In two dimensions the patches are only made where no other way to the norm is cheaper.
+
+    kernel_gradient(channels_last(layer, a), channels_last(layer, g), (3, 3), (2, 2), (1, 1), "same")
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.gradients import PerExampleGradient, Product
+from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient, Product
 from tfdpgen.privacy.clipping.gram import squared_norms_by_cells
 
 
@@ -94,3 +98,111 @@ class PatchProduct(PerExampleGradient):
             tf.reshape(self.other, [-1, 1, positions, c]),
             lambda value: tf.reshape(value, shape),
         )
+
+
+def channels_last(layer: tf.keras.layers.Layer, images: tf.Tensor) -> tf.Tensor:
+    """`images` with the channels on the last axis, whatever the layer's data format.
+
+    Raises:
+      ValueError: where the spatial shape is not static.
+    """
+    if cast(Any, layer).data_format == "channels_first":
+        images = tf.transpose(images, [0, *range(2, images.shape.rank), 1])
+    if None in images.shape[1:]:
+        raise ValueError(
+            f"Layer {layer.name!r} should be called with inputs of one static shape; got {images.shape}. Give "
+            "`keras.Input` all sizes."
+        )
+    return images
+
+
+def kernel_gradient(
+    patched: tf.Tensor,
+    other: tf.Tensor,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    padding: str,
+    groups: int = 1,
+) -> PerExampleGradient:
+    """The gradient of a kernel [*kernel, k / groups, c] over patches of `patched`; all channels last.
+
+    Args:
+      patched: float [b, *sizes, k].
+      other: float [b, *positions, c], one vector for each patch.
+      kernel: one number for each spatial axis, as are the next two.
+      strides: between patches.
+      dilation: between the pixels of a patch.
+      padding: "same" or "valid".
+      groups: channels k and c fall into so many groups that do not meet.
+    """
+    if groups == 1 and len(kernel) == 2:
+        return PatchProduct(patched, other, _pair(kernel), _pair(strides), _pair(dilation), padding)
+    size, positions = math.prod(kernel), other.shape[1:-1].num_elements()
+    k, c = cast(int, patched.shape[-1]) // groups, cast(int, other.shape[-1]) // groups
+    patches = tf.reshape(patches_of(patched, kernel, strides, dilation, padding), [-1, positions, size, groups, k])
+    outputs = tf.reshape(other, [-1, positions, groups, c])
+
+    def arrange(value: tf.Tensor) -> tf.Tensor:
+        by_group = tf.reshape(value, [groups, size, k, c])
+        return tf.reshape(tf.transpose(by_group, [1, 2, 0, 3]), [*kernel, k, groups * c])
+
+    return Product(
+        tf.reshape(tf.transpose(patches, [0, 3, 1, 2, 4]), [-1, groups, positions, size * k]),
+        tf.transpose(outputs, [0, 2, 1, 3]),
+        arrange,
+    )
+
+
+def depthwise_kernel_gradient(
+    patched: tf.Tensor,
+    other: tf.Tensor,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    padding: str,
+) -> Product:
+    """The gradient of a depthwise kernel [*kernel, k, multiplier], where each channel is a group of its own."""
+    channels, positions, size = cast(int, patched.shape[-1]), other.shape[1:-1].num_elements(), math.prod(kernel)
+    multiplier = cast(int, other.shape[-1]) // channels
+    patches = tf.reshape(patches_of(patched, kernel, strides, dilation, padding), [-1, positions, size, channels])
+    outputs = tf.reshape(other, [-1, positions, channels, multiplier])
+    return Product(
+        tf.transpose(patches, [0, 3, 1, 2]),
+        tf.transpose(outputs, [0, 2, 1, 3]),
+        lambda value: tf.reshape(tf.transpose(value, [1, 0, 2]), [*kernel, channels, multiplier]),
+    )
+
+
+def bias_gradient(g: tf.Tensor) -> Explicit:
+    """The gradient of a bias that every position shares; g is channels last."""
+    return Explicit(tf.reduce_sum(g, axis=list(range(1, g.shape.rank - 1))))
+
+
+def _pair(sizes: Sequence[int]) -> tuple[int, int]:
+    """The two numbers of a two-dimensional convolution."""
+    first, second = sizes
+    return first, second
+
+
+def patches_of(
+    images: tf.Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: str
+) -> tf.Tensor:
+    """All patches float [b, *positions, prod(kernel), k] of images float [b, *sizes, k], in any dimensions."""
+    paddings, counts = [], []
+    for axis, (taps, stride, rate) in enumerate(zip(kernel, strides, dilation, strict=True)):
+        size, reach = cast(int, images.shape[1 + axis]), (taps - 1) * rate + 1
+        count = math.ceil(size / stride) if padding == "same" else (size - reach) // stride + 1
+        missing = max((count - 1) * stride + reach - size, 0)
+        paddings.append([missing // 2, missing - missing // 2])
+        counts.append(count)
+    padded = tf.pad(images, [[0, 0], *paddings, [0, 0]])
+    parts = []
+    for offsets in itertools.product(*(range(taps) for taps in kernel)):
+        starts = [offset * rate for offset, rate in zip(offsets, dilation, strict=True)]
+        spans = [
+            slice(start, start + (count - 1) * stride + 1, stride)
+            for start, count, stride in zip(starts, counts, strides, strict=True)
+        ]
+        parts.append(padded[(slice(None), *spans)])
+    return tf.stack(parts, axis=-2)

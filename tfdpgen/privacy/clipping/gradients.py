@@ -139,6 +139,35 @@ class Explicit(PerExampleGradient):
         return Explicit(tf.add_n([self.tensors[0], *(other.tensors[0] for other in others)]))
 
 
+class Rearranged(PerExampleGradient):
+    """Another gradient, for a weight that holds the same numbers in another shape.
+
+    Args:
+      gradient: of a weight with as many numbers in the same order.
+      shape: the weight's.
+    """
+
+    def __init__(self, gradient: PerExampleGradient, shape: Sequence[int]) -> None:
+        self.tensors = gradient.tensors
+        self._gradient = gradient
+        self._shape = shape
+
+    def squared_norms(self) -> tf.Tensor:
+        return self._gradient.squared_norms()
+
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(self._gradient.weighted_sum(weights), self._shape)
+
+    def with_tensors(self, tensors: Sequence[tf.Tensor]) -> Rearranged:
+        return Rearranged(self._gradient.with_tensors(tensors), self._shape)
+
+    def merged(self, views: int) -> Rearranged:
+        return Rearranged(self._gradient.merged(views), self._shape)
+
+    def joined(self, others: Sequence[Any]) -> Rearranged:
+        return Rearranged(self._gradient.joined([other._gradient for other in others]), self._shape)
+
+
 def gram_is_cheaper(positions: int, k: int, c: int) -> bool:
     """Whether <A A^T, G G^T> costs less than A^T G, for A [T, k] and G [T, c]."""
     by_grams = positions**2 * (k + c) + 2 * _MEMORY * positions**2

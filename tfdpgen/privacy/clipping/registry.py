@@ -40,8 +40,8 @@ _PER_EXAMPLE_LAYERS: set[type] = {
     )
 }
 
-# Stock layers that compute through layers of their own, which are clipped one by one, and for each example alone.
-_COMPOSITE_LAYERS: set[type] = {keras.layers.MultiHeadAttention}
+# Layers that compute through layers of their own, which are clipped one by one.
+_COMPOSITE_LAYERS: set[type] = set()
 
 
 class LayerRule(abc.ABC):
@@ -81,6 +81,12 @@ def register_per_example(layer_type: type[keras.layers.Layer]) -> type[keras.lay
     return layer_type
 
 
+def register_composite(layer_type: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
+    """Declares that layers of exactly this type hold weights in layers of their own only, and keep examples apart."""
+    _COMPOSITE_LAYERS.add(layer_type)
+    return layer_type
+
+
 def rule_for(layer: keras.layers.Layer) -> LayerRule:
     """The rule of a layer that `check_network` let pass."""
     return _RULES[type(layer)]
@@ -105,15 +111,23 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     """
     if not isinstance(network, keras.Model) or not network.built:
         raise ValueError(f"`network` should be a built Keras model; got {network!r}.")
-    held = set()
-    for layer in leaf_layers(network):
-        held.update(id(weight) for weight in layer.trainable_weights)
-        name = f"Layer {layer.name!r} ({type(layer).__name__})"
-        if isinstance(layer, keras.layers.BatchNormalization):
+    for layer in network._flatten_layers(include_self=False, recursive=True):
+        if _mixes_examples(layer):
             raise ValueError(
-                f"{name} mixes the examples of a batch: one row then moves the gradients of all others, and clipping "
-                "each gradient bounds nothing. Remove it, or normalise each example on its own."
+                f"Layer {layer.name!r} ({type(layer).__name__}) mixes the examples of a batch: one row then moves the "
+                "gradients of all others, and clipping each gradient bounds nothing. Remove it, or normalise each "
+                "example on its own."
             )
+    held: dict[int, str] = {}
+    for layer in leaf_layers(network):
+        name = f"Layer {layer.name!r} ({type(layer).__name__})"
+        for weight in layer.trainable_weights:
+            if id(weight) in held:
+                raise ValueError(
+                    f"{name} shares the weight {weight.name!r} with layer {held[id(weight)]!r}, and the norms of two "
+                    "layers do not add up to that of one weight. Call one layer twice instead, which is exact."
+                )
+            held[id(weight)] = layer.name
         if layer.trainable_weights:
             problem = _problem_with_rule(layer)
             if problem and needs_rules:
@@ -130,6 +144,20 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     loose = [weight.name for weight in network.trainable_weights if id(weight) not in held]
     if loose:
         raise ValueError(f"`network` holds weights outside of its layers, which no rule covers: {', '.join(loose)}.")
+
+
+def _mixes_examples(layer: keras.layers.Layer) -> bool:
+    """Whether the layer is known to compute across the axis of the examples."""
+    if any("BatchNormalization" in base.__name__ for base in type(layer).__mro__):
+        return True
+    calls: Any = getattr(layer, "inbound_nodes", ())  # none for a layer within a composite one
+    ranks = {tensor.shape.rank for call in calls for tensor in tf.nest.flatten(call.input_tensors)}
+    for name in ("axis", "axes", "_attention_axes", "shared_axes"):
+        value = getattr(layer, name, None)
+        for axis in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(axis, int) and (axis == 0 or -axis in ranks):
+                return True
+    return False
 
 
 def _problem_with_rule(layer: keras.layers.Layer) -> str | None:
