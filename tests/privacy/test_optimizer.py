@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from tensorflow_privacy import DPKerasAdamOptimizer
+from tensorflow_privacy import DPKerasAdamOptimizer, DPKerasSGDOptimizer
 
-from tfdpgen.privacy import DPKerasAdam, NoiseSource
+from tfdpgen.privacy import DPKerasAdam, DPKerasAdamW, DPKerasSGD, NoiseSource
 
 keras = tf.keras
 layers = tf.keras.layers
@@ -174,8 +174,115 @@ def test_gradients_that_never_met_the_noise_are_refused() -> None:
         ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "num_microbatches": 2}, "num_microbatches"),
         ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "expected_batch_size": 0}, "expected_batch_size"),
         ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "clipping": "none"}, "clipping"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "clip_mode": "none"}, "clip_mode"),
+        ({"l2_norm_clip": float("inf"), "noise_multiplier": 0.0, "clip_mode": "per_layer"}, "l2_norm_clip"),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(arguments: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}`"):
         DPKerasAdam(**arguments)
+
+
+def test_without_noise_sgd_is_the_stock_sgd() -> None:
+    ours, theirs = _network(), _network()
+    optimizer = DPKerasSGD(0.5, 0.0, learning_rate=0.1, momentum=0.9)
+    stock = DPKerasSGDOptimizer(0.5, 0.0, learning_rate=0.1, momentum=0.9)
+    for _ in range(3):
+        _fast_step(optimizer, ours, _images())
+        _stock_step(stock, theirs, _images())
+    _assert_same_weights(ours, theirs, atol=1e-5)
+
+
+def test_without_noise_and_clip_the_update_is_adam_w() -> None:
+    """Against Keras's own AdamW, whose epsilon and bias correction are those of the legacy Adam."""
+    ours, theirs = _network(), _network()
+    optimizer = DPKerasAdamW(float("inf"), 0.0, learning_rate=0.01, weight_decay=0.3)
+    adam_w = tf.keras.optimizers.AdamW(0.01, weight_decay=0.3)
+    for _ in range(3):
+        _fast_step(optimizer, ours, _images())
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(_losses(theirs, _images()))
+        adam_w.minimize(loss, theirs.trainable_variables, tape=tape)
+    _assert_same_weights(ours, theirs, atol=1e-5)
+    adam = _network()
+    for _ in range(3):
+        _fast_step(DPKerasAdam(float("inf"), 0.0, learning_rate=0.01), adam, _images())
+    with pytest.raises(AssertionError):  # without the decay it is another update
+        _assert_same_weights(ours, adam, atol=1e-5)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(DPKerasAdam, "Adam"), (DPKerasSGD, "SGD"), (DPKerasAdamW, "Adam")])
+def test_the_optimizers_are_subclasses_of_tensorflow_privacys(ours: type, theirs: str) -> None:
+    bases = {(base.__module__, base.__qualname__.rpartition(".")[2]) for base in ours.__mro__}
+    assert ("tensorflow_privacy.privacy.optimizers.dp_optimizer_keras", "DPOptimizerClass") in bases
+    assert issubclass(ours, getattr(tf.keras.optimizers.legacy, theirs))
+    assert "l2_norm_clip:" in ours.__doc__
+
+
+def test_examples_that_are_left_out_are_counted() -> None:
+    network, optimizer = _network(), DPKerasAdam(1.0, 0.0)
+    before = network.get_weights()
+    images = tf.concat([_images(3), tf.fill([2, 8, 8, 1], np.nan)], axis=0)
+    for count in (2, 4):
+        _fast_step(optimizer, network, images)
+        assert int(optimizer.non_finite_examples) == count
+    assert all(np.isfinite(weight).all() for weight in network.get_weights())
+    assert any(np.any(a != b) for a, b in zip(network.get_weights(), before, strict=True))
+
+
+@pytest.mark.parametrize("clip_mode", ["flat", "per_layer", "automatic"])
+def test_no_clip_mode_lets_one_example_move_the_sum_by_more_than_the_clip(clip_mode: str) -> None:
+    """The noise is scaled to the clip, so this is the sensitivity that is accounted."""
+    network, clip = _network(), 0.2
+    optimizer = DPKerasAdam(clip, 1.0, clip_mode=clip_mode)
+
+    def sums(scale: float) -> list[tf.Tensor]:
+        with optimizer.gradient_tape(network) as tape:
+            losses = _losses(network, _images()) * tf.constant([1.0, 1.0, 1.0, 1.0, 1.0, scale])
+        return optimizer.clipped_gradient_sum(losses, network.trainable_variables, tape)
+
+    without = sums(0.0)
+    for scale in (0.1, 1.0, 1e4):
+        moved = tf.linalg.global_norm([a - b for a, b in zip(sums(scale), without, strict=True)])
+        assert float(moved) <= clip * (1 + 1e-4)
+
+
+def test_the_jacobian_path_stops_where_one_example_would_take_the_others_with_it() -> None:
+    network, optimizer = _network(), DPKerasAdam(1.0, 0.0, clipping="jacobian")
+    images = tf.concat([_images(3), tf.fill([1, 8, 8, 1], np.nan)], axis=0)
+    before = network.get_weights()
+    step = tf.function(_fast_step)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
+        step(optimizer, network, images)
+    for after, weight in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(after, weight)
+
+
+def test_the_jacobian_path_takes_any_layer_and_counts_each_weight_once() -> None:
+    """A layer made of layers, and one that has no rule, against one backward pass for each example."""
+
+    class Block(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="block")
+            self.local, self.dense = layers.LocallyConnected1D(2, 2), layers.Dense(3)
+
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return self.dense(self.local(inputs))
+
+    tf.keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((4, 2)), Block(), layers.Flatten()])
+    with pytest.raises(ValueError, match=r"'block'.*clipping=.jacobian"):
+        DPKerasAdam(0.3, 0.0).gradient_tape(network)
+    optimizer, images = DPKerasAdam(0.3, 0.0, clipping="jacobian"), tf.random.stateless_normal([4, 4, 2], [0, 0])
+    with optimizer.gradient_tape(network) as tape:
+        losses = _losses(network, images)
+    sums = optimizer.clipped_gradient_sum(losses, network.trainable_variables, tape)
+    expected = [np.zeros(variable.shape) for variable in network.trainable_variables]
+    for i in range(4):
+        with tf.GradientTape() as tape:
+            loss = _losses(network, images[i : i + 1])
+        gradients = tape.gradient(loss, network.trainable_variables)
+        scale = min(1.0, 0.3 / float(tf.linalg.global_norm(gradients)))
+        expected = [total + scale * gradient for total, gradient in zip(expected, gradients, strict=True)]
+    for ours, theirs in zip(sums, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -10,7 +10,16 @@ import pytest
 from dp_accounting import pld, rdp
 from tensorflow_privacy.privacy.analysis import compute_dp_sgd_privacy_lib
 
-from tfdpgen.privacy import ClassMeans, DPSGDPlan, NoiseSource, PrivacyBudget, PrivacyStatement, compose, epsilon_of
+from tfdpgen.privacy import (
+    ClassMeans,
+    DPKerasSGD,
+    DPSGDPlan,
+    NoiseSource,
+    PrivacyBudget,
+    PrivacyStatement,
+    compose,
+    epsilon_of,
+)
 from tfdpgen.privacy.accounting import event_from_dict, event_to_dict
 
 _PLAN = DPSGDPlan(num_examples=2_000, expected_batch_size=100, steps=150, l2_norm_clip=0.5, noise_multiplier=1.2)
@@ -66,6 +75,10 @@ def test_batches_and_optimizer_are_the_plans() -> None:
     query = optimizer._dp_sum_query
     assert (query._l2_norm_clip, query._stddev) == (0.5, 0.5 * 1.2)
     assert optimizer._expected_batch_size == 100
+    assert optimizer._clip_mode == "flat"
+    other = dataclasses.replace(_PLAN, clip_mode="automatic").optimizer(optimizer_class=DPKerasSGD, learning_rate=0.1)
+    assert isinstance(other, DPKerasSGD)
+    assert other._clip_mode == "automatic"
 
 
 def test_a_plan_without_noise_multiplier_neither_runs_nor_states_anything() -> None:

@@ -15,15 +15,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import dp_accounting
 
 from tfdpgen.privacy import accounting, sampling
 from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement
 from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.clipping import ClipMode, check_clip_mode
 from tfdpgen.privacy.noise import NoiseSource
-from tfdpgen.privacy.optimizer import DPKerasAdam
+from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
+
+_Optimizer = TypeVar("_Optimizer", DPKerasAdam, DPKerasSGD, DPKerasAdamW)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class DPSGDPlan:
       l2_norm_clip: bound on the L2 norm of one row's gradient.
       noise_multiplier: standard deviation of the noise / l2_norm_clip. None until calibrated.
       accountant: "pld" or "rdp".
+      clip_mode: "flat", "per_layer" or "automatic"; the sensitivity of each is l2_norm_clip.
 
     Raises:
       ValueError: for facts out of range.
@@ -48,6 +52,7 @@ class DPSGDPlan:
     l2_norm_clip: float
     noise_multiplier: float | None = None
     accountant: str = "pld"
+    clip_mode: ClipMode = "flat"
 
     name: ClassVar[str] = "DP-SGD"
 
@@ -68,6 +73,7 @@ class DPSGDPlan:
         ):
             raise ValueError(f"`noise_multiplier` should be finite and at least 0; got {self.noise_multiplier!r}.")
         accounting.check_accountant(self.accountant)
+        check_clip_mode(self.clip_mode)
 
     @property
     def sampling_probability(self) -> float:
@@ -114,17 +120,21 @@ class DPSGDPlan:
             self.num_examples, self.sampling_probability, self.steps, self.physical_batch_size, rng
         )
 
-    def optimizer(self, noise: NoiseSource | None = None, **kwargs: Any) -> DPKerasAdam:
+    def optimizer(
+        self, noise: NoiseSource | None = None, optimizer_class: type[_Optimizer] = DPKerasAdam, **kwargs: Any
+    ) -> _Optimizer:
         """An optimizer with the plan's clip, noise and divisor.
 
         Args:
           noise: where noise comes from; by default the operating system.
-          **kwargs: the arguments of `tf.keras.optimizers.legacy.Adam`, and `clipping`.
+          optimizer_class: `DPKerasAdam`, `DPKerasSGD` or `DPKerasAdamW`.
+          **kwargs: the arguments of Keras's legacy optimizer of that name, and `clipping`.
         """
-        return DPKerasAdam(
+        return optimizer_class(
             self.l2_norm_clip,
             self._noise_multiplier(),
             expected_batch_size=self.expected_batch_size,
+            clip_mode=self.clip_mode,
             noise=noise,
             **kwargs,
         )

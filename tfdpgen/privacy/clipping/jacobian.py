@@ -1,8 +1,14 @@
-"""Clipped gradient sums from the jacobian: any layer, exact, and slow. The oracle for the fast path."""
+"""Clipped gradient sums from the jacobian: any layer, exact, and slow. The oracle for the fast path.
+
+One difference is left: an example whose gradient is not finite spoils those of its whole batch here, since the backward
+pass for another example's loss multiplies it by zero, and 0 * nan is nan. Leaving all of them out would let one example
+move the sum by more than the clip, so this path stops instead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -53,7 +59,11 @@ def jacobian_clipped_gradient_sum(
     l2_norm_clip: float | tf.Tensor,
     clip_mode: ClipMode = "flat",
 ) -> ClippedSum:
-    """As `clipped_gradient_sum`; same arguments, sensitivity and edge cases."""
+    """As `clipped_gradient_sum`; same arguments and sensitivity.
+
+    Raises:
+      tf.errors.InvalidArgumentError: when run, if a gradient is not finite. That it was raised is a private fact.
+    """
     if losses.shape.rank == 2:
         with tape:
             losses = tf.reduce_mean(losses, axis=1)
@@ -61,16 +71,25 @@ def jacobian_clipped_gradient_sum(
         id(variable): tf.reshape(gradient, [-1, variable.shape.num_elements()])
         for variable, gradient in zip(variables, per_example_gradients(tape, losses, variables), strict=True)
     }
-    groups = [[id(weight) for weight in layer.trainable_weights if id(weight) in gradients] for layer in tape.layers]
-    groups = [group for group in groups if group]
+    groups, left = [], set(gradients)  # a layer made of layers holds their weights too: each counts once
+    for layer in tape.layers:
+        group = [id(weight) for weight in layer.trainable_weights if id(weight) in left]
+        left.difference_update(group)
+        groups += [group] if group else []
     squared_norms = [
         tf.add_n([tf.reduce_sum(tf.square(gradients[name]), axis=1) for name in group]) for group in groups
     ]
     factors, norms = clip_factors(squared_norms, l2_norm_clip, clip_mode)
-    finite = tf.math.is_finite(norms)[:, tf.newaxis]
-    sums = {
-        name: tf.linalg.matvec(tf.where(finite, gradients[name], 0.0), factor, transpose_a=True)
-        for group, factor in zip(groups, factors, strict=True)
-        for name in group
-    }
+    check: Any = tf.debugging.assert_equal(
+        tf.reduce_all(tf.math.is_finite(norms)),
+        True,
+        'A gradient is not finite, and with clipping="jacobian" it cannot be left out without the others of its batch. '
+        'Keep the losses finite, or give the layer a rule and use clipping="book_keeping".',
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        sums = {
+            name: tf.linalg.matvec(gradients[name], factor, transpose_a=True)
+            for group, factor in zip(groups, factors, strict=True)
+            for name in group
+        }
     return ClippedSum([tf.reshape(sums[id(variable)], variable.shape) for variable in variables], norms)

@@ -122,7 +122,7 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     for layer in leaf_layers(network):
         name = f"Layer {layer.name!r} ({type(layer).__name__})"
         for weight in layer.trainable_weights:
-            if id(weight) in held:
+            if needs_rules and id(weight) in held:
                 raise ValueError(
                     f"{name} shares the weight {weight.name!r} with layer {held[id(weight)]!r}, and the norms of two "
                     "layers do not add up to that of one weight. Call one layer twice instead, which is exact."
