@@ -44,12 +44,12 @@ class ClippedSum(NamedTuple):
     norms: tf.Tensor
 
 
-class _Call(NamedTuple):
-    """One call of a layer: its gradients by each weight, and how many rows make one example."""
+class _Gradient(NamedTuple):
+    """The per-example gradient of one weight, over all calls of its layer."""
 
     layer: keras.layers.Layer
-    gradients: Sequence[PerExampleGradient]
-    views: int
+    variable: tf.Variable
+    gradient: PerExampleGradient
 
 
 class PerExampleTape(tf.GradientTape):
@@ -164,24 +164,29 @@ def clipped_gradient_sum(
         output_gradients=tf.fill(tf.shape(losses), tf.cast(1 / views, losses.dtype)) if views > 1 else None,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    calls = [
-        _Call(layer, rule_for(layer).gradients(layer, a, g), _views_of(layer, g, losses, views))
-        for (layer, a, _), g in zip(records, outputs, strict=True)
-    ]
+    gradients: list[_Gradient] = []
+    for layer in layers:
+        calls = [
+            _of_examples(rule_for(layer).gradients(layer, a, g), _views_of(layer, g, losses, views))
+            for (of, a, _), g in zip(records, outputs, strict=True)
+            if of is layer
+        ]
+        for variable, *parts in zip(layer.trainable_weights, *calls, strict=True) if calls else ():
+            if id(variable) in wanted:
+                whole = parts[0].joined(parts[1:]) if len(parts) > 1 else parts[0]
+                gradients.append(_Gradient(layer, variable, whole.formed()))
+
     zeros = tf.zeros_like(losses if losses.shape.rank == 1 else losses[:, 0])
     layer_norms = [
-        _squared_norms(layer, [call for call in calls if call.layer is layer], wanted, zeros) for layer in layers
+        sum((part.gradient.squared_norms() for part in gradients if part.layer is layer), start=zeros)
+        for layer in layers
     ]
     factors, norms = clip_factors(layer_norms, l2_norm_clip, clip_mode) if layers else ([], zeros)
     factor_of = {id(layer): factor for layer, factor in zip(layers, factors, strict=True)}
-
-    sums: dict[int, tf.Tensor] = {}
-    for call in _without_rows_that_are_not_finite(calls, norms):
-        weights = tf.repeat(factor_of[id(call.layer)], call.views) if call.views > 1 else factor_of[id(call.layer)]
-        for variable, gradient in zip(call.layer.trainable_weights, call.gradients, strict=True):
-            if id(variable) in wanted:
-                value = gradient.weighted_sum(weights)
-                sums[id(variable)] = sums[id(variable)] + value if id(variable) in sums else value
+    sums = {
+        id(part.variable): part.gradient.weighted_sum(factor_of[id(part.layer)])
+        for part in _without_rows_that_are_not_finite(gradients, norms)
+    }
     return ClippedSum([sums.get(id(variable), tf.zeros_like(variable)) for variable in variables], norms)
 
 
@@ -209,37 +214,29 @@ def _views_of(layer: keras.layers.Layer, g: tf.Tensor, losses: tf.Tensor, views:
     )
 
 
-def _squared_norms(layer: keras.layers.Layer, calls: Sequence[_Call], wanted: set[int], zeros: tf.Tensor) -> tf.Tensor:
-    """Squared norms [b] of the layer's per-example gradients, over all of its calls together."""
-    result = zeros
-    for i, variable in enumerate(layer.trainable_weights if calls else ()):
-        if id(variable) in wanted:
-            parts = [call.gradients[i].merged(call.views) if call.views > 1 else call.gradients[i] for call in calls]
-            result += (parts[0].joined(parts[1:]) if len(parts) > 1 else parts[0]).squared_norms()
-    return result
+def _of_examples(gradients: Sequence[PerExampleGradient], views: int) -> Sequence[PerExampleGradient]:
+    """The gradients of one call of a layer, with the views of each example added up."""
+    return [gradient.merged(views) for gradient in gradients] if views > 1 else gradients
 
 
-def _without_rows_that_are_not_finite(calls: Sequence[_Call], norms: tf.Tensor) -> list[_Call]:
-    """The calls with zeros in the rows of examples that are left out, since 0 * nan is nan; a copy only if need be."""
+def _without_rows_that_are_not_finite(gradients: Sequence[_Gradient], norms: tf.Tensor) -> list[_Gradient]:
+    """The same with zeros for examples that are left out, since 0 * nan is nan; copied only where there are any."""
+    as_they_are = [tensor for part in gradients for tensor in part.gradient.tensors]
+    if not as_they_are:
+        return []
     finite = tf.math.is_finite(norms)
 
     def zeroed() -> list[tf.Tensor]:
-        values = []
-        for call in calls:
-            keep = tf.repeat(finite, call.views) if call.views > 1 else finite
-            for gradient in call.gradients:
-                values += [_zero_where_not(keep, tensor) for tensor in gradient.tensors]
-        return values
+        return [_zero_where_not(finite, tensor) for tensor in as_they_are]
 
-    as_they_are = [tensor for call in calls for gradient in call.gradients for tensor in gradient.tensors]
-    values = iter(cast(Any, tf.cond(tf.reduce_all(finite), lambda: as_they_are, zeroed)) if calls else ())
-
-    def rebuilt(gradient: PerExampleGradient) -> PerExampleGradient:
-        return gradient.with_tensors([next(values) for _ in gradient.tensors])
-
-    return [call._replace(gradients=[rebuilt(gradient) for gradient in call.gradients]) for call in calls]
+    values = iter(cast(Any, tf.cond(tf.reduce_all(finite), lambda: as_they_are, zeroed)))
+    return [
+        part._replace(gradient=part.gradient.with_tensors([next(values) for _ in part.gradient.tensors]))
+        for part in gradients
+    ]
 
 
 def _zero_where_not(keep: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """`values` with the rows zeroed where `keep` is false."""
+    """`values`, of which one or more consecutive rows make an example, with zeros where `keep` is false."""
+    keep = tf.repeat(keep, tf.shape(values)[0] // tf.maximum(tf.size(keep), 1))
     return tf.where(tf.reshape(keep, [-1] + [1] * (values.shape.rank - 1)), values, tf.zeros_like(values))

@@ -16,8 +16,12 @@ from typing import Any, cast
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient, Product
-from tfdpgen.privacy.clipping.gram import squared_norms_by_cells
+from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient, Product, forming_is_cheapest
+from tfdpgen.privacy.clipping.gram import cells_are_cheaper, squared_norms_by_cells
+
+# Up to this many numbers in a patch times its channels, a convolution with an identity for a kernel makes the patches
+# faster than `extract_patches` does, which copies runs of as many numbers as there are channels.
+_FEW_CHANNELS = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +50,24 @@ class PatchProduct(PerExampleGradient):
     def tensors(self) -> tuple[tf.Tensor, ...]:
         return self.patched, self.other
 
+    def formed(self) -> PerExampleGradient:
+        sizes: Any = (self.patched.shape[3], *self.other.shape[1:])
+        k, rows, columns, c = sizes
+        positions = self.views * rows * columns
+        if self._by_cells() or not forming_is_cheapest(positions, math.prod(self.kernel) * k, c):
+            return self
+        return self.product().formed()
+
     def squared_norms(self) -> tf.Tensor:
-        if self.dilation == (1, 1):
-            norms = squared_norms_by_cells(
-                self.patched, self.other, self.kernel, self.strides, self.padding, self.views
-            )
-            if norms is not None:
-                return norms
-        return self.product().squared_norms()
+        if not self._by_cells():
+            return self.product().squared_norms()
+        return squared_norms_by_cells(self.patched, self.other, self.kernel, self.strides, self.padding, self.views)
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         if self.dilation != (1, 1):  # the CPU kernel for the filter's gradient has no dilation
-            return dataclasses.replace(self, views=1).product().weighted_sum(weights)
+            return self.product().weighted_sum(weights)
+        if self.views > 1:
+            weights = tf.repeat(weights, self.views)
         patched, other = self.tensors
         scale = tf.reshape(weights, [-1, 1, 1, 1])
         if patched.shape[1:].num_elements() < other.shape[1:].num_elements():
@@ -83,13 +93,20 @@ class PatchProduct(PerExampleGradient):
 
     def product(self) -> Product:
         """The same with the patches made."""
-        patches = tf.image.extract_patches(
-            self.patched,
-            sizes=[1, *self.kernel, 1],
-            strides=[1, *self.strides, 1],
-            rates=[1, *self.dilation, 1],
-            padding=self.padding.upper(),
-        )
+        depth = cast(int, self.patched.shape[3])
+        size = math.prod(self.kernel) * depth
+        if self.dilation == (1, 1) and size * depth <= _FEW_CHANNELS:
+            picks = tf.reshape(tf.eye(size, dtype=self.patched.dtype), [*self.kernel, depth, size])
+            padding: Any = self.padding.upper()
+            patches = tf.nn.conv2d(self.patched, picks, self.strides, padding)
+        else:
+            patches = tf.image.extract_patches(
+                self.patched,
+                sizes=[1, *self.kernel, 1],
+                strides=[1, *self.strides, 1],
+                rates=[1, *self.dilation, 1],
+                padding=self.padding.upper(),
+            )
         positions = self.views * self.other.shape[1:3].num_elements()
         k, c = patches.shape[3], self.other.shape[3]
         shape = [*self.kernel, self.patched.shape[3], c]
@@ -97,6 +114,12 @@ class PatchProduct(PerExampleGradient):
             tf.reshape(patches, [-1, 1, positions, k]),
             tf.reshape(self.other, [-1, 1, positions, c]),
             lambda value: tf.reshape(value, shape),
+        )
+
+    def _by_cells(self) -> bool:
+        """Whether norms come without patches."""
+        return self.dilation == (1, 1) and cells_are_cheaper(
+            self.patched, self.other, self.kernel, self.strides, self.views
         )
 
 

@@ -3,7 +3,7 @@
 A layer rule says which of these each weight has; they know how to get norms and weighted sums out of the factors
 without ever forming one gradient for each example, where that is the cheaper way:
 
-    gradient = Product(inputs, outputs)                  # the kernel's gradient of example i is A_i^T G_i
+    gradient = Product(inputs, outputs).formed()         # the kernel's gradient of example i is A_i^T G_i
     gradient.squared_norms()                             # float [b]
     gradient.weighted_sum(factors)                       # sum_i factors[i] A_i^T G_i, shaped like the weight
 
@@ -40,7 +40,11 @@ class PerExampleGradient(abc.ABC):
 
     @abc.abstractmethod
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
-        """sum_i weights[i] * gradient_i, in the weight's shape."""
+        """sum_i weights[i] * gradient_i over the b examples, in the weight's shape."""
+
+    def formed(self) -> PerExampleGradient:
+        """The same, with each example's gradient formed where that is the cheapest way to norms and sum."""
+        return self
 
     @abc.abstractmethod
     def with_tensors(self, tensors: Sequence[tf.Tensor]) -> PerExampleGradient:
@@ -70,9 +74,20 @@ class Product(PerExampleGradient):
         self.tensors = (inputs, outputs)
         self._arrange = arrange or (lambda value: tf.squeeze(value, axis=0))
 
+    def formed(self) -> PerExampleGradient:
+        inputs, outputs = self.tensors
+        positions, k, c = self._sizes()
+        if positions is None or not forming_is_cheapest(positions, k, c):
+            return self
+        products = tf.matmul(inputs, outputs, transpose_a=True)
+        groups = cast(int, inputs.shape[1])
+        return Explicit(
+            tf.reshape(products, [-1, groups * k * c]), lambda value: self._arrange(tf.reshape(value, [groups, k, c]))
+        )
+
     def squared_norms(self) -> tf.Tensor:
         inputs, outputs = self.tensors
-        positions, k, c = inputs.shape[2], cast(int, inputs.shape[3]), cast(int, outputs.shape[3])
+        positions, k, c = self._sizes()
         if positions == 1:
             squares = tf.reduce_sum(tf.square(inputs), axis=[2, 3]) * tf.reduce_sum(tf.square(outputs), axis=[2, 3])
             return tf.reduce_sum(squares, axis=1)
@@ -109,16 +124,23 @@ class Product(PerExampleGradient):
         parts = [self.tensors, *(other.tensors for other in others)]
         return self.with_tensors([tf.concat(values, axis=2) for values in zip(*parts, strict=True)])
 
+    def _sizes(self) -> tuple[int | None, int, int]:
+        """T, k and c."""
+        inputs, outputs = self.tensors
+        return inputs.shape[2], cast(int, inputs.shape[3]), cast(int, outputs.shape[3])
+
 
 class Explicit(PerExampleGradient):
     """Gradients that are small enough to be formed.
 
     Args:
       values: float [b, *weight.shape].
+      arrange: values[i] -> the weight's shape, where that is another one.
     """
 
-    def __init__(self, values: tf.Tensor) -> None:
+    def __init__(self, values: tf.Tensor, arrange: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> None:
         self.tensors = (values,)
+        self._arrange = arrange
 
     def squared_norms(self) -> tf.Tensor:
         (values,) = self.tensors
@@ -126,17 +148,17 @@ class Explicit(PerExampleGradient):
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         (values,) = self.tensors
-        return tf.tensordot(weights, values, axes=1)
+        return self._arrange(tf.tensordot(weights, values, axes=1))
 
     def with_tensors(self, tensors: Sequence[tf.Tensor]) -> Explicit:
-        return Explicit(tensors[0])
+        return Explicit(tensors[0], self._arrange)
 
     def merged(self, views: int) -> Explicit:
         (values,) = self.tensors
-        return Explicit(tf.reduce_sum(tf.reshape(values, [-1, views, *values.shape[1:]]), axis=1))
+        return Explicit(tf.reduce_sum(tf.reshape(values, [-1, views, *values.shape[1:]]), axis=1), self._arrange)
 
     def joined(self, others: Sequence[PerExampleGradient]) -> Explicit:
-        return Explicit(tf.add_n([self.tensors[0], *(other.tensors[0] for other in others)]))
+        return Explicit(tf.add_n([self.tensors[0], *(other.tensors[0] for other in others)]), self._arrange)
 
 
 class Rearranged(PerExampleGradient):
@@ -151,6 +173,9 @@ class Rearranged(PerExampleGradient):
         self.tensors = gradient.tensors
         self._gradient = gradient
         self._shape = shape
+
+    def formed(self) -> Rearranged:
+        return Rearranged(self._gradient.formed(), self._shape)
 
     def squared_norms(self) -> tf.Tensor:
         return self._gradient.squared_norms()
@@ -173,6 +198,11 @@ def gram_is_cheaper(positions: int, k: int, c: int) -> bool:
     by_grams = positions**2 * (k + c) + 2 * _MEMORY * positions**2
     directly = positions * k * c + _MEMORY * k * c
     return by_grams < directly
+
+
+def forming_is_cheapest(positions: int, k: int, c: int) -> bool:
+    """Whether to form A^T G for norms and keep it for the sum, since it is no larger than A and G are."""
+    return positions > 1 and not gram_is_cheaper(positions, k, c) and k * c <= positions * (k + c)
 
 
 def _merged_positions(values: tf.Tensor, views: int) -> tf.Tensor:

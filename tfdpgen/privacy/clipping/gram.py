@@ -33,6 +33,21 @@ def squared_norms_from_grams(gram_a: tf.Tensor, gram_g: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(squares + _ROUNDING * largest, axis=1)
 
 
+def cells_are_cheaper(
+    patched: tf.Tensor, other: tf.Tensor, kernel: tuple[int, int], strides: tuple[int, int], views: int = 1
+) -> bool:
+    """Whether `squared_norms_by_cells` can be used, and costs less than forming the products of patches and g."""
+    rows, columns = (cast(int, side) for side in other.shape[1:3])
+    k, c = cast(int, patched.shape[3]), cast(int, other.shape[3])
+    if kernel[0] % strides[0] or kernel[1] % strides[1]:
+        return False
+    reach = kernel[0] // strides[0], kernel[1] // strides[1]
+    cells = views * (rows - 1 + reach[0]) * (columns - 1 + reach[1])
+    positions, cell = views * rows * columns, strides[0] * strides[1] * k
+    by_cells = cells**2 * cell + positions**2 * (c + reach[0] * reach[1])
+    return by_cells < positions * kernel[0] * kernel[1] * k * c
+
+
 def squared_norms_by_cells(
     patched: tf.Tensor,
     other: tf.Tensor,
@@ -40,32 +55,24 @@ def squared_norms_by_cells(
     strides: tuple[int, int],
     padding: str,
     views: int = 1,
-) -> tf.Tensor | None:
-    """||sum_t patch_t(patched_i) other_it^T||_F^2 for each example i, where that is cheaper by cells.
+) -> tf.Tensor:
+    """||sum_t patch_t(patched_i) other_it^T||_F^2 for each example i, without making patches.
 
     Args:
       patched: float [b * views, height, width, k], of which patches would be taken.
       other: float [b * views, rows, columns, c], one vector for each patch.
-      kernel: height and width of a patch.
+      kernel: height and width of a patch, multiples of the strides.
       strides: between patches.
       padding: "same" or "valid".
       views: consecutive rows that make one example, whose products are added up.
 
     Returns:
-      float [b], or None where forming the product is cheaper or the kernel is not a multiple of the strides.
+      float [b].
     """
     rows, columns = (cast(int, side) for side in other.shape[1:3])
-    k, c = cast(int, patched.shape[3]), cast(int, other.shape[3])
-    if kernel[0] % strides[0] or kernel[1] % strides[1]:
-        return None
     reach = kernel[0] // strides[0], kernel[1] // strides[1]
-    cells = views * (rows - 1 + reach[0]) * (columns - 1 + reach[1])
-    positions, cell = views * rows * columns, strides[0] * strides[1] * k
-    by_cells = cells**2 * cell + positions**2 * (c + reach[0] * reach[1])
-    if by_cells >= positions * kernel[0] * kernel[1] * k * c:
-        return None
     gram = _gram_of_patches(patched, (rows, columns), reach, strides, kernel, padding, views)
-    others = tf.reshape(other, [-1, 1, positions, c])
+    others = tf.reshape(other, [-1, 1, views * rows * columns, other.shape[3]])
     return squared_norms_from_grams(gram, tf.matmul(others, others, transpose_b=True))
 
 
