@@ -9,7 +9,6 @@ what stands at those positions. In two dimensions the patches are only made wher
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,9 +17,10 @@ import tensorflow as tf
 
 from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient, Product, forming_is_cheapest
 from tfdpgen.privacy.clipping.gram import cells_are_cheaper, squared_norms_by_cells
+from tfdpgen.privacy.clipping.pixels import gather_pixels, patch_index
 
 # Up to this many numbers in a patch times its channels, a convolution with an identity for a kernel makes the patches
-# faster than `extract_patches` does, which copies runs of as many numbers as there are channels.
+# faster than a gather does, which copies runs of as many numbers as there are channels.
 _FEW_CHANNELS = 512
 
 
@@ -100,18 +100,12 @@ class PatchProduct(PerExampleGradient):
             padding: Any = self.padding.upper()
             patches = tf.nn.conv2d(self.patched, picks, self.strides, padding)
         else:
-            patches = tf.image.extract_patches(
-                self.patched,
-                sizes=[1, *self.kernel, 1],
-                strides=[1, *self.strides, 1],
-                rates=[1, *self.dilation, 1],
-                padding=self.padding.upper(),
-            )
+            patches = patches_of(self.patched, self.kernel, self.strides, self.dilation, self.padding)
         positions = self.views * self.other.shape[1:3].num_elements()
-        k, c = patches.shape[3], self.other.shape[3]
-        shape = [*self.kernel, self.patched.shape[3], c]
+        c = self.other.shape[3]
+        shape = [*self.kernel, depth, c]
         return Product(
-            tf.reshape(patches, [-1, 1, positions, k]),
+            tf.reshape(patches, [-1, 1, positions, size]),
             tf.reshape(self.other, [-1, 1, positions, c]),
             lambda value: tf.reshape(value, shape),
         )
@@ -211,21 +205,6 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
 def patches_of(
     images: tf.Tensor, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: str
 ) -> tf.Tensor:
-    """All patches float [b, *positions, prod(kernel), k] of images float [b, *sizes, k], in any dimensions."""
-    paddings, counts = [], []
-    for axis, (taps, stride, rate) in enumerate(zip(kernel, strides, dilation, strict=True)):
-        size, reach = cast(int, images.shape[1 + axis]), (taps - 1) * rate + 1
-        count = math.ceil(size / stride) if padding == "same" else (size - reach) // stride + 1
-        missing = max((count - 1) * stride + reach - size, 0)
-        paddings.append([missing // 2, missing - missing // 2])
-        counts.append(count)
-    padded = tf.pad(images, [[0, 0], *paddings, [0, 0]])
-    parts = []
-    for offsets in itertools.product(*(range(taps) for taps in kernel)):
-        starts = [offset * rate for offset, rate in zip(offsets, dilation, strict=True)]
-        spans = [
-            slice(start, start + (count - 1) * stride + 1, stride)
-            for start, count, stride in zip(starts, counts, strides, strict=True)
-        ]
-        parts.append(padded[(slice(None), *spans)])
-    return tf.stack(parts, axis=-2)
+    """All patches float [b, positions, prod(kernel), k] of images float [b, *sizes, k], in any dimensions."""
+    sizes = tuple(images.shape[1:-1])
+    return gather_pixels(images, patch_index(sizes, tuple(kernel), tuple(strides), tuple(dilation), padding))

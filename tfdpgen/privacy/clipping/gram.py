@@ -13,9 +13,11 @@ too large by a relative 1e-5 or less where little cancels, and is not too small.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import tensorflow as tf
+
+from tfdpgen.privacy.clipping.pixels import gather_pixels, window_index
 
 _ROUNDING = 1e-7  # of float32 products, relative to the entries that they are summed from
 
@@ -27,10 +29,15 @@ def squared_norms_from_grams(gram_a: tf.Tensor, gram_g: tf.Tensor) -> tf.Tensor:
     of A_i and G_i permit.
     """
     squares = tf.reduce_sum(gram_a * gram_g, axis=[2, 3])
-    lengths = tf.sqrt(tf.nn.relu(tf.linalg.diag_part(gram_a)) * tf.nn.relu(tf.linalg.diag_part(gram_g)))
-    largest = tf.square(tf.reduce_sum(lengths, axis=2))
+    squares = _not_too_small(squares, tf.linalg.diag_part(gram_a), tf.linalg.diag_part(gram_g))
+    return tf.reduce_sum(squares, axis=1)
+
+
+def _not_too_small(squares: tf.Tensor, lengths_a: tf.Tensor, lengths_g: tf.Tensor) -> tf.Tensor:
+    """`squares` [...] with the allowance for rounding, from |a_t|^2 and |g_t|^2, both float [..., T]."""
+    largest = tf.square(tf.reduce_sum(tf.sqrt(tf.nn.relu(lengths_a) * tf.nn.relu(lengths_g)), axis=-1))
     squares = tf.where(squares < 0, tf.zeros_like(squares), squares)  # `where` and not `relu`, which may lose a nan
-    return tf.reduce_sum(squares + _ROUNDING * largest, axis=1)
+    return squares + _ROUNDING * largest
 
 
 def cells_are_cheaper(
@@ -69,50 +76,41 @@ def squared_norms_by_cells(
     Returns:
       float [b].
     """
-    rows, columns = (cast(int, side) for side in other.shape[1:3])
+    out = cast(int, other.shape[1]), cast(int, other.shape[2])
     reach = kernel[0] // strides[0], kernel[1] // strides[1]
-    gram = _gram_of_patches(patched, (rows, columns), reach, strides, kernel, padding, views)
-    others = tf.reshape(other, [-1, 1, views * rows * columns, other.shape[3]])
-    return squared_norms_from_grams(gram, tf.matmul(others, others, transpose_b=True))
+    grid = out[0] - 1 + reach[0], out[1] - 1 + reach[1]
+    sizes = cast(int, patched.shape[1]), cast(int, patched.shape[2])
+    missing = [(out[i] - 1) * strides[i] + kernel[i] - sizes[i] for i in (0, 1)]
+    before = [max(pixels, 0) // 2 if padding == "same" else 0 for pixels in missing]
+    cells = gather_pixels(patched, window_index(sizes, grid, strides, strides, before))
+    rows = tf.reshape(cells, [-1, views * grid[0] * grid[1], strides[0] * strides[1] * cast(int, patched.shape[3])])
+    others = tf.reshape(other, [-1, views * out[0] * out[1], other.shape[3]])
+    products: Any = _squared_norms_from_products
+    return products(
+        tf.matmul(rows, rows, transpose_b=True), tf.matmul(others, others, transpose_b=True), grid, out, views
+    )
 
 
-def _gram_of_patches(
-    images: tf.Tensor,
-    out: tuple[int, int],
-    reach: tuple[int, int],
-    strides: tuple[int, int],
-    kernel: tuple[int, int],
-    padding: str,
-    views: int,
+@tf.function(jit_compile=True)  # one loop over the products, where operations one by one pass over memory many times
+def _squared_norms_from_products(
+    products: tf.Tensor, gram_g: tf.Tensor, grid: tuple[int, int], out: tuple[int, int], views: int
 ) -> tf.Tensor:
-    """A_i A_i^T float [b, 1, T, T] over all pairs of patches of each example, T = views * rows * columns."""
-    paddings = [[0, 0]]
-    for axis in (0, 1):
-        covered = (out[axis] - 1) * strides[axis] + kernel[axis]
-        missing = covered - cast(int, images.shape[1 + axis])
-        before = missing // 2 if padding == "same" and missing > 0 else 0
-        paddings.append([before, max(missing - before, 0)])
-        if missing < 0:  # the last pixels are in no patch
-            images = images[:, :covered] if axis == 0 else images[:, :, :covered]
-    padded = tf.pad(images, [*paddings, [0, 0]])
-    (rows, columns), depth = (out[0] - 1 + reach[0], out[1] - 1 + reach[1]), cast(int, images.shape[3])
-    split = tf.reshape(padded, [-1, rows, strides[0], columns, strides[1], depth])
-    cell = strides[0] * strides[1] * depth
-    cells = tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, views * rows * columns, cell])
-    products = tf.matmul(cells, cells, transpose_b=True)
-    if views == 1:
-        products = tf.reshape(products, [-1, rows, columns, rows, columns])
-        shifted = [
-            products[:, i : i + out[0], j : j + out[1], i : i + out[0], j : j + out[1]]
-            for i in range(reach[0])
-            for j in range(reach[1])
-        ]
-    else:
-        products = tf.reshape(products, [-1, views, rows, columns, views, rows, columns])
-        shifted = [
-            products[:, :, i : i + out[0], j : j + out[1], :, i : i + out[0], j : j + out[1]]
-            for i in range(reach[0])
-            for j in range(reach[1])
-        ]
-    positions = views * out[0] * out[1]
-    return tf.reshape(tf.add_n(shifted), [-1, 1, positions, positions])
+    """<A_i A_i^T, G_i G_i^T> float [b], not less than it is, where A_i A_i^T is a sum of shifted products of cells.
+
+    Args:
+      products: of all pairs of cells, float [b, views * grid, views * grid].
+      gram_g: G_i G_i^T float [b, views * out, views * out].
+      grid: rows and columns of cells.
+      out: rows and columns of patches.
+      views: of each example.
+    """
+    shifts = [(i, j) for i in range(grid[0] - out[0] + 1) for j in range(grid[1] - out[1] + 1)]
+    pairs = tf.reshape(products, [-1, views, *grid, views, *grid])
+    shifted = [pairs[:, :, i : i + out[0], j : j + out[1], :, i : i + out[0], j : j + out[1]] for i, j in shifts]
+    squares = tf.reduce_sum(
+        sum(shifted[1:], start=shifted[0]) * tf.reshape(gram_g, tf.shape(shifted[0])), [1, 2, 3, 4, 5, 6]
+    )
+    of_cells = tf.reshape(tf.linalg.diag_part(products), [-1, views, *grid])
+    of_patches = [of_cells[:, :, i : i + out[0], j : j + out[1]] for i, j in shifts]
+    lengths_a = tf.reshape(sum(of_patches[1:], start=of_patches[0]), [-1, views * out[0] * out[1]])
+    return _not_too_small(squares, lengths_a, tf.linalg.diag_part(gram_g))
