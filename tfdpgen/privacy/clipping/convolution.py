@@ -15,8 +15,16 @@ from typing import Any, cast
 
 import tensorflow as tf
 
-from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient, Product, forming_is_cheapest
-from tfdpgen.privacy.clipping.gram import cells_are_cheaper, squared_norms_by_cells
+from tfdpgen.privacy.clipping.gradients import (
+    Explicit,
+    PerExampleGradient,
+    Product,
+    formed_cost,
+    gram_cost,
+    kept_cost,
+    making_cost,
+)
+from tfdpgen.privacy.clipping.gram import cells_cost, squared_norms_by_cells
 from tfdpgen.privacy.clipping.pixels import gather_pixels, patch_index
 
 # Up to this many numbers in a patch times its channels, a convolution with an identity for a kernel makes the patches
@@ -51,15 +59,14 @@ class PatchProduct(PerExampleGradient):
         return self.patched, self.other
 
     def formed(self) -> PerExampleGradient:
-        sizes: Any = (self.patched.shape[3], *self.other.shape[1:])
-        k, rows, columns, c = sizes
-        positions = self.views * rows * columns
-        if self._by_cells() or not forming_is_cheapest(positions, math.prod(self.kernel) * k, c):
-            return self
-        return self.product().formed()
+        sizes, patches = self._sizes(), math.prod(self._sizes()[:2])
+        by_patches = min(gram_cost(*sizes), formed_cost(*sizes))
+        if kept_cost(*sizes) < by_patches and making_cost(patches) + kept_cost(*sizes) < self._cells_cost():
+            return self.product().formed()
+        return self
 
     def squared_norms(self) -> tf.Tensor:
-        if not self._by_cells():
+        if self._cells_cost() >= formed_cost(*self._sizes()):
             return self.product().squared_norms()
         return squared_norms_by_cells(self.patched, self.other, self.kernel, self.strides, self.padding, self.views)
 
@@ -110,11 +117,16 @@ class PatchProduct(PerExampleGradient):
             lambda value: tf.reshape(value, shape),
         )
 
-    def _by_cells(self) -> bool:
-        """Whether norms come without patches."""
-        return self.dilation == (1, 1) and cells_are_cheaper(
-            self.patched, self.other, self.kernel, self.strides, self.views
-        )
+    def _sizes(self) -> tuple[int, int, int]:
+        """Positions and the sizes of a patch and of what meets it, as of a `Product`."""
+        k, rows, columns, c = (cast(int, size) for size in (self.patched.shape[3], *self.other.shape[1:]))
+        return self.views * rows * columns, math.prod(self.kernel) * k, c
+
+    def _cells_cost(self) -> float:
+        """Operations for norms without patches."""
+        if self.dilation != (1, 1):
+            return math.inf
+        return cells_cost(self.patched, self.other, self.kernel, self.strides, self.views)
 
 
 def channels_last(layer: tf.keras.layers.Layer, images: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ Source: Bu et al. 2022, "Differentially private optimization on large model at s
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -194,15 +195,36 @@ class Rearranged(PerExampleGradient):
 
 
 def gram_is_cheaper(positions: int, k: int, c: int) -> bool:
-    """Whether <A A^T, G G^T> costs less than A^T G, for A [T, k] and G [T, c]."""
-    by_grams = positions**2 * (k + c) + 2 * _MEMORY * positions**2
-    directly = positions * k * c + _MEMORY * k * c
-    return by_grams < directly
+    """Whether norms cost less by <A A^T, G G^T> than by A^T G, for A [T, k] and G [T, c]."""
+    return gram_cost(positions, k, c) < formed_cost(positions, k, c)
 
 
 def forming_is_cheapest(positions: int, k: int, c: int) -> bool:
-    """Whether to form A^T G for norms and keep it for the sum, since it is no larger than A and G are."""
-    return positions > 1 and not gram_is_cheaper(positions, k, c) and k * c <= positions * (k + c)
+    """Whether to form A^T G for norms and keep it for the sum, which then costs next to nothing."""
+    return positions > 1 and kept_cost(positions, k, c) < min(gram_cost(positions, k, c), formed_cost(positions, k, c))
+
+
+def gram_cost(positions: int, k: int, c: int) -> float:
+    """Operations for norms by Gram matrices."""
+    return positions**2 * (k + c) + 2 * _MEMORY * positions**2
+
+
+def formed_cost(positions: int, k: int, c: int) -> float:
+    """Operations for norms by products that are not kept."""
+    return positions * k * c + _MEMORY * k * c
+
+
+def kept_cost(positions: int, k: int, c: int) -> float:
+    """Operations for norms by products that are kept, less those that the sum then saves.
+
+    It is infinite where the products would take more memory than A and G do.
+    """
+    return 2 * _MEMORY * k * c if k * c <= positions * (k + c) else math.inf
+
+
+def making_cost(numbers: int) -> float:
+    """Operations that writing so many numbers and reading them again is worth."""
+    return _MEMORY * numbers
 
 
 def _merged_positions(values: tf.Tensor, views: int) -> tf.Tensor:

@@ -13,6 +13,7 @@ too large by a relative 1e-5 or less where little cancels, and is not too small.
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import tensorflow as tf
@@ -40,19 +41,18 @@ def _not_too_small(squares: tf.Tensor, lengths_a: tf.Tensor, lengths_g: tf.Tenso
     return squares + _ROUNDING * largest
 
 
-def cells_are_cheaper(
+def cells_cost(
     patched: tf.Tensor, other: tf.Tensor, kernel: tuple[int, int], strides: tuple[int, int], views: int = 1
-) -> bool:
-    """Whether `squared_norms_by_cells` can be used, and costs less than forming the products of patches and g."""
+) -> float:
+    """Operations for each example in `squared_norms_by_cells`; infinitely many where it cannot be used."""
     rows, columns = (cast(int, side) for side in other.shape[1:3])
     k, c = cast(int, patched.shape[3]), cast(int, other.shape[3])
     if kernel[0] % strides[0] or kernel[1] % strides[1]:
-        return False
+        return math.inf
     reach = kernel[0] // strides[0], kernel[1] // strides[1]
     cells = views * (rows - 1 + reach[0]) * (columns - 1 + reach[1])
     positions, cell = views * rows * columns, strides[0] * strides[1] * k
-    by_cells = cells**2 * cell + positions**2 * (c + reach[0] * reach[1])
-    return by_cells < positions * kernel[0] * kernel[1] * k * c
+    return cells**2 * cell + positions**2 * (c + reach[0] * reach[1])
 
 
 def squared_norms_by_cells(
