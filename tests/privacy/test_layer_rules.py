@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -295,3 +298,13 @@ def test_weights_shared_by_two_layers_are_refused() -> None:
     second._trainable_weights = [first.kernel]
     with pytest.raises(ValueError, match="shares the weight"):
         check_network(network)
+
+
+def test_a_rule_of_ones_own_as_the_documentation_shows_it() -> None:
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "dp_sgd.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"tf": tf}
+    exec(example, names)
+    network = _alone(names["Scale"](), (3, 4))
+    network.layers[1].scale.assign(tf.random.stateless_normal([4], [0, 0]))
+    assert_equals_oracle(network, batch_for(network, 0), 0.3)

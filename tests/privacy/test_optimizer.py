@@ -286,3 +286,15 @@ def test_the_jacobian_path_takes_any_layer_and_counts_each_weight_once() -> None
         expected = [total + scale * gradient for total, gradient in zip(expected, gradients, strict=True)]
     for ours, theirs in zip(sums, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_products_of_ten_bits_are_refused_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"] if kind == "GPU" else [])
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
+    with pytest.raises(ValueError, match="enable_tensor_float_32_execution"):
+        DPKerasAdam(1.0, 1.0).gradient_tape(_network())
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        DPKerasAdam(1.0, 1.0).gradient_tape(_network())
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(True)

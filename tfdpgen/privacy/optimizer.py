@@ -115,8 +115,14 @@ class _PrivateUpdate:
         """The tape to compute the losses of the networks under.
 
         Raises:
-          ValueError: if a network holds a layer that mixes examples or has no clipping rule.
+          ValueError: if a network holds a layer that mixes examples or has no clipping rule, or if products are rounded
+            to 10 bits (TF32, TensorFlow's default on recent GPUs), so that norms may come out too small.
         """
+        if tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled():
+            raise ValueError(
+                "TF32 is enabled, in which norms may come out too small by more than is allowed for. Call "
+                "tf.config.experimental.enable_tensor_float_32_execution(False) first."
+            )
         return PerExampleTape(*networks) if self._clipping == "book_keeping" else JacobianTape(*networks)
 
     def clipped_gradient_sum(

@@ -123,6 +123,7 @@ def train(
     event = compose([*alongside, plan])
     if ledger is not None:
         ledger.reserve(dataset_id(dataset), event, delta=budget.delta, purpose=f"train {name}", limit=limit)
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # norms of 10 bits may be too small
     synthesizer.prepare(dataset, alongside, noise)
     generator = synthesizer.learn(dataset, plan, noise, verbose)
     return Release(generator, dataset.spec, event, statement, name)
