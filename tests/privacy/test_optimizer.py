@@ -290,11 +290,12 @@ def test_the_jacobian_path_takes_any_layer_and_counts_each_weight_once() -> None
 
 def test_products_of_ten_bits_are_refused_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"] if kind == "GPU" else [])
-    assert tf.config.experimental.tensor_float_32_execution_enabled()
-    with pytest.raises(ValueError, match="enable_tensor_float_32_execution"):
-        DPKerasAdam(1.0, 1.0).gradient_tape(_network())
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+        with pytest.raises(ValueError, match="enable_tensor_float_32_execution"):
+            DPKerasAdam(1.0, 1.0).gradient_tape(_network())
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         DPKerasAdam(1.0, 1.0).gradient_tape(_network())
     finally:
-        tf.config.experimental.enable_tensor_float_32_execution(True)
+        tf.config.experimental.enable_tensor_float_32_execution(before)
