@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
 import numpy as np
+import pytest
 import scipy.stats
 
 from tfdpgen.privacy import DPSGDPlan, NoiseSource
@@ -49,6 +53,57 @@ def test_shuffled_batches_would_fail_these_tests() -> None:
     assert drawn.sum(0).std() == 0
 
 
+def test_sizes_are_binomial_and_every_position_and_pair_has_its_probability() -> None:
+    """Exact distributions for few rows: every one of the 2^4 possible draws comes as often as it should."""
+    rng, draws, q = np.random.default_rng(7), 40_000, 0.3
+    seen = np.zeros(16)
+    for batch in poisson_batches(4, q, draws, 8, rng):
+        seen[sum(1 << row for row in batch.indices[batch.weights > 0])] += 1
+    sizes = np.array([bin(rows).count("1") for rows in range(16)])
+    expected = draws * q**sizes * (1 - q) ** (4 - sizes)
+    assert scipy.stats.chisquare(seen, expected).pvalue > 1e-6
+    # The same test refuses draws of one fixed size, and a probability that is off by 3 %.
+    fixed = np.where(sizes == 1, draws / 4, 0.0)
+    assert scipy.stats.chisquare(fixed, expected).pvalue < 1e-9
+    p = 1.03 * q
+    assert scipy.stats.chisquare(seen, draws * p**sizes * (1 - p) ** (4 - sizes)).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("q", [1.0, 0.9, 0.4, 0.2, 1e-3])
+def test_first_and_last_row_are_drawn_like_any_other(q: float) -> None:
+    n, draws = 50, 5_000
+    counts = np.zeros(n)
+    for batch in poisson_batches(n, q, draws, 64, np.random.default_rng(3)):
+        counts[batch.indices[batch.weights > 0]] += 1
+    for position in (0, 1, n - 2, n - 1):
+        assert scipy.stats.binomtest(int(counts[position]), draws, q).pvalue > 1e-6
+
+
+def test_a_draw_from_many_rows_takes_time_and_memory_for_the_drawn_ones_alone() -> None:
+    n = 2**31 - 1
+    tracemalloc.start()
+    started = time.perf_counter()
+    drawn = [
+        batch.indices[batch.weights > 0]
+        for batch in poisson_batches(n, 256 / n, 200, 320, NoiseSource().numpy_generator())
+    ]
+    seconds = time.perf_counter() - started
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**20  # a number for each row would take 16 GB
+    assert seconds < 20
+    rows = np.concatenate(drawn)
+    assert abs(len(rows) - 200 * 256) < 6 * np.sqrt(200 * 256)
+    assert scipy.stats.kstest(rows / n, "uniform").pvalue > 1e-6
+    assert all(np.all(np.diff(part) > 0) for part in drawn)
+
+
+def test_more_rows_than_positions_are_refused_with_the_plan() -> None:
+    DPSGDPlan(2**31 - 1, 256, 1, 1.0)
+    with pytest.raises(ValueError, match="`num_examples` should be at most 2147483647; got 2147483648"):
+        DPSGDPlan(2**31, 256, 1, 1.0)
+
+
 def test_over_full_draws_take_more_chunks_and_drop_nothing() -> None:
     rng = np.random.default_rng(0)
     sizes = []
@@ -78,9 +133,10 @@ def test_draws_differ_between_runs_unless_seeded() -> None:
     np.testing.assert_array_equal(*seeded)
 
 
-def test_the_physical_shape_is_public_and_holds_nearly_every_draw() -> None:
-    assert physical_batch_size(60_000, 512) == 608
-    assert physical_batch_size(60_000, 16_384) == 1_024
+def test_the_physical_shape_is_public_and_a_few_of_it_hold_nearly_every_draw() -> None:
+    assert physical_batch_size(60_000, 256) == 320
+    assert physical_batch_size(60_000, 512) == 304  # two of them are 608
+    assert physical_batch_size(10_000_000, 16_384) == 320
     assert physical_batch_size(20, 20) == 20
     sizes = np.random.default_rng(0).binomial(60_000, 512 / 60_000, size=20_000)
-    assert (sizes > 608).mean() < 1e-3
+    assert (sizes > 2 * 304).mean() < 1e-3

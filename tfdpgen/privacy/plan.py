@@ -61,6 +61,8 @@ class DPSGDPlan:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` should be an integer of at least 1; got {value!r}.")
+        if self.num_examples > sampling.MOST_EXAMPLES:
+            raise ValueError(f"`num_examples` should be at most {sampling.MOST_EXAMPLES}; got {self.num_examples}.")
         if self.expected_batch_size > self.num_examples:
             raise ValueError(
                 f"`expected_batch_size` should be at most num_examples = {self.num_examples}; "
