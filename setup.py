@@ -30,6 +30,7 @@ setup(
     install_requires=[
         "absl-py",
         "apache-beam>=2.77,<2.78",
+        "array_record",
         "dp-accounting",
         "etils[eapp,enp,epath]",
         "importlib_resources",  # tensorflow-datasets imports it without declaring it

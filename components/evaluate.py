@@ -2,7 +2,8 @@
 
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR
 
-The figures are computed on private rows: they are internal, and no part of what the privacy budget covers.
+The figures are computed on private rows: they are internal, and no part of what the privacy budget covers. Of each
+split at most 100,000 rows are used, so that data need not fit in memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityFigures
 from components.component import component
 
+MOST_ROWS = 100_000
 TEST_SHARE = 6  # one synthetic row in so many is tested on, as in MNIST with its 60,000 + 10,000 rows nearly
 
 
@@ -33,8 +35,8 @@ def evaluate(
     splits, rows = Splits.load(examples.path), synthetic.load()
     num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
     matrix = utility_matrix(
-        splits.train,
-        splits.test,
+        splits.train.in_memory(MOST_ROWS),
+        splits.test.in_memory(MOST_ROWS),
         rows.take(np.arange(num_train)),
         rows.take(np.arange(num_train, len(rows))),
         seed=seed,

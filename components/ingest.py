@@ -3,6 +3,9 @@
     python -m components.ingest --examples=output/internal/ingest/examples --dataset=digits
 
 Whatever is wrong with the data is said here, before any privacy budget is spent.
+
+Rows are read into memory, except those of a TFDS data set in ArrayRecord files (--on_disk prepares it so): these are
+copied from file to file, a few megabytes at a time, and no later step has all of them in memory.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ def ingest(
     image_shape: Annotated[str, "height,width,channels of the images; empty: as the source declares"] = "",
     num_classes: Annotated[int, "number of classes; 0: as the source declares"] = 0,
     value_range: Annotated[str, "lowest,highest value that a pixel can have; empty: as the source declares"] = "",
+    on_disk: Annotated[bool, "prepare a TFDS data set as ArrayRecord files, and never have all rows in memory"] = False,
 ) -> None:
     """Reads labelled images, checks them, and splits them into train, holdout and test rows."""
     from tfdpgen.data import load_splits
@@ -38,6 +42,7 @@ def ingest(
         image_shape=shape or None,
         num_classes=num_classes or None,
         value_range=bounds or None,
+        on_disk=on_disk,
     )
     splits.save(examples.path)
     examples.facts = {

@@ -35,6 +35,9 @@ class SynthesisConfig:
     value_range: str = ""
     """lowest,highest value that a pixel can have, as in 0,255; empty: as the source declares."""
 
+    on_disk: bool = False
+    """Prepare a TFDS data set as ArrayRecord files and never have all of its rows in memory."""
+
     synthesizer: str = "c_vae"
     """The method: c_vae or dp_gan."""
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits
 from tfdpgen.privacy import (
     BudgetExceededError,
     DPKerasAdam,
@@ -155,6 +155,37 @@ def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: L
     np.testing.assert_array_equal(*(release.sample(labels, 0) for release in releases))
     assert not releases[0].is_releasable
     assert releases[0].statement.text.startswith("NOT FOR RELEASE")
+
+
+@every_synthesizer
+def test_rows_on_disk_make_the_same_release_and_one_entry_in_the_ledger(
+    name: str, digits: LabeledDataset, tmp_path: pathlib.Path
+) -> None:
+    ledger, labels = Ledger(tmp_path / "ledger.sqlite"), np.arange(50) % 10
+    Splits(RecordDataset(_rows(digits), digits.spec), digits, digits).save(tmp_path)
+    on_disk = Splits.load(tmp_path).train
+    assert isinstance(on_disk, RecordDataset)
+    samples = [
+        _train(name, rows, seed=4, insecure_reproducible=True, ledger=ledger).sample(labels, 0)
+        for rows in (digits, on_disk)
+    ]
+    np.testing.assert_array_equal(*samples)
+    assert ledger.reservations(dataset_id(digits)) == 2
+
+
+@every_synthesizer
+def test_a_bad_row_on_disk_is_refused_before_any_budget_is_spent(
+    name: str, digits: LabeledDataset, tmp_path: pathlib.Path
+) -> None:
+    ledger, rows = Ledger(tmp_path / "ledger.sqlite"), _rows(digits)
+    rows[70]["label"] = 10
+    with pytest.raises(DataError, match="row 70 has 10"):
+        _train(name, RecordDataset(rows, digits.spec), ledger=ledger)
+    assert ledger.reservations(dataset_id(digits)) == 0
+
+
+def _rows(dataset: LabeledDataset) -> list[dict[str, Any]]:
+    return [{"image": image, "label": label} for image, label in zip(dataset.images, dataset.labels, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
+import json
 import multiprocessing
 import pathlib
 import sqlite3
@@ -10,7 +12,8 @@ import sqlite3
 import numpy as np
 import pytest
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
+from tfdpgen.data import dataset as dataset_module
 from tfdpgen.privacy import BudgetExceededError, ClassMeans, Ledger, PrivacyBudget, dataset_id, epsilon_of
 
 _EVENT = ClassMeans(8.0).event
@@ -71,3 +74,21 @@ def test_data_sets_are_told_apart_by_their_rows() -> None:
     dataset = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3, np.int64), spec)
     other = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.array([0, 0, 1]), spec)
     assert dataset_id(dataset) == dataset_id(dataset.take([2, 1, 0])) != dataset_id(other)
+
+
+@pytest.mark.parametrize("num_classes", [2, 256, 257, 70_000])
+def test_a_data_set_has_one_id_in_memory_and_on_disk_which_never_changes(
+    num_classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger knows a data set by it: another id for the same rows would forget what was spent on them."""
+    spec, rng = DataSpec((2, 3, 1), num_classes), np.random.default_rng(0)
+    images = rng.integers(256, size=(50, 2, 3, 1), dtype=np.uint8)
+    labels = rng.integers(num_classes, size=50)
+    labels[7] = num_classes - 1
+    expected = hashlib.sha256(json.dumps(spec.to_dict()).encode() + images.tobytes() + labels.tobytes()).hexdigest()
+    on_disk = RecordDataset([{"image": i, "label": y} for i, y in zip(images, labels, strict=True)], spec)
+    for block_bytes in (1, 7 * 6, 2**20):
+        monkeypatch.setattr(dataset_module, "_BLOCK_BYTES", block_bytes)
+        assert dataset_id(LabeledDataset(images, labels, spec)) == dataset_id(on_disk) == expected
+    view = on_disk.take([3, 1])
+    assert dataset_id(view) == dataset_id(LabeledDataset(images[[3, 1]], labels[[3, 1]], spec)) != expected

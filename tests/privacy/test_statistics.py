@@ -10,7 +10,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
+from tfdpgen.data import dataset as dataset_module
 from tfdpgen.privacy import ClassMeans, NoiseSource
 
 _SPEC = DataSpec((4, 4, 1), 3)
@@ -69,6 +70,17 @@ def test_the_noise_has_the_declared_scale() -> None:
     assert scipy.stats.kstest(noise, "norm", args=(0, scale)).pvalue > 1e-6
     for wrong in (2 / 3, 3 / 2):
         assert scipy.stats.kstest(noise, "norm", args=(0, wrong * scale)).pvalue < 1e-9
+
+
+def test_blocks_and_rows_on_disk_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a bit: the sums are whole numbers whatever the blocks."""
+    rng = np.random.default_rng(0)
+    dataset = _dataset(rng.integers(0, 256, (100, 4, 4, 1)), list(rng.integers(0, 3, 100)))
+    rows = [{"image": image, "label": label} for image, label in zip(dataset.images, dataset.labels, strict=True)]
+    expected = ClassMeans(1.0).release(dataset, NoiseSource.insecure(1))
+    monkeypatch.setattr(dataset_module, "_BLOCK_BYTES", 7 * 16)
+    for same in (dataset, RecordDataset(rows, _SPEC)):
+        np.testing.assert_array_equal(ClassMeans(1.0).release(same, NoiseSource.insecure(1)), expected)
 
 
 def test_an_empty_data_set_is_released_as_noise() -> None:

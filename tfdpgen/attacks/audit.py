@@ -20,7 +20,7 @@ import scipy.stats
 import sklearn.metrics
 
 from tfdpgen.attacks.base import ATTACKS, Attack, ReleaseLike, get
-from tfdpgen.data import LabeledDataset
+from tfdpgen.data import Dataset
 
 Interval = tuple[float, float]
 
@@ -124,8 +124,8 @@ def audit(
 
 def run_attacks(
     release: ReleaseLike,
-    members: LabeledDataset,
-    nonmembers: LabeledDataset,
+    members: Dataset,
+    nonmembers: Dataset,
     *,
     repetitions: int = 5,
     num_candidates: int | None = None,
@@ -165,9 +165,9 @@ def run_attacks(
     scores: dict[str, list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = {a.name: [] for a in attacks}
     for repetition in range(repetitions):
         rng = np.random.default_rng([seed, repetition])
-        asked = members.images[rng.choice(len(members), k, replace=False)]
+        asked, _ = members.rows(rng.choice(len(members), k, replace=False))
         others = {
-            True: nonmembers.images[rng.choice(len(nonmembers), k, replace=False)],
+            True: nonmembers.rows(rng.choice(len(nonmembers), k, replace=False))[0],
             False: rng.integers(256, size=asked.shape, dtype=np.uint8),
         }
         for group in _by_score_fn(attacks):

@@ -1,6 +1,18 @@
-"""Where records come from: labelled images, their public facts, and deterministic splits."""
+"""Where records come from: labelled images in memory or on disk, their public facts, and deterministic splits."""
 
-from tfdpgen.data.dataset import DataError, DataSpec, LabeledDataset, Splits
+from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset
+from tfdpgen.data.records import RandomAccess, RecordDataset
 from tfdpgen.data.sources import load_splits, partition
+from tfdpgen.data.splits import Splits
 
-__all__ = ["DataError", "DataSpec", "LabeledDataset", "Splits", "load_splits", "partition"]
+__all__ = [
+    "DataError",
+    "DataSpec",
+    "Dataset",
+    "LabeledDataset",
+    "RandomAccess",
+    "RecordDataset",
+    "Splits",
+    "load_splits",
+    "partition",
+]

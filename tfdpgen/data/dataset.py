@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the public facts about them.
+"""Labelled images, in memory or not, and the public facts about them.
 
 `DataSpec` holds what may be known without paying for it: shape, value range and classes. They are declared by whoever
 supplies the data, never read off the private rows, so nothing computed from a `DataSpec` costs privacy.
@@ -7,27 +7,33 @@ supplies the data, never read off the private rows, so nothing computed from a `
     dataset = LabeledDataset(images, labels, spec)      # uint8 [n, 8, 8, 1], int64 [n]; checked here
     dataset.take([0, 5, 7])
 
-`Splits` holds the three disjoint parts of a source: train (what privacy is promised to), holdout (the non-members
-that attacks are tested on) and test (what utility is measured on).
+`Dataset` is what everything that touches private rows asks of them: their number, any of them by position, and all of
+them block by block. `LabeledDataset` has them in memory, `tfdpgen.data.records.RecordDataset` reads them from disk.
 
-    splits.save("examples/")                            # train.npz, holdout.npz, test.npz, spec.json
-    Splits.load("examples/").train
+    dataset.rows([0, 5, 7])                             # uint8 [3, 8, 8, 1], int64 [3]
+    for images, labels in dataset.blocks():             # all rows, in order, a few megabytes at a time
+        ...
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-import json
 import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+Positions = Sequence[int] | npt.NDArray[np.integer]
+Rows = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+
+_BLOCK_BYTES = 4 * 2**20
 
 
 class DataError(ValueError):
@@ -92,8 +98,40 @@ class DataSpec:
         return self.class_names[label] if self.class_names else str(label)
 
 
+class Dataset(abc.ABC):
+    """Labelled images, wherever they are; one row is one image and its label.
+
+    Every row that comes out agrees with the spec: images uint8 [h, w, c] in [0, 255], labels int64 in
+    [0, spec.num_classes).
+    """
+
+    spec: DataSpec
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def rows(self, positions: Positions) -> Rows:
+        """The images uint8 [k, h, w, c] and labels int64 [k] at k `positions`, in their order."""
+
+    @abc.abstractmethod
+    def take(self, positions: Positions) -> Self:
+        """A data set of the rows at `positions`, in their order."""
+
+    def blocks(self) -> Iterator[Rows]:
+        """All rows in their order, a few megabytes of them at a time."""
+        size = max(1, _BLOCK_BYTES // math.prod(self.spec.image_shape))
+        for start in range(0, len(self), size):
+            yield self.rows(np.arange(start, min(start + size, len(self))))
+
+    def in_memory(self, most: int | None = None) -> LabeledDataset:
+        """The first `most` rows, or all of them, in memory."""
+        size = len(self) if most is None else min(most, len(self))
+        return LabeledDataset(*self.rows(np.arange(size)), self.spec)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class LabeledDataset:
+class LabeledDataset(Dataset):
     """Labelled images in memory; one row is one image and its label.
 
     Attributes:
@@ -130,71 +168,15 @@ class LabeledDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> LabeledDataset:
-        """The rows at `indices`, in their order."""
-        indices = np.asarray(indices, dtype=np.int64)
-        return LabeledDataset(self.images[indices], self.labels[indices], self.spec)
+    def rows(self, positions: Positions) -> Rows:
+        positions = np.asarray(positions, dtype=np.int64)
+        return self.images[positions], self.labels[positions]
 
+    def take(self, positions: Positions) -> Self:
+        return type(self)(*self.rows(positions), self.spec)
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Splits:
-    """The disjoint parts of one source, with the same public facts.
-
-    Attributes:
-      train: the private rows, which privacy is promised to.
-      holdout: rows from the same source that no release has seen: the non-members that attacks are tested on.
-      test: rows that measure utility.
-
-    Raises:
-      ValueError: if the parts disagree about the public facts.
-    """
-
-    train: LabeledDataset
-    holdout: LabeledDataset
-    test: LabeledDataset
-
-    def __post_init__(self) -> None:
-        for name in ("holdout", "test"):
-            spec = getattr(self, name).spec
-            if spec != self.spec:
-                raise ValueError(f"`{name}` should have the same spec as `train`, {self.spec}; got {spec}.")
-
-    @property
-    def spec(self) -> DataSpec:
-        """The public facts that all parts share."""
-        return self.train.spec
-
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes train.npz, holdout.npz, test.npz and spec.json into `directory`, which is made if it is missing."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        for field in dataclasses.fields(self):
-            part: LabeledDataset = getattr(self, field.name)
-            np.savez(folder / f"{field.name}.npz", images=part.images, labels=part.labels)
-        (folder / "spec.json").write_text(json.dumps(self.spec.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Splits:
-        """The inverse of `save`.
-
-        Raises:
-          DataError: if a file is missing or damaged; the message names it.
-        """
-        folder = Path(directory)
-        facts = folder / "spec.json"
-        try:
-            spec = DataSpec.from_dict(json.loads(facts.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{facts} should be the spec.json that `Splits.save` writes; {error!r}.") from error
-        parts = {}
-        for field in dataclasses.fields(cls):
-            path = folder / f"{field.name}.npz"
-            arrays = read_npz(path)
-            try:
-                parts[field.name] = LabeledDataset(arrays["images"], arrays["labels"], spec)
-            except ValueError as error:
-                raise DataError(f"{path}: {error}") from error
-        return cls(**parts)
+    def in_memory(self, most: int | None = None) -> LabeledDataset:
+        return self if most is None else LabeledDataset(self.images[:most], self.labels[:most], self.spec)
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:

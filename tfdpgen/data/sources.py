@@ -2,6 +2,7 @@
 
     load_splits("digits")                                           # scikit-learn's UCI digits, 8x8, embedded
     load_splits("mnist", data_dir="~/tensorflow_datasets")          # any TFDS image-classification name
+    load_splits("mnist", on_disk=True)                              # as ArrayRecord files, read row by row
     load_splits("photos/", image_shape=(32, 32, 3))                 # a folder with one sub-folder a class
     load_splits("scans.npz", num_classes=4, value_range=(0.0, 1.0))   # arrays `images` and `labels`
 
@@ -12,6 +13,9 @@ against them and refused, not measured: a maximum or a set of labels taken from 
 **Splits are a function of row positions alone**: a fixed public permutation of 0..n-1, so no row's content decides
 where any row goes. A TFDS source with an official "test" split keeps it, and its "train" split becomes 90 % train and
 10 % holdout; any other source becomes 60 % train, 20 % holdout, 20 % test. Holdout and test are rounded up.
+
+**Rows are in memory, except those of a TFDS data set in ArrayRecord files**, which stay on disk: their splits are
+`RecordDataset`s, views by position of the files, and nothing but 4 bytes a row for the positions grows with the data.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from tfdpgen.data.dataset import DataError, DataSpec, LabeledDataset, Splits, read_npz
+from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset, read_npz
+from tfdpgen.data.records import RecordDataset
+from tfdpgen.data.splits import Splits
 
 MIN_ROWS_PER_SPLIT = 10
 
@@ -50,6 +56,7 @@ def load_splits(
     num_classes: int | None = None,
     value_range: Sequence[float] | None = None,
     download: bool = True,
+    on_disk: bool = False,
 ) -> Splits:
     """Loads a source and splits it by row position.
 
@@ -62,6 +69,8 @@ def load_splits(
       num_classes: needed for an .npz without a scalar `num_classes` inside.
       value_range: (low, high) of the stored values of an .npz, mapped onto 0..255; uint8 arrays default to (0, 255).
       download: whether TFDS may download what `data_dir` lacks.
+      on_disk: prepare a TFDS data set as ArrayRecord files and leave its rows there. A data set that is prepared so
+        already stays on disk in any case.
 
     Returns:
       Three disjoint data sets of uint8 images [n, h, w, c] and int64 labels [n] with the same spec.
@@ -75,6 +84,7 @@ def load_splits(
         "value_range": None if value_range is None else tuple(float(bound) for bound in value_range),
     }
     path = Path(dataset).expanduser()
+    parts: Sequence[Dataset]
     if dataset == "digits":
         parts = [_digits(**flags)]
     elif path.suffix.lower() == ".npz":
@@ -82,7 +92,12 @@ def load_splits(
     elif path.is_dir() and (len(path.parts) > 1 or dataset != path.name):
         parts = [_image_folder(path, **flags)]
     else:
-        parts = _tfds(dataset, path, data_dir, download, **flags)
+        parts = _tfds(dataset, path, data_dir, download, on_disk, **flags)
+    if on_disk and isinstance(parts[0], LabeledDataset):
+        raise DataError(
+            f"`on_disk` needs a TFDS data set, which is prepared as ArrayRecord files; `dataset` {dataset!r} is read "
+            "into memory. Write a TFDS builder for it, or leave `on_disk` out."
+        )
 
     rows = parts[0]
     if len(parts) == 1:
@@ -111,7 +126,7 @@ def partition(num_rows: int, *percentages: int) -> list[npt.NDArray[np.int64]]:
       One array of positions for each part, in the order of a fixed public permutation.
     """
     # RandomState, not Generator: NumPy guarantees its stream never to change, and with it who is in which split.
-    positions = np.random.RandomState(20240229).permutation(num_rows).astype(np.int64)
+    positions = np.random.RandomState(20240229).permutation(num_rows).astype(np.int64, copy=False)
     sizes = [-(-num_rows * percentage // 100) for percentage in percentages]
     first = max(num_rows - sum(sizes), 0)
     return np.split(positions, np.cumsum([first, *sizes[:-1]]))
@@ -247,10 +262,11 @@ def _tfds(
     path: Path,
     data_dir: str | None,
     download: bool,
+    on_disk: bool,
     image_shape: tuple[int, ...] | None,
     num_classes: int | None,
     value_range: tuple[float, ...] | None,
-) -> list[LabeledDataset]:
+) -> Sequence[Dataset]:
     """[all rows], or [rows of "train", rows of "test"] of a TFDS data set that has both."""
     import tensorflow_datasets as tfds
 
@@ -281,6 +297,8 @@ def _tfds(
         class_names=tuple(label.names) if label.num_classes else (),
     )
     try:
+        if on_disk and not builder.is_prepared():
+            builder = tfds.builder(name, data_dir=data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD)
         if download:
             builder.download_and_prepare()
         elif not builder.is_prepared():
@@ -293,7 +311,23 @@ def _tfds(
     if "train" not in builder.info.splits:
         raise DataError(f"`dataset` {name!r} should have a 'train' split; it has {sorted(builder.info.splits)}.")
     names = [split for split in ("train", "test") if split in builder.info.splits]
+    if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:
+        return [_tfds_records(builder, split, spec) for split in names]
+    if on_disk:
+        raise DataError(
+            f"`dataset` {name!r} should be prepared as ArrayRecord files for `on_disk`; {builder.data_dir} holds it as "
+            f"{builder.info.file_format.value}. Give another `data_dir`, where it can be prepared anew."
+        )
     return [_tfds_rows(builder, split, spec) for split in names]
+
+
+def _tfds_records(builder: Any, split: str, spec: DataSpec) -> RecordDataset:
+    """One split of a TFDS data set in ArrayRecord files, in its order on disk, where it stays."""
+    image_key, label_key = builder.info.supervised_keys
+    where = f"split {split!r} of TFDS data set {builder.info.full_name!r}"
+    return RecordDataset(
+        builder.as_data_source(split=split), spec, image_key=image_key, label_key=label_key, where=where
+    )
 
 
 def _tfds_rows(builder: Any, split: str, spec: DataSpec) -> LabeledDataset:

@@ -23,8 +23,9 @@ import sqlite3
 from collections.abc import Iterator
 
 import dp_accounting
+import numpy as np
 
-from tfdpgen.data.dataset import LabeledDataset
+from tfdpgen.data.dataset import Dataset
 from tfdpgen.privacy import accounting
 from tfdpgen.privacy.budget import PrivacyBudget
 
@@ -44,11 +45,19 @@ class BudgetExceededError(RuntimeError):
     """A reservation would take a data set past its limit; nothing was reserved and nothing may run."""
 
 
-def dataset_id(dataset: LabeledDataset) -> str:
-    """A digest of the rows in their order. It is computed from private rows and stays inside the trust boundary."""
+def dataset_id(dataset: Dataset) -> str:
+    """A digest of the rows in their order, the same in memory and on disk.
+
+    It is computed from private rows and stays inside the trust boundary. Rows on disk are read once, block by block;
+    their labels are kept until all images are digested, in a byte a row where there are at most 256 classes.
+    """
     digest = hashlib.sha256(json.dumps(dataset.spec.to_dict()).encode())
-    digest.update(dataset.images.tobytes())
-    digest.update(dataset.labels.tobytes())
+    labels, kind = [], np.min_scalar_type(dataset.spec.num_classes - 1)
+    for images, some_labels in dataset.blocks():
+        digest.update(images.tobytes())
+        labels.append(some_labels.astype(kind))
+    for some_labels in labels:
+        digest.update(some_labels.astype(np.int64).tobytes())
     return digest.hexdigest()
 
 

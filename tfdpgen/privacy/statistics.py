@@ -18,7 +18,7 @@ import dp_accounting
 import numpy as np
 import numpy.typing as npt
 
-from tfdpgen.data.dataset import LabeledDataset
+from tfdpgen.data.dataset import Dataset
 from tfdpgen.privacy.noise import NoiseSource
 
 
@@ -52,19 +52,27 @@ class ClassMeans:
         """One Gaussian mechanism."""
         return dp_accounting.GaussianDpEvent(self.noise_multiplier)
 
-    def release(self, dataset: LabeledDataset, noise: NoiseSource) -> npt.NDArray[np.float32]:
-        """Touches every row once and returns noisy class means, float32 [num_classes, h, w, c] in [0, 1]."""
+    def release(self, dataset: Dataset, noise: NoiseSource) -> npt.NDArray[np.float32]:
+        """Touches every row once, block by block, and returns noisy class means.
+
+        Returns:
+          float32 [num_classes, h, w, c] in [0, 1].
+        """
         pixels = math.prod(dataset.spec.image_shape)
         radius = math.sqrt(pixels) / 2
-        rows = dataset.images.reshape(len(dataset), pixels)
+        totals = np.zeros((dataset.spec.num_classes, pixels), np.int64)  # exact, in whatever blocks the rows come
+        counts = np.zeros((dataset.spec.num_classes, 1), np.int64)
+        for images, labels in dataset.blocks():
+            rows = images.reshape(len(images), pixels)
+            for label in range(dataset.spec.num_classes):
+                chosen = rows[labels == label]
+                totals[label] += chosen.sum(axis=0, dtype=np.int64)
+                counts[label] += len(chosen)
         # A last column of R / 2 counts the rows beside the sums.
-        sums = np.zeros((dataset.spec.num_classes, pixels + 1))
-        for label in range(dataset.spec.num_classes):
-            chosen = rows[dataset.labels == label]
-            sums[label, :pixels] = chosen.sum(axis=0, dtype=np.float64) / 255 - len(chosen) / 2
-            sums[label, pixels] = len(chosen) * radius / 2
+        sums = np.concatenate([totals / 255 - counts / 2, counts * (radius / 2)], axis=1)
+        del totals, counts
         sensitivity = radius * math.sqrt(1.25)
         sums += noise.numpy_generator().normal(scale=self.noise_multiplier * sensitivity, size=sums.shape)
-        counts = np.maximum(sums[:, pixels:] / (radius / 2), 1.0)
-        means = np.clip(sums[:, :pixels] / counts + 0.5, 0.0, 1.0)
+        noisy_counts = np.maximum(sums[:, pixels:] / (radius / 2), 1.0)
+        means = np.clip(sums[:, :pixels] / noisy_counts + 0.5, 0.0, 1.0)
         return means.reshape(-1, *dataset.spec.image_shape).astype(np.float32)

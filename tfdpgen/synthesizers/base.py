@@ -12,10 +12,9 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import tensorflow as tf
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.privacy import DPSGDPlan, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
 from tfdpgen.synthesizers.release import Release
 
@@ -54,11 +53,11 @@ class Synthesizer(tf.keras.Model):
         """The mechanisms that `prepare` will run besides the training, as a function of the budget."""
         return ()
 
-    def prepare(self, dataset: LabeledDataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
+    def prepare(self, dataset: Dataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
         """Runs the mechanisms `alongside`, once each, and starts the networks from what they release."""
 
     @abc.abstractmethod
-    def learn(self, dataset: LabeledDataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
+    def learn(self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
         """Runs the plan, once, and returns the generator.
 
         Args:
@@ -82,7 +81,7 @@ def synthesizer_names() -> tuple[str, ...]:
 
 def train(
     name: str,
-    dataset: LabeledDataset,
+    dataset: Dataset,
     budget: PrivacyBudget,
     *,
     seed: int = 0,
@@ -151,38 +150,3 @@ def run_plan(
         step_fn(tf.constant(batch.indices), tf.constant(batch.weights))
         after_step_fn(number)
         bar.add(1)
-
-
-def private_step(plan: DPSGDPlan) -> Callable[[Callable[[tf.Tensor, tf.Tensor], None]], Callable]:
-    """Decorator: compiles a step for the plan's batches, once for any number of chunks."""
-    shape = [None, plan.physical_batch_size]
-    return tf.function(input_signature=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)])
-
-
-def as_tensors(dataset: LabeledDataset) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows as uint8 and int64 tensors, for gathering batches."""
-    return tf.constant(dataset.images), tf.constant(dataset.labels)
-
-
-def accumulate(
-    chunks: tf.Tensor, chunk_fn: Callable[[tf.Tensor], Sequence[tf.Tensor]], shapes: Sequence[tf.Tensor]
-) -> list[tf.Tensor]:
-    """Adds up `chunk_fn(i)`, a list of tensors, over i < chunks, in one loop of the graph: memory for one chunk.
-
-    Args:
-      chunks: int32 [], at least 1.
-      chunk_fn: chunk number -> tensors shaped like `shapes`.
-      shapes: tensors or variables of the results' shapes and dtypes.
-    """
-    start = (tf.constant(0), [tf.zeros_like(shape) for shape in shapes])
-
-    def body(i: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        return i + 1, [total + part for total, part in zip(sums, chunk_fn(i), strict=True)]
-
-    _, sums = tf.while_loop(lambda i, _: i < chunks, body, start, parallel_iterations=1)
-    return sums
-
-
-def scaled(images: tf.Tensor) -> tf.Tensor:
-    """uint8 images as float32 in [0, 1]."""
-    return tf.cast(images, tf.float32) / np.float32(255)

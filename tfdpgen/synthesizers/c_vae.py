@@ -16,12 +16,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import vae
 from tfdpgen.privacy import ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers.base import Synthesizer, accumulate, as_tensors, private_step, register, run_plan, scaled
+from tfdpgen.synthesizers.base import Synthesizer, register, run_plan
+from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,28 +94,27 @@ class CVAE(Synthesizer):
         divergences = (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance) / 2
         return tf.reduce_sum(entropies, axis=[1, 2, 3]) + self.preset.kl_weight * tf.reduce_sum(divergences, axis=1)
 
-    def prepare(self, dataset: LabeledDataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
+    def prepare(self, dataset: Dataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
         for mechanism in alongside:
             assert isinstance(mechanism, ClassMeans)
             means = np.clip(mechanism.release(dataset, noise), 0.02, 0.98).reshape(self.spec.num_classes, -1)
             self.decoder.get_layer(vae.CLASS_LOGITS).set_weights([np.log(means / (1 - means))])
 
-    def learn(self, dataset: LabeledDataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
-        images, labels = as_tensors(dataset)
+    def learn(self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
+        rows_of = row_reader(dataset)
         optimizer = plan.optimizer(noise, learning_rate=self.preset.learning_rate)
         variables = self.encoder.trainable_variables + self.decoder.trainable_variables
         latent_rng = tf.random.Generator.from_seed(self.seed)
 
         @private_step(plan)
         def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
-            def chunk_fn(i: tf.Tensor) -> list[tf.Tensor]:
+            def chunk_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
                 draws = latent_rng.normal([plan.physical_batch_size, self.preset.latent_dim])
-                rows, classes = scaled(tf.gather(images, indices[i])), tf.gather(labels, indices[i])
                 with optimizer.gradient_tape(self.encoder, self.decoder) as tape:
-                    losses = self.losses(rows, classes, draws) * weights[i]
+                    losses = self.losses(scaled(images), labels, draws) * weights
                 return optimizer.clipped_gradient_sum(losses, variables, tape)
 
-            sums = accumulate(tf.shape(indices)[0], chunk_fn, variables)
+            sums = accumulate(rows_of(indices), weights, chunk_fn, variables)
             optimizer.apply_clipped_sum(sums, variables)
 
         run_plan(plan, noise, step, verbose=verbose)

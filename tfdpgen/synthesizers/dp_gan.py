@@ -16,15 +16,20 @@ that real and fake pull equally hard. Noise is added once, and the divisor is th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import gan
 from tfdpgen.privacy import DPSGDPlan, NoiseSource
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers.base import Synthesizer, accumulate, as_tensors, private_step, register, run_plan, scaled
+from tfdpgen.synthesizers.base import Synthesizer, register, run_plan
+from tfdpgen.synthesizers.chunks import ChunkFn, accumulate, private_step, row_reader, scaled
+
+MOST_FAKES = 320  # at a time: as with private rows, memory is that of one chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +99,9 @@ class DPGAN(Synthesizer):
         """The critic's score float32 [n] of each image as an image of its label."""
         return tf.reduce_sum(self.critic(images) * tf.one_hot(labels, self.spec.num_classes), axis=1)
 
-    def learn(self, dataset: LabeledDataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
+    def learn(self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
         preset = self.preset
-        images, labels = as_tensors(dataset)
+        rows_of = row_reader(dataset)
         adam: dict[str, Any] = {"learning_rate": preset.learning_rate, "beta_1": preset.beta_1, "beta_2": preset.beta_2}
         critic_optimizer = plan.optimizer(noise, **adam)
         generator_optimizer: Any = tf.keras.optimizers.legacy.Adam(**adam)
@@ -106,34 +111,49 @@ class DPGAN(Synthesizer):
         generator_variables = self.generator.trainable_variables
         average.apply(generator_variables)
 
+        chunks = -(-plan.expected_batch_size // MOST_FAKES)
+        fakes_in_chunk = -(-plan.expected_batch_size // chunks)
+
         def draw_fakes() -> tuple[tf.Tensor, tf.Tensor]:
-            """`expected_batch_size` fakes and their labels, which are uniform whatever the private labels are."""
-            latents = rng.normal([plan.expected_batch_size, preset.latent_dim])
-            classes = rng.uniform([plan.expected_batch_size], 0, self.spec.num_classes, tf.int64)
+            """A chunk of fakes and their labels, which are uniform whatever the private labels are."""
+            latents = rng.normal([fakes_in_chunk, preset.latent_dim])
+            classes = rng.uniform([fakes_in_chunk], 0, self.spec.num_classes, tf.int64)
             return self.generator([latents, classes], training=True), classes
+
+        def accumulate_fakes(chunk_fn: ChunkFn, variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+            """Sums of `chunk_fn` over `expected_batch_size` fakes."""
+            counted = np.arange(chunks * fakes_in_chunk) < plan.expected_batch_size
+            weights = tf.constant(counted.reshape(chunks, fakes_in_chunk).astype(np.float32))
+            return accumulate(lambda i: (), weights, chunk_fn, variables)
 
         @private_step(plan)
         def critic_step(indices: tf.Tensor, weights: tf.Tensor) -> None:
-            def chunk_fn(i: tf.Tensor) -> list[tf.Tensor]:
-                rows, classes = scaled(tf.gather(images, indices[i])), tf.gather(labels, indices[i])
+            def real_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
                 with critic_optimizer.gradient_tape(self.critic) as tape:
-                    losses = tf.nn.softplus(-self.scores(rows, classes)) * weights[i]
+                    losses = tf.nn.softplus(-self.scores(scaled(images), labels)) * weights
                 return critic_optimizer.clipped_gradient_sum(losses, critic_variables, tape)
 
-            real_sums = accumulate(tf.shape(indices)[0], chunk_fn, critic_variables)
-            fakes, fake_classes = draw_fakes()
-            with critic_optimizer.gradient_tape(self.critic) as tape:
-                fake_losses = tf.nn.softplus(self.scores(fakes, fake_classes))
-            fake_sums = critic_optimizer.clipped_gradient_sum(fake_losses, critic_variables, tape)
+            def fake_fn(weights: tf.Tensor) -> list[tf.Tensor]:
+                fakes, labels = draw_fakes()
+                with critic_optimizer.gradient_tape(self.critic) as tape:
+                    losses = tf.nn.softplus(self.scores(fakes, labels)) * weights
+                return critic_optimizer.clipped_gradient_sum(losses, critic_variables, tape)
+
+            real_sums = accumulate(rows_of(indices), weights, real_fn, critic_variables)
+            fake_sums = accumulate_fakes(fake_fn, critic_variables)
             sums = [real + fake for real, fake in zip(real_sums, fake_sums, strict=True)]
             critic_optimizer.apply_clipped_sum(sums, critic_variables)
 
         @tf.function
         def generator_step() -> None:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(generator_variables)
-                loss = tf.reduce_mean(tf.nn.softplus(-self.scores(*draw_fakes())))
-            gradients = tape.gradient(loss, generator_variables)
+            def chunk_fn(weights: tf.Tensor) -> Any:
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(generator_variables)
+                    losses = tf.nn.softplus(-self.scores(*draw_fakes())) * weights
+                    loss = tf.reduce_sum(losses) / plan.expected_batch_size
+                return tape.gradient(loss, generator_variables)
+
+            gradients = accumulate_fakes(chunk_fn, generator_variables)
             generator_optimizer.apply_gradients(zip(gradients, generator_variables, strict=True))
             average.apply(generator_variables)
 

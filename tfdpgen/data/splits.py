@@ -1,0 +1,99 @@
+"""The three disjoint parts of a source: train, holdout and test; and how they are kept in a folder.
+
+    splits = Splits(train, holdout, test)
+    splits.save("examples/")                            # train.npz, holdout.npz, test.npz, spec.json
+    Splits.load("examples/").train
+
+A part that is not in memory is copied to train.array_record in place of train.npz, a few megabytes at a time, and is
+read from there afterwards: neither saving nor loading it takes memory for its rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset, read_npz
+from tfdpgen.data.records import read_rows, write_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """The disjoint parts of one source, with the same public facts.
+
+    Attributes:
+      train: the private rows, which privacy is promised to.
+      holdout: rows from the same source that no release has seen: the non-members that attacks are tested on.
+      test: rows that measure utility.
+
+    Raises:
+      ValueError: if the parts disagree about the public facts.
+    """
+
+    train: Dataset
+    holdout: Dataset
+    test: Dataset
+
+    def __post_init__(self) -> None:
+        for name in ("holdout", "test"):
+            spec = getattr(self, name).spec
+            if spec != self.spec:
+                raise ValueError(f"`{name}` should have the same spec as `train`, {self.spec}; got {spec}.")
+
+    @property
+    def spec(self) -> DataSpec:
+        """The public facts that all parts share."""
+        return self.train.spec
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes train, holdout, test and spec.json into `directory`, which is made if it is missing.
+
+        A split in memory becomes an .npz; any other is copied block by block into an .array_record.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for field in dataclasses.fields(self):
+            part: Dataset = getattr(self, field.name)
+            in_memory, on_disk = (folder / f"{field.name}{suffix}" for suffix in (".npz", ".array_record"))
+            if isinstance(part, LabeledDataset):
+                np.savez(in_memory, images=part.images, labels=part.labels)
+                on_disk.unlink(missing_ok=True)
+            else:
+                unfinished = on_disk.with_suffix(".unfinished")
+                write_rows(part, unfinished)  # which may be a view of the file that it replaces
+                unfinished.replace(on_disk)
+                in_memory.unlink(missing_ok=True)
+        (folder / "spec.json").write_text(json.dumps(self.spec.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Splits:
+        """The inverse of `save`: what was in memory is, and what was not stays on disk.
+
+        Raises:
+          DataError: if a file is missing or damaged; the message names it.
+        """
+        folder = Path(directory)
+        facts = folder / "spec.json"
+        try:
+            spec = DataSpec.from_dict(json.loads(facts.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{facts} should be the spec.json that `Splits.save` writes; {error!r}.") from error
+        parts: dict[str, Dataset] = {}
+        for field in dataclasses.fields(cls):
+            on_disk = folder / f"{field.name}.array_record"
+            in_memory = folder / f"{field.name}.npz"
+            parts[field.name] = read_rows(on_disk, spec) if on_disk.exists() else _load_npz(in_memory, spec)
+        return cls(**parts)
+
+
+def _load_npz(path: Path, spec: DataSpec) -> LabeledDataset:
+    """A split that was in memory."""
+    arrays = read_npz(path)
+    try:
+        return LabeledDataset(arrays["images"], arrays["labels"], spec)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
