@@ -1,0 +1,209 @@
+"""Peak memory as data and logical batches grow: neither may show.
+
+    python benchmarks/memory.py                          # both works; the records take about 10 minutes and 1.1 GB
+    python benchmarks/memory.py --works=batch            # logical batches of 256 and 16,384 alone
+    python benchmarks/memory.py --works=records --megabytes=50,1000 --folder=/scratch/records
+
+Work "records": TFDS writes ArrayRecord files of 28x28x1 images, of 50 MB and of 1,000 MB, and the C-VAE is trained on
+them for a few steps through `tfds.data_source`, with all that belongs to a training: every row is checked, digested
+for the ledger, and summed for the class means.
+
+Work "batch": private steps of the convolutional critic of `dp_step.py` (28x28x1) on 60,000 rows in memory, at both
+logical batch sizes, in the physical chunks that the plan chooses.
+
+Every figure is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
+which alone take several hundred megabytes. They flatter a ratio of totals, so the ratio of what is above them stands
+beside it. ArrayRecord files are read, not mapped: the pages that the operating system caches of them count for no
+process.
+
+The rows are noise, so nothing here is about learning; the trainings are DP-correct.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+BYTES_OF_ROW = 918  # of 28x28 random pixels as PNG in a TFDS record
+LOGICAL_BATCHES = (256, 16_384)
+NUM_ROWS = 60_000
+STEPS = 4
+
+
+def peak_mebibytes() -> float:
+    """The largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def make_builder(folder: str, num_rows: int) -> Any:
+    """A TFDS data set of random images, and where it is kept."""
+    import numpy as np
+    import PIL.Image
+    import tensorflow_datasets as tfds
+
+    class RandomImages(tfds.core.GeneratorBasedBuilder):
+        """Random images."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[int, Any]]:
+            rng = np.random.default_rng(0)
+            for row in range(num_rows):
+                pixels = rng.integers(256, size=(28, 28), dtype=np.uint8)
+                yield row, {"image": PIL.Image.fromarray(pixels), "label": row % 10}
+
+    return RandomImages(data_dir=folder, file_format="array_record")
+
+
+def write_records(folder: str, megabytes: int) -> dict[str, float]:
+    """Prepares the data set, unless it is there already."""
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    builder = make_builder(folder, int(megabytes * 1e6 / BYTES_OF_ROW))
+    with contextlib.redirect_stdout(sys.stderr):
+        builder.download_and_prepare()
+    files = Path(builder.data_dir).glob("*.array_record*")
+    return {"megabytes": sum(file.stat().st_size for file in files) / 1e6}
+
+
+def train_on_records(folder: str, megabytes: int) -> dict[str, float]:
+    """A short training on rows on disk."""
+    import tensorflow as tf  # noqa: F401  # what is above it is of interest
+    import tensorflow_datasets as tfds
+
+    from tfdpgen.data import DataSpec, RecordDataset
+    from tfdpgen.privacy import Ledger, PrivacyBudget
+    from tfdpgen.synthesizers import CVAEPreset, train
+
+    baseline = peak_mebibytes()
+    make_builder(folder, 0)  # makes the name known
+    source: Any = tfds.data_source("random_images", split="train", data_dir=folder)
+    dataset = RecordDataset(source, DataSpec((28, 28, 1), 10))
+    preset = CVAEPreset(latent_dim=16, hidden_units=(400,), expected_batch_size=256, steps=STEPS)
+    budget = PrivacyBudget(3.0, 1e-8)
+    train("c_vae", dataset, budget, ledger=Ledger(Path(folder) / "ledger.sqlite"), preset=preset, verbose=0)
+    return {"baseline": baseline, "peak": peak_mebibytes(), "rows": len(dataset)}
+
+
+def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
+    """A few private steps on rows in memory."""
+    import dp_step
+    import numpy as np
+    import tensorflow as tf
+
+    from tfdpgen.data import DataSpec, LabeledDataset
+    from tfdpgen.privacy import DPSGDPlan
+    from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
+
+    baseline = peak_mebibytes()
+    (network,), _ = dp_step.critic((28, 28, 1), (64, 128))
+    images = np.random.default_rng(0).integers(256, size=(NUM_ROWS, 28, 28, 1), dtype=np.uint8)
+    dataset = LabeledDataset(images, np.zeros(NUM_ROWS, np.int64), DataSpec((28, 28, 1), 10))
+    plan = DPSGDPlan(NUM_ROWS, expected_batch_size, STEPS, l2_norm_clip=1.0, noise_multiplier=1.0)
+    optimizer = plan.optimizer(learning_rate=1e-4)
+    rows_of, variables = row_reader(dataset), network.trainable_variables
+
+    @private_step(plan)
+    def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
+        def chunk_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
+            with optimizer.gradient_tape(network) as tape:
+                losses = tf.nn.softplus(-network(scaled(images)))[:, 0] * weights
+            return optimizer.clipped_gradient_sum(losses, variables, tape)
+
+        optimizer.apply_clipped_sum(accumulate(rows_of(indices), weights, chunk_fn, variables), variables)
+
+    started = time.perf_counter()
+    for number, batch in enumerate(plan.batches()):
+        if number == 1:  # the first compiles
+            started = time.perf_counter()
+        step(tf.constant(batch.indices), tf.constant(batch.weights))
+    seconds = (time.perf_counter() - started) / (STEPS - 1)
+    return {"baseline": baseline, "peak": peak_mebibytes(), "chunk": plan.physical_batch_size, "seconds": seconds}
+
+
+WORKS = {"write": write_records, "records": train_on_records, "batch": train_with_batch}
+
+
+def measure(work: str, folder: str, size: int) -> dict[str, float]:
+    """Runs a work in a process of its own; its last line of output is the figures."""
+    command = [sys.executable, __file__, f"--process={work}", f"--folder={folder}", f"--size={size}"]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def ratios(name: str, small: dict[str, float], large: dict[str, float]) -> list[str]:
+    """The ratio of two peaks, and of what is above the import of TensorFlow in them."""
+    above = (large["peak"] - large["baseline"]) / (small["peak"] - small["baseline"])
+    return [
+        f"peak memory, {name}: {large['peak'] / small['peak']:.2f}",
+        f"peak memory above the import of TensorFlow, {name}: {above:.2f}",
+    ]
+
+
+def main() -> None:
+    """Prints a table, and then each ratio on a line of its own."""
+    parser = argparse.ArgumentParser(description="Measures peak memory.")
+    parser.add_argument("--works", default="batch,records", help="batch, records or both (default: batch,records)")
+    parser.add_argument("--megabytes", default="50,1000", help="sizes of the two sets of records (default: 50,1000)")
+    parser.add_argument("--folder", default="", help="where records are kept for another run; empty: they are not")
+    parser.add_argument("--process", choices=sorted(WORKS), help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.process:
+        print(json.dumps(WORKS[flags.process](flags.folder, flags.size)))
+        return
+
+    lines: list[str] = []
+    print(f"{'work':<52}{'import MiB':>12}{'peak MiB':>12}")
+    row = "{:<52}{baseline:>12.0f}{peak:>12.0f}"
+    if "batch" in flags.works:
+        figures = []
+        for size in LOGICAL_BATCHES:
+            figures.append(measure("batch", flags.folder, size))
+            title = f"logical batch {size:,}, chunks of {figures[-1]['chunk']}, {figures[-1]['seconds']:.2f} s a step"
+            print(row.format(title, **figures[-1]), flush=True)
+        lines += ratios("logical {1} / logical {0}".format(*LOGICAL_BATCHES), *figures)
+    if "records" in flags.works:
+        sizes = [int(size) for size in flags.megabytes.split(",")]
+        figures = []
+        with contextlib.ExitStack() as stack:
+            folder = flags.folder or stack.enter_context(tempfile.TemporaryDirectory())
+            for size in sizes:
+                written = measure("write", f"{folder}/{size}", size)
+                figures.append(measure("records", f"{folder}/{size}", size))
+                title = f"{written['megabytes']:,.0f} MB of records, {figures[-1]['rows']:,} rows"
+                print(row.format(title, **figures[-1]), flush=True)
+        lines += ratios("{1} MB / {0} MB of records".format(*sizes), *figures)
+    print("\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
