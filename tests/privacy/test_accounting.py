@@ -1,0 +1,86 @@
+"""Calibration never exceeds the budget and wastes as little as can be; the command line says the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tfdpgen.privacy import PrivacyBudget, epsilon_of
+from tfdpgen.privacy.accounting import calibrate_batch_size, calibrate_steps, poisson_gaussian_event
+from tfdpgen.privacy.accounting.__main__ import main
+
+_BUDGET = PrivacyBudget(2.0, 1e-5)
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_one_step_more_than_calibrated_is_over_the_budget(accountant: str) -> None:
+    def cost(steps: int) -> float:
+        return epsilon_of(poisson_gaussian_event(0.05, 1.5, steps), _BUDGET.delta, accountant)
+
+    steps = calibrate_steps(lambda steps: poisson_gaussian_event(0.05, 1.5, steps), _BUDGET, accountant)
+    assert cost(steps) <= 2.0 < cost(steps + 1)
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_one_row_more_than_calibrated_is_over_the_budget(accountant: str) -> None:
+    def cost(batch: int) -> float:
+        return epsilon_of(poisson_gaussian_event(batch / 1_000, 2.0, 100), _BUDGET.delta, accountant)
+
+    batch = calibrate_batch_size(lambda b: poisson_gaussian_event(b / 1_000, 2.0, 100), _BUDGET, 1_000, accountant)
+    assert cost(batch) <= 2.0 < cost(batch + 1)
+
+
+def test_more_noise_buys_more_steps() -> None:
+    steps = [
+        calibrate_steps(lambda steps, z=z: poisson_gaussian_event(0.05, z, steps), _BUDGET, "rdp") for z in (1.0, 2.0)
+    ]
+    assert steps[1] > 3 * steps[0]
+
+
+def test_batches_of_all_rows_are_the_largest() -> None:
+    assert calibrate_batch_size(lambda b: poisson_gaussian_event(b / 50, 20.0, 1), _BUDGET, 50) == 50
+
+
+def test_a_budget_that_pays_for_nothing_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="`steps` of 1 already costs"):
+        calibrate_steps(lambda steps: poisson_gaussian_event(1.0, 0.5, steps), _BUDGET)
+    with pytest.raises(ValueError, match="`expected_batch_size` of 1 already costs"):
+        calibrate_batch_size(lambda b: poisson_gaussian_event(b / 10, 0.3, 100), _BUDGET, 10)
+
+
+def _ask(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tfdpgen.privacy.accounting", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+
+
+def test_the_command_line_answers_with_the_assumptions() -> None:
+    facts = ["--num_examples=2000", "--batch_size=100"]
+    done = _ask("steps", *facts, "--noise_multiplier=1.5", "--epsilon=2", "--accountant=rdp")
+    assert done.returncode == 0, done.stderr
+    steps = calibrate_steps(lambda steps: poisson_gaussian_event(0.05, 1.5, steps), _BUDGET, "rdp")
+    assert done.stdout.startswith(f"steps: {steps}\n")
+    assert "Poisson sampling" in done.stdout
+    done = _ask("epsilon", *facts, f"--steps={steps}", "--noise_multiplier=1.5")
+    expected = epsilon_of(poisson_gaussian_event(0.05, 1.5, steps), 1e-5)
+    assert done.stdout.startswith(f"epsilon: {expected:.6g}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_examples=0", "--batch_size=1", "--steps=1", "--noise_multiplier=1"], "`--num_examples` should be"),
+        (["--num_examples=5", "--batch_size=6", "--steps=1", "--noise_multiplier=1"], "`--batch_size` should be"),
+        (["--num_examples=5", "--batch_size=5", "--steps=1", "--noise_multiplier=0"], "`--noise_multiplier` should"),
+        (["--num_examples=5", "--batch_size=5", "--steps=1", "--noise_multiplier=1", "--delta=0.5"], "`delta` should"),
+    ],
+)
+def test_the_command_line_says_in_one_line_what_is_wrong(
+    arguments: list, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["epsilon", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
