@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from tfdpgen.data import DataError, Dataset, DataSpec, LabeledDataset, RecordDataset, Splits, load_splits
 from tfdpgen.data import dataset as dataset_module
-from tfdpgen.privacy import dataset_id
+from tfdpgen.privacy import ClassMeans, NoiseSource, dataset_id
 
 SPEC = DataSpec((4, 5, 1), 3)
 
@@ -89,6 +90,25 @@ def test_no_pass_over_all_rows_asks_for_many_at_a_time(monkeypatch: pytest.Monke
     assert max(source.asked) == 7
     monkeypatch.setattr(dataset_module, "_BLOCK_BYTES", 1)
     assert [len(labels) for _, labels in dataset.blocks()] == [1] * 60
+
+
+def test_passes_over_all_rows_take_memory_for_a_block_of_them() -> None:
+    class Drawn(Source):
+        """10,000 rows of 12 KB, which exist when they are asked for."""
+
+        def __len__(self) -> int:
+            return 10_000
+
+        def __getitems__(self, positions: list[int]) -> list[Any]:
+            return [{"image": np.full((64, 64, 3), position % 256, np.uint8), "label": 0} for position in positions]
+
+    tracemalloc.start()
+    dataset = RecordDataset(Drawn(), DataSpec((64, 64, 3), 2))
+    dataset_id(dataset)
+    ClassMeans(1.0).release(dataset, NoiseSource())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 25e6  # of 123 MB
 
 
 @pytest.mark.parametrize(

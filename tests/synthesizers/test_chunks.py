@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
 from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
 from tfdpgen.data.dataset import Dataset
@@ -129,11 +130,40 @@ def test_a_chunk_holds_the_rows_at_its_indices(dataset: Dataset, rows: LabeledDa
         assert labels.shape == (5,)
 
 
-def test_in_memory_reading_leaves_the_graph_nowhere(rows: LabeledDataset) -> None:
-    """Nothing that only a CPU can run."""
-    read_fn = row_reader(rows)(tf.zeros([2, 4], tf.int32))
-    graph = tf.function(read_fn).get_concrete_function(tf.TensorSpec([], tf.int32)).graph
-    assert not [operation for operation in graph.get_operations() if "PyFunc" in operation.type]
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 3, 1), (2, 4, 1), (5, 3, 3)])
+def test_images_of_any_number_of_bytes_are_gathered(shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(0).integers(256, size=(9, *shape), dtype=np.uint8)
+    dataset = LabeledDataset(images, np.arange(9) % 3, DataSpec(shape, 3))
+    gathered, labels = row_reader(dataset)(tf.constant([[8, 0, 3]]))(tf.constant(0))
+    np.testing.assert_array_equal(gathered, images[[8, 0, 3]])
+    np.testing.assert_array_equal(labels, [2, 0, 0])
+
+
+@pytest.mark.skipif(not tf.sysconfig.get_build_info()["is_cuda_build"], reason="this TensorFlow knows no GPU")
+def test_rows_in_memory_are_read_by_operations_that_a_gpu_has(rows: LabeledDataset) -> None:
+    rows_of = row_reader(rows)
+    function = tf.function(lambda indices, i: rows_of(indices)(i))
+    signature = tf.TensorSpec([None, 4], tf.int32), tf.TensorSpec([], tf.int32)
+    operations = function.get_concrete_function(*signature).graph.get_operations()
+    assert {"GatherV2", "Bitcast"} <= {operation.type for operation in operations}
+    for operation in operations:
+        if operation.type in ("Placeholder", "Const", "Identity", "NoOp"):
+            continue
+        assert _has_gpu_kernel(operation), f"{operation.type} of {[tensor.dtype for tensor in operation.inputs]}"
+    uint8_gather = tf.function(lambda images, i: tf.gather(images, i)).get_concrete_function(
+        tf.TensorSpec([9, 4], tf.uint8), tf.TensorSpec([2], tf.int32)
+    )
+    assert not all(_has_gpu_kernel(o) for o in uint8_gather.graph.get_operations() if o.type == "GatherV2")
+
+
+def _has_gpu_kernel(operation: tf.Operation) -> bool:
+    def fits(kernel: Any) -> bool:
+        return kernel.device_type == "GPU" and all(
+            operation.get_attr(limit.name).as_datatype_enum in limit.allowed_values.list.type
+            for limit in kernel.constraint
+        )
+
+    return any(fits(kernel) for kernel in kernels.get_registered_kernels_for_op(operation.type).kernel)
 
 
 def test_a_step_is_traced_once_for_draws_of_any_number_of_chunks(dataset: Dataset) -> None:

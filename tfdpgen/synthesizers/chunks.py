@@ -18,6 +18,7 @@ it is computed, so that at most two chunks of rows are there at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -47,12 +48,19 @@ def row_reader(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
 
 def _gather(dataset: LabeledDataset) -> Callable[[tf.Tensor], ReadFn]:
     """Rows from tensors of all images and labels."""
-    images, labels = tf.constant(dataset.images), tf.constant(dataset.labels)
+    # TensorFlow gathers no bytes on a GPU, and would copy all of them to the CPU for it: hence words of 8 bytes.
+    pixels = math.prod(dataset.spec.image_shape)
+    padded = np.zeros((len(dataset), -(-pixels // 8) * 8), np.uint8)
+    padded[:, :pixels] = dataset.images.reshape(len(dataset), pixels)
+    words, labels = tf.constant(padded.view(np.int64)), tf.constant(dataset.labels)
+    width = padded.shape[1]
+    del padded
 
     def rows_of(indices: tf.Tensor) -> ReadFn:
         def read_fn(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             chosen = indices[tf.minimum(i, tf.shape(indices)[0] - 1)]
-            return tf.gather(images, chosen), tf.gather(labels, chosen)
+            rows = tf.reshape(tf.bitcast(tf.gather(words, chosen), tf.uint8), [-1, width])
+            return tf.reshape(rows[:, :pixels], [-1, *dataset.spec.image_shape]), tf.gather(labels, chosen)
 
         return read_fn
 
@@ -74,8 +82,9 @@ def _read_on_host(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
         def read_fn(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # Stateless, or TensorFlow would let it wait for the chunk that is being computed.
             images, labels = tf.numpy_function(read, [indices, i], [tf.uint8, tf.int64], stateful=False)
-            size = indices.shape[1]
-            return tf.ensure_shape(images, [size, *dataset.spec.image_shape]), tf.ensure_shape(labels, [size])
+            images.set_shape([indices.shape[1], *dataset.spec.image_shape])
+            labels.set_shape([indices.shape[1]])
+            return images, labels
 
         return read_fn
 
