@@ -280,6 +280,25 @@ def test_an_empty_batch_is_a_step_like_any_other(name: str, digits: LabeledDatas
     assert all(np.all(np.isfinite(weight)) for weight in generator.get_weights())
 
 
+@pytest.mark.parametrize(("most", "chunks"), [(4, [4, 4, 2]), (10, [10]), (320, [10])])
+def test_fakes_come_in_chunks_and_as_many_as_the_plan_expects(
+    most: int, chunks: list[int], digits: LabeledDataset, eager_functions: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfdpgen.synthesizers.dp_gan.MOST_FAKES", most)
+    counted = []
+    original = DPKerasAdam.clipped_gradient_sum
+
+    def clipped_gradient_sum(self: DPKerasAdam, losses: tf.Tensor, *rest: Any) -> Any:
+        counted.append(int(tf.math.count_nonzero(losses)))
+        return original(self, losses, *rest)
+
+    monkeypatch.setattr(DPKerasAdam, "clipped_gradient_sum", clipped_gradient_sum)
+    empty = PoissonBatch(np.zeros((1, 4), np.int32), np.zeros((1, 4), np.float32))
+    plan = _watched("dp_gan", steps=1, given=(empty,), chunk=4)
+    DPGAN(digits.spec, len(digits), 0, _PRESETS["dp_gan"]).learn(digits, plan, NoiseSource(), 0)
+    assert counted == [0, *chunks]  # no real row, and then the fakes
+
+
 def test_chunks_change_nothing_but_memory(digits: LabeledDataset) -> None:
     """The same draws in one chunk and in many give the same critic, with one noise for each logical step."""
     sums = []

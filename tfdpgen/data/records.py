@@ -13,7 +13,7 @@ positions (`take`) holds those: 4 bytes a row. ArrayRecord files are read and no
 may keep their pages, but they are no part of the process.
 
 `write_rows` copies a data set into one ArrayRecord file that `read_rows` opens: a record is the label, 8 bytes,
-little-endian, and the pixels. It is read some twenty times faster than a PNG in a TFDS record.
+little-endian, and the pixels. It is read several times faster than a PNG in a TFDS record.
 """
 
 from __future__ import annotations
