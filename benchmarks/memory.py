@@ -14,7 +14,8 @@ logical batch sizes, in the physical chunks that the plan chooses.
 Every figure is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
 which alone take several hundred megabytes. They flatter a ratio of totals, so the ratio of what is above them stands
 beside it. ArrayRecord files are read, not mapped: the pages that the operating system caches of them count for no
-process.
+process. What grows a little with them is their reader's index (25 to 40 bytes a row), and what the memory allocator
+keeps for each of its threads, one for each file, until that is as much as it ever needs.
 
 The rows are noise, so nothing here is about learning; the trainings are DP-correct.
 """

@@ -5,7 +5,7 @@
 Whatever is wrong with the data is said here, before any privacy budget is spent.
 
 Rows are read into memory, except those of a TFDS data set in ArrayRecord files (--on_disk prepares it so): these are
-copied from file to file, a few megabytes at a time, and no later step has all of them in memory.
+copied from file to file, a megabyte at a time, and no later step has all of them in memory.
 """
 
 from __future__ import annotations

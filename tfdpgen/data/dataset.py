@@ -11,7 +11,7 @@ supplies the data, never read off the private rows, so nothing computed from a `
 them block by block. `LabeledDataset` has them in memory, `tfdpgen.data.records.RecordDataset` reads them from disk.
 
     dataset.rows([0, 5, 7])                             # uint8 [3, 8, 8, 1], int64 [3]
-    for images, labels in dataset.blocks():             # all rows, in order, a few megabytes at a time
+    for images, labels in dataset.blocks():             # all rows, in order, a megabyte at a time
         ...
 """
 
@@ -33,7 +33,7 @@ import numpy.typing as npt
 Positions = Sequence[int] | npt.NDArray[np.integer]
 Rows = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20
 
 
 class DataError(ValueError):
@@ -119,7 +119,7 @@ class Dataset(abc.ABC):
         """A data set of the rows at `positions`, in their order."""
 
     def blocks(self) -> Iterator[Rows]:
-        """All rows in their order, a few megabytes of them at a time."""
+        """All rows in their order, a megabyte of them at a time."""
         size = max(1, _BLOCK_BYTES // math.prod(self.spec.image_shape))
         for start in range(0, len(self), size):
             yield self.rows(np.arange(start, min(start + size, len(self))))

@@ -10,7 +10,8 @@ A source is anything that gives a row for a position: what `tfds.data_source` re
 
 **Memory.** A data set holds no row between two reads, and a read holds the rows that were asked for. A view of chosen
 positions (`take`) holds those: 4 bytes a row. ArrayRecord files are read and not mapped, so that the operating system
-may keep their pages, but they are no part of the process.
+may keep their pages, but they are no part of the process. Their reader holds where each record lies, measured as 25 to
+40 bytes a row: that, whatever the size of the images, is what still grows with the data.
 
 `write_rows` copies a data set into one ArrayRecord file that `read_rows` opens: a record is the label, 8 bytes,
 little-endian, and the pixels. It is read several times faster than a PNG in a TFDS record.

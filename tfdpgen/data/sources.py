@@ -15,7 +15,7 @@ where any row goes. A TFDS source with an official "test" split keeps it, and it
 10 % holdout; any other source becomes 60 % train, 20 % holdout, 20 % test. Holdout and test are rounded up.
 
 **Rows are in memory, except those of a TFDS data set in ArrayRecord files**, which stay on disk: their splits are
-`RecordDataset`s, views by position of the files, and nothing but 4 bytes a row for the positions grows with the data.
+`RecordDataset`s, views by position of the files, and what grows with the data is an index of some tens of bytes a row.
 """
 
 from __future__ import annotations

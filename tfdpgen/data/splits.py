@@ -4,8 +4,8 @@
     splits.save("examples/")                            # train.npz, holdout.npz, test.npz, spec.json
     Splits.load("examples/").train
 
-A part that is not in memory is copied to train.array_record in place of train.npz, a few megabytes at a time, and is
-read from there afterwards: neither saving nor loading it takes memory for its rows.
+A part that is not in memory is copied to train.array_record in place of train.npz, a megabyte at a time, and is
+read from there afterwards: neither saving nor loading it takes memory for its images.
 """
 
 from __future__ import annotations

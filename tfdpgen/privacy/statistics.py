@@ -64,7 +64,7 @@ class ClassMeans:
         counts = np.zeros((dataset.spec.num_classes, 1), np.int64)
         for images, labels in dataset.blocks():
             rows = images.reshape(len(images), pixels)
-            for label in range(dataset.spec.num_classes):
+            for label in np.unique(labels):
                 chosen = rows[labels == label]
                 totals[label] += chosen.sum(axis=0, dtype=np.int64)
                 counts[label] += len(chosen)
