@@ -26,12 +26,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import importlib
 import inspect
 import logging
 import os
-import shutil
 import sys
 import time
 import typing
@@ -41,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import HEADER, READ, WRITTEN, Artifact
+from tfdpgen.files import folder_lock, fsync_tree, remove, replace
 
 PARAMETER_TYPES = (str, int, float, bool)
 
@@ -116,7 +115,8 @@ class Component:
 
         Raises:
           ComponentError: if a name is missing or unknown, a value has the wrong type, an output folder holds something
-            other than an artifact, or another process is writing it.
+            other than an artifact.
+          FolderInUseError: if another process is writing an output.
           ArtifactError: if an input is missing, unfinished or of another type, or an output would replace an artifact
             of another type.
         """
@@ -233,7 +233,8 @@ def staged(path: Path, *, private: bool = False) -> Iterator[Path]:
       private: whether only the owner may look into the folder.
 
     Raises:
-      ComponentError: if something else is there, or a living process is writing the same path.
+      ComponentError: if something else is there.
+      FolderInUseError: if a living process is writing the same path.
     """
     path = Path(os.path.abspath(path))
     if path.exists() and not (path / HEADER).is_file() and not (path.is_dir() and not any(path.iterdir())):
@@ -254,63 +255,6 @@ def staged(path: Path, *, private: bool = False) -> Iterator[Path]:
             remove(part)
             raise
         replace(part, path, old)
-
-
-@contextlib.contextmanager
-def folder_lock(path: Path) -> Iterator[None]:
-    """Creates the folder and holds the lock on it; the lock goes with the folder when that is renamed.
-
-    Raises:
-      ComponentError: if a living process holds it.
-    """
-    while True:
-        path.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:  # its last holder has just finished
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                yield
-                return
-        except BlockingIOError:
-            raise ComponentError(f"{path} is being written by another process; wait for it or stop it.") from None
-        finally:
-            os.close(descriptor)
-
-
-def replace(source: Path, path: Path, old: Path) -> None:
-    """Renames `source` to `path`. What was there goes by way of `old`, as a full folder cannot be overwritten."""
-    remove(old)
-    if path.exists():
-        path.rename(old)
-    source.rename(path)
-    fsync(path.parent)
-    remove(old)
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def fsync(path: Path) -> None:
-    """Makes a file, or the names in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_tree(folder: Path) -> None:
-    """`fsync` on a folder and all that is in it."""
-    for path in (*folder.rglob("*"), folder):
-        fsync(path)
 
 
 def one_line(error: BaseException) -> str:

@@ -28,7 +28,8 @@ from components.artifacts import (
     TrainedRelease,
     UtilityFigures,
 )
-from components.component import component, folder_lock, fsync, fsync_tree, remove, replace
+from components.component import component
+from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 INTERNAL = ("utility", "attacks")  # the keys of the summary that are computed on private rows without noise
 PACKAGES = (

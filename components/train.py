@@ -8,6 +8,7 @@ computed from private rows.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 from components.artifacts import Input, Output, PrivateExamples, TrainedRelease
@@ -23,6 +24,10 @@ def train(
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
+    backup: Annotated[
+        str,
+        "folder that keeps the training's progress, from which the same training goes on if it was killed; empty: none",
+    ] = "",
     seed: Annotated[int, "seed of everything except the privacy noise and the Poisson draw"] = 0,
     insecure_reproducible: Annotated[
         bool, "seed the privacy noise too; the outputs are marked as not for release"
@@ -30,22 +35,24 @@ def train(
 ) -> None:
     """Trains a synthesizer under differential privacy."""
     from tfdpgen.data import Splits
-    from tfdpgen.privacy import Ledger, PrivacyBudget
+    from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
     from tfdpgen.synthesizers import train as train_synthesizer
 
     budget = PrivacyBudget(epsilon, delta)
     rows = Splits.load(examples.path).train
     budget.check_num_examples(len(rows))
     quiet_compiler()
-    trained = train_synthesizer(
-        synthesizer,
-        rows,
-        budget,
-        seed=seed,
-        insecure_reproducible=insecure_reproducible,
-        ledger=Ledger(ledger) if ledger else None,
-    )
-    trained.save(release.path)
+    with Backup(backup) if backup else contextlib.nullcontext() as kept:
+        trained = train_synthesizer(
+            synthesizer,
+            rows,
+            budget,
+            seed=seed,
+            insecure_reproducible=insecure_reproducible,
+            ledger=Ledger(ledger) if ledger else None,
+            backup=kept,
+        )
+        trained.save(release.path)
 
 
 if __name__ == "__main__":

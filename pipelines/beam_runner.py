@@ -29,12 +29,14 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.typehints.decorators import no_annotations
 
 from components import Component
-from components.component import folder_lock, one_line
+from components.component import one_line
 from pipelines.dag import Pipeline
+from tfdpgen.files import folder_lock
 
 _README = """\
-This folder is internal. It holds private rows, figures computed on them without noise, and the ledger of what has been
-spent on them. Do not publish it. What may leave is marked in ../report.html.
+This folder is internal. It holds private rows, figures computed on them without noise, the ledger of what has been
+spent on them, and the progress of a training that was stopped. Do not publish it. What may leave is marked in
+../report.html.
 """
 
 
@@ -61,7 +63,7 @@ def run(pipeline: Pipeline, config: Any, root: str | Path, *, beam_args: Sequenc
 
     Raises:
       ComponentFailedError: if a component failed.
-      ComponentError: if another run is using `root`.
+      FolderInUseError: if another run is using `root`.
     """
     root = Path(root).absolute()
     root.parent.mkdir(parents=True, exist_ok=True)

@@ -58,6 +58,10 @@ class SynthesisConfig:
     """SQLite file that keeps what has been spent on each data set. Empty: internal/ledger.sqlite in output_dir, or
     none on Kubeflow."""
 
+    backup: str = ""
+    """Folder that keeps the training's progress: the same run, started again after it was killed, goes on from there.
+    Empty: internal/backup in output_dir, or none on Kubeflow and with insecure_reproducible."""
+
     seed: int = 0
     """Seed of everything except the privacy noise and the Poisson draw, which come from the operating system."""
 

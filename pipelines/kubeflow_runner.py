@@ -8,7 +8,8 @@ Kubeflow gives it; nothing is installed at run time, so the image has to hold th
 Caching is off: a cached ingest would hide changed data, and a cached publish would push nothing.
 
 Kubeflow keeps every artifact in its object store, private rows (ingest's `examples`) and internal figures too: that
-store is inside the trust boundary. `output_dir` and `ledger` are paths in the container; mount a volume to keep them.
+store is inside the trust boundary. `output_dir`, `ledger` and `backup` are paths in the container; mount a volume
+to keep them.
 """
 
 from __future__ import annotations

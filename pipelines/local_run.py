@@ -67,7 +67,14 @@ def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
 
     output_dir = Path(config.output_dir).expanduser().absolute()
     ledger = Path(config.ledger).expanduser().absolute() if config.ledger else output_dir / "internal" / "ledger.sqlite"
-    config = dataclasses.replace(config, output_dir=str(output_dir), ledger=str(ledger))
+    backup = Path(config.backup).expanduser().absolute() if config.backup else output_dir / "internal" / "backup"
+    config = dataclasses.replace(
+        config,
+        output_dir=str(output_dir),
+        ledger=str(ledger),
+        # Seeded noise cannot be resumed: a backup that was asked for all the same is refused by the training.
+        backup="" if config.insecure_reproducible and not config.backup else str(backup),
+    )
     if not verbose:
         beam_runner.quiet_beam()
     try:

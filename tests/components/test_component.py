@@ -25,6 +25,7 @@ from components import (
     TrainedRelease,
 )
 from components.component import component
+from tfdpgen.files import FolderInUseError
 
 
 @component
@@ -202,7 +203,7 @@ def test_sigkill_leaves_nothing_that_looks_finished_and_the_next_run_works(tmp_p
     output = tmp_path / "a"
     process = _start_lingering(output)
     try:
-        with pytest.raises(ComponentError, match="being written by another process"):
+        with pytest.raises(FolderInUseError, match="being written by another process"):
             linger.execute({}, {"examples": output}, {"seconds": 0})
         assert (tmp_path / ".a.part" / "text").read_text() == "half"
     finally:

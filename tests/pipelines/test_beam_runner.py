@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from components import ComponentError, Publication
-from components.component import folder_lock
+from components import Publication
 from pipelines.beam_runner import ComponentFailedError, run
 from tests.pipelines.toy_pipeline import ToyConfig, toy
+from tfdpgen.files import FolderInUseError, folder_lock
 
 
 def _ran(log: Path) -> list[str]:
@@ -84,7 +84,7 @@ def test_beam_s_own_flags_reach_beam(tmp_path: Path) -> None:
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
         folder_lock(tmp_path / "root"),
-        pytest.raises(ComponentError, match="root is being written by another process"),
+        pytest.raises(FolderInUseError, match="root is being written by another process"),
     ):
         run(toy(), ToyConfig(log=str(tmp_path / "log")), tmp_path / "root")
     assert not (tmp_path / "log").exists()

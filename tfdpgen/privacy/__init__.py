@@ -1,6 +1,7 @@
 """The only place that turns private records into something releasable."""
 
 from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, epsilon_of
+from tfdpgen.privacy.backup import Backup, BackupError
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, dataset_id
 from tfdpgen.privacy.noise import NoiseSource
@@ -10,6 +11,8 @@ from tfdpgen.privacy.sampling import PoissonBatch
 from tfdpgen.privacy.statistics import ClassMeans
 
 __all__ = [
+    "Backup",
+    "BackupError",
     "BudgetExceededError",
     "ClassMeans",
     "DPKerasAdam",

@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import sqlite3
+import uuid
 from collections.abc import Iterator
 
 import dp_accounting
@@ -36,7 +37,8 @@ CREATE TABLE IF NOT EXISTS reservations (
     event TEXT NOT NULL,
     delta REAL NOT NULL,
     purpose TEXT NOT NULL,
-    reserved_at TEXT NOT NULL
+    reserved_at TEXT NOT NULL,
+    reservation TEXT NOT NULL UNIQUE
 )
 """
 
@@ -82,7 +84,7 @@ class Ledger:
         delta: float,
         purpose: str = "",
         limit: PrivacyBudget | None = None,
-    ) -> None:
+    ) -> str:
         """Writes down, durably, that `event` is about to happen to `dataset`.
 
         Args:
@@ -91,6 +93,9 @@ class Ledger:
           delta: at which the run states its epsilon.
           purpose: a note for people.
           limit: the most that all reservations on the data set may cost together.
+
+        Returns:
+          A name of the reservation, which no other has, for `has`.
 
         Raises:
           BudgetExceededError: if they would cost more than `limit`; nothing is written then.
@@ -107,10 +112,22 @@ class Ledger:
                         "knowingly."
                     )
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            reservation = uuid.uuid4().hex
             connection.execute(
-                "INSERT INTO reservations (dataset, event, delta, purpose, reserved_at) VALUES (?, ?, ?, ?, ?)",
-                (dataset, json.dumps(accounting.event_to_dict(event)), delta, purpose, now),
+                "INSERT INTO reservations (dataset, event, delta, purpose, reserved_at, reservation) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (dataset, _stored(event), delta, purpose, now, reservation),
             )
+        return reservation
+
+    def has(self, reservation: str | None, dataset: str, event: dp_accounting.DpEvent) -> bool:
+        """Whether this ledger holds that reservation, of this event on this data set."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                "SELECT COUNT(*) FROM reservations WHERE reservation = ? AND dataset = ? AND event = ?",
+                (reservation, dataset, _stored(event)),
+            )
+            return bool(found.fetchone()[0])
 
     def reservations(self, dataset: str) -> int:
         """How many runs have reserved budget on the data set."""
@@ -144,3 +161,8 @@ class Ledger:
         """The events reserved on a data set."""
         rows = connection.execute("SELECT event FROM reservations WHERE dataset = ? ORDER BY id", (dataset,))
         return [accounting.event_from_dict(json.loads(event)) for (event,) in rows]
+
+
+def _stored(event: dp_accounting.DpEvent) -> str:
+    """An event as the ledger writes it."""
+    return json.dumps(accounting.event_to_dict(event))

@@ -115,11 +115,21 @@ class DPSGDPlan:
         """The fixed shape of the chunks that `batches` yields."""
         return sampling.physical_batch_size(self.num_examples, self.expected_batch_size)
 
-    def batches(self, noise: NoiseSource | None = None) -> Iterator[sampling.PoissonBatch]:
-        """The plan's Poisson draws, one for each step, padded to whole chunks of `physical_batch_size`."""
+    def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[sampling.PoissonBatch]:
+        """The plan's Poisson draws, one for each step, padded to whole chunks of `physical_batch_size`.
+
+        Args:
+          noise: where the draws come from; by default the operating system.
+          first_step: steps that were executed or given up before; see `Backup`.
+
+        Raises:
+          ValueError: if there are not as many steps.
+        """
+        if not 0 <= first_step <= self.steps:
+            raise ValueError(f"`first_step` should lie between 0 and `steps` = {self.steps}; got {first_step}.")
         rng = (noise or NoiseSource()).numpy_generator()
         return sampling.poisson_batches(
-            self.num_examples, self.sampling_probability, self.steps, self.physical_batch_size, rng
+            self.num_examples, self.sampling_probability, self.steps - first_step, self.physical_batch_size, rng
         )
 
     def optimizer(

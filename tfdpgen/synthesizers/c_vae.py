@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import vae
-from tfdpgen.privacy import ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import Backup, ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers.base import Synthesizer, register, run_plan
+from tfdpgen.synthesizers.base import Synthesizer, make_slots, register, run_plan
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 
 
@@ -100,10 +100,13 @@ class CVAE(Synthesizer):
             means = np.clip(mechanism.release(dataset, noise), 0.02, 0.98).reshape(self.spec.num_classes, -1)
             self.decoder.get_layer(vae.CLASS_LOGITS).set_weights([np.log(means / (1 - means))])
 
-    def learn(self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
+    def learn(
+        self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int, backup: Backup | None = None
+    ) -> tf.keras.Model:
         rows_of = row_reader(dataset)
         optimizer = plan.optimizer(noise, learning_rate=self.preset.learning_rate)
         variables = self.encoder.trainable_variables + self.decoder.trainable_variables
+        make_slots(optimizer, variables)
         latent_rng = tf.random.Generator.from_seed(self.seed)
 
         @private_step(plan)
@@ -117,5 +120,6 @@ class CVAE(Synthesizer):
             sums = accumulate(rows_of(indices), weights, chunk_fn, variables)
             optimizer.apply_clipped_sum(sums, variables)
 
-        run_plan(plan, noise, step, verbose=verbose)
+        state = {"encoder": self.encoder, "decoder": self.decoder, "optimizer": optimizer, "latents": latent_rng}
+        run_plan(plan, noise, step, state=state, backup=backup, verbose=verbose)
         return vae.generator_of(self.decoder)

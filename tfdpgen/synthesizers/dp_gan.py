@@ -24,9 +24,9 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import gan
-from tfdpgen.privacy import DPSGDPlan, NoiseSource
+from tfdpgen.privacy import Backup, DPSGDPlan, NoiseSource
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers.base import Synthesizer, register, run_plan
+from tfdpgen.synthesizers.base import Synthesizer, make_slots, register, run_plan
 from tfdpgen.synthesizers.chunks import ChunkFn, accumulate, private_step, row_reader, scaled
 
 MOST_FAKES = 320  # at a time: as with private rows, memory is that of one chunk
@@ -99,7 +99,9 @@ class DPGAN(Synthesizer):
         """The critic's score float32 [n] of each image as an image of its label."""
         return tf.reduce_sum(self.critic(images) * tf.one_hot(labels, self.spec.num_classes), axis=1)
 
-    def learn(self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int) -> tf.keras.Model:
+    def learn(
+        self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int, backup: Backup | None = None
+    ) -> tf.keras.Model:
         preset = self.preset
         rows_of = row_reader(dataset)
         adam: dict[str, Any] = {"learning_rate": preset.learning_rate, "beta_1": preset.beta_1, "beta_2": preset.beta_2}
@@ -110,6 +112,8 @@ class DPGAN(Synthesizer):
         critic_variables = self.critic.trainable_variables
         generator_variables = self.generator.trainable_variables
         average.apply(generator_variables)
+        make_slots(critic_optimizer, critic_variables)
+        make_slots(generator_optimizer, generator_variables)
 
         chunks = -(-plan.expected_batch_size // MOST_FAKES)
         fakes_in_chunk = -(-plan.expected_batch_size // chunks)
@@ -161,7 +165,15 @@ class DPGAN(Synthesizer):
             if (step + 1) % preset.critic_steps_per_generator_step == 0:
                 generator_step()
 
-        run_plan(plan, noise, critic_step, after_step_fn=after_step, verbose=verbose)
+        state = {
+            "critic": self.critic,
+            "critic_optimizer": critic_optimizer,
+            "generator": self.generator,
+            "generator_optimizer": generator_optimizer,
+            "averages": [average.average(variable) for variable in generator_variables],
+            "fakes": rng,
+        }
+        run_plan(plan, noise, critic_step, after_step_fn=after_step, state=state, backup=backup, verbose=verbose)
         for variable in generator_variables:
             variable.assign(average.average(variable))
         # Batch normalisation's moving statistics, computed on fakes alone, follow the averaged weights.
