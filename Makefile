@@ -9,7 +9,7 @@ ARGS ?=
 PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && echo $$p && break; done),python3)
 
-.PHONY: help setup run test lint format types imports lock clean
+.PHONY: help setup run test lint format types imports lock peers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -39,8 +39,10 @@ imports: setup ## check who imports whom
 lock: setup ## re-make requirements.lock from setup.py; ARGS=--upgrade takes the newest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/lock.py $(ARGS)
 
-clean: ## remove the virtual environment
-	rm -rf $(VENV)
+peers: .venv-peers/.installed ## make .venv-peers, in which benchmarks/dp_step.py runs Opacus and JAX
+
+clean: ## remove the virtual environments
+	rm -rf $(VENV) .venv-peers
 
 # Each stamp is written last, so that an interrupted set-up is not taken for a finished one.
 $(VENV)/.dependencies: requirements.lock scripts/bootstrap.py
@@ -49,4 +51,9 @@ $(VENV)/.dependencies: requirements.lock scripts/bootstrap.py
 
 $(VENV)/.package: $(VENV)/.dependencies setup.py
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv-peers/.installed: benchmarks/peers/requirements.txt | setup
+	$(BIN)/python -m venv --clear --without-pip .venv-peers
+	$(BIN)/python -m pip --python .venv-peers install --quiet --requirement $<
 	touch $@

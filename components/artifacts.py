@@ -111,11 +111,24 @@ class SyntheticExamples(Artifact):
     """A labelled synthetic data set, as TFDS data set and as synthetic.npz."""
 
     def load(self) -> LabeledDataset:
-        """The rows, in their order."""
+        """The plain rows, in their order."""
+        return self._rows(is_enriched=False)[0]
+
+    def load_enriched(self) -> tuple[LabeledDataset, np.ndarray] | None:
+        """The enriched rows and their soft labels float32 [n, num_classes], if there are any."""
+        rows, soft_labels = self._rows(is_enriched=True)
+        return (rows, soft_labels) if len(rows) else None
+
+    def _rows(self, *, is_enriched: bool) -> tuple[LabeledDataset, np.ndarray]:
+        """One of the two kinds of rows."""
         from tfdpgen.data import DataSpec, LabeledDataset
 
         with np.load(self.path / "synthetic.npz") as arrays:
-            return LabeledDataset(arrays["images"], arrays["labels"], DataSpec.from_dict(self.facts["spec"]))
+            chosen = arrays["is_enriched"] == is_enriched
+            spec = DataSpec.from_dict(self.facts["spec"])
+            return LabeledDataset(arrays["images"][chosen], arrays["labels"][chosen], spec), arrays["soft_labels"][
+                chosen
+            ]
 
 
 class AttackFigures(Artifact):

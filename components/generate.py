@@ -3,8 +3,10 @@
     python -m components.generate --release=DIR --synthetic=DIR --num_synthetic=6000
 
 The folder is a TFDS data set (`tfds.builder_from_directory(DIR)`, one split, `train`) with the same rows in
-`synthetic.npz`. Labels cycle through the classes. Rows are a function of the release, the seed and num_synthetic, and
-not of the Beam runner: each shard of rows has its own seed.
+`synthetic.npz`. Plain rows come first, as many as were asked for; their labels cycle through the classes. Where the
+release has a teacher, as many enriched rows follow, which `is_enriched` marks and whose `soft_label` is to be learnt
+from. Rows are a function of the release, the seed and num_synthetic, and not of the Beam runner: each shard of rows has
+its own seed.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def generate(
     release: Input[TrainedRelease],
     synthetic: Output[SyntheticExamples],
     *,
-    num_synthetic: Annotated[int, "number of synthetic rows"] = 6000,
+    num_synthetic: Annotated[int, "number of plain synthetic rows; enriched ones come on top"] = 6000,
     seed: Annotated[int, "seed of the rows"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
@@ -70,7 +72,14 @@ def generate(
     builder = tfds.dataset_builders.AdhocBuilder(
         name="synthetic",
         version="1.0.0",
-        features=tfds.features.FeaturesDict({"image": tfds.features.Image(shape=spec.image_shape), "label": label}),
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=spec.image_shape),
+                "label": label,
+                "soft_label": tfds.features.Tensor(shape=(spec.num_classes,), dtype=np.float32),
+                "is_enriched": tfds.features.Scalar(dtype=np.bool_),
+            }
+        ),
         split_datasets={"train": rows},
         description=description,
         data_dir=scratch,
@@ -89,8 +98,9 @@ def generate(
     stored: Any = tfds.builder_from_directory(synthetic.path).as_dataset(
         split="train", batch_size=-1, read_config=tfds.ReadConfig(interleave_cycle_length=1)
     )
-    images, labels = np.asarray(stored["image"]), np.asarray(stored["label"])
-    np.savez_compressed(synthetic.path / "synthetic.npz", images=images, labels=labels)
+    columns = {"images": "image", "labels": "label", "soft_labels": "soft_label", "is_enriched": "is_enriched"}
+    arrays = {name: np.asarray(stored[column]) for name, column in columns.items()}
+    np.savez_compressed(synthetic.path / "synthetic.npz", **arrays)
     synthetic.facts = {"num_synthetic": num_synthetic, "spec": spec.to_dict()}
 
 
@@ -111,12 +121,13 @@ class _Sample:
 
         shard, first = element
         rows = np.arange(first, min(first + ROWS_PER_SHARD, self._num_synthetic))
-        labels = rows % self._release.spec.num_classes
-        images = self._release.sample(labels, seed=(self._seed, shard))
-        for row, image, label in zip(rows, images, labels, strict=True):
+        drawn = self._release.synthesize(rows % self._release.spec.num_classes, seed=(self._seed, shard))
+        places = np.concatenate([rows, rows + self._num_synthetic])  # of plain and of enriched rows
+        for row, image, label, soft_label, is_enriched in zip(places, *drawn, strict=False):
             # Pillow encodes a small PNG 10 times faster than TFDS does.
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            yield int(row), {"image": picture, "label": int(label)}
+            example = {"image": picture, "label": int(label), "soft_label": soft_label, "is_enriched": is_enriched}
+            yield int(row), example
 
 
 if __name__ == "__main__":

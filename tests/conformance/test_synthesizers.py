@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -21,10 +22,25 @@ from tfdpgen.privacy import (
     NoiseSource,
     PoissonBatch,
     PrivacyBudget,
+    PrivacyStatement,
     dataset_id,
     epsilon_of,
 )
-from tfdpgen.synthesizers import CVAE, DPGAN, CVAEPreset, DPGANPreset, Release, Synthesizer, synthesizer_names, train
+from tfdpgen.synthesizers import (
+    CVAE,
+    DPGAN,
+    ClassGaussian,
+    ClassGaussianPreset,
+    CVAEPreset,
+    DPGANPreset,
+    Release,
+    StrokeVAE,
+    StrokeVAEPreset,
+    Synthesizer,
+    TeacherPreset,
+    synthesizer_names,
+    train,
+)
 
 _PRESETS: dict[str, Any] = {
     "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
@@ -37,11 +53,27 @@ _PRESETS: dict[str, Any] = {
         learning_rate=0.05,
         ema=0.5,
     ),
+    "class_gaussian": ClassGaussianPreset(num_waves=6, radius=0.33),
+    "stroke_vae": StrokeVAEPreset(
+        latent_dim=3,
+        hidden_units=(16,),
+        drawings=100,
+        pretraining_steps=3,
+        teacher=TeacherPreset(expected_batch_size=10, steps=4, axes=5),
+    ),
 }
-_CLASSES: dict[str, type[Synthesizer]] = {"c_vae": CVAE, "dp_gan": DPGAN}
+_CLASSES: dict[str, type[Synthesizer]] = {
+    "c_vae": CVAE,
+    "class_gaussian": ClassGaussian,
+    "dp_gan": DPGAN,
+    "stroke_vae": StrokeVAE,
+}
 _BUDGET = PrivacyBudget(3.0, 1e-4)
+_TRAINED = ("c_vae", "dp_gan")  # by DP-SGD of their networks; the others release statistics
+_TAUGHT = ("stroke_vae",)
 
 every_synthesizer = pytest.mark.parametrize("name", synthesizer_names())
+every_trained_one = pytest.mark.parametrize("name", _TRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +100,14 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     statement = release.statement
     assert 0.99 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
     assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
-    assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (
-        80,
-        10,
-        _PRESETS[release.synthesizer].steps,
-    )
+    preset = _PRESETS[release.synthesizer]
+    steps = preset.steps if release.synthesizer in _TRAINED else 4 if release.synthesizer in _TAUGHT else None
+    batch = 10 if steps else None
+    assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (80, batch, steps)
+    assert statement.priors == _CLASSES[release.synthesizer].priors
+    for part in statement.mechanisms:
+        assert 0 < part["share"] <= 1
+        assert part["name"] in statement.text
     assert release.is_releasable
     assert statement.noise_source == "operating system"
 
@@ -90,10 +125,30 @@ def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) 
         release.sample([10], seed=0)
 
 
+def test_what_is_handed_out_is_plain_rows_and_where_there_is_a_teacher_enriched_ones(release: Release) -> None:
+    labels = np.arange(20) % 10
+    rows = release.synthesize(labels, (1, 2))
+    assert (release.teacher is not None) == (release.synthesizer in _TAUGHT)
+    count = 40 if release.teacher is not None else 20
+    assert rows.images.shape == (count, 8, 8, 1)
+    assert (rows.images.dtype, rows.labels.dtype, rows.soft_labels.dtype) == (np.uint8, np.int64, np.float32)
+    np.testing.assert_array_equal(rows.labels[:20], labels)
+    np.testing.assert_array_equal(rows.soft_labels.argmax(axis=1), rows.labels)
+    np.testing.assert_allclose(rows.soft_labels.sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(rows.is_enriched, np.arange(count) >= 20)
+    for one, again in zip(rows, release.synthesize(labels, (1, 2)), strict=True):
+        np.testing.assert_array_equal(one, again)
+    if release.teacher is None:
+        np.testing.assert_array_equal(rows.images, release.sample(labels, (1, 2)))
+    assert len(release.synthesize([], 0).images) == 0
+
+
 def test_a_release_survives_the_disk(release: Release, tmp_path: pathlib.Path) -> None:
     release.save(tmp_path / "release")
     loaded = Release.load(tmp_path / "release")
-    np.testing.assert_array_equal(loaded.sample([1, 2, 3], 5), release.sample([1, 2, 3], 5))
+    for one, other in zip(loaded.synthesize([1, 2, 3], 5), release.synthesize([1, 2, 3], 5), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert loaded.enrichment == release.enrichment
     assert (loaded.event, loaded.statement, loaded.spec) == (release.event, release.statement, release.spec)
     with pytest.raises(FileNotFoundError, match=r"release\.json"):
         Release.load(tmp_path / "nothing")
@@ -101,13 +156,16 @@ def test_a_release_survives_the_disk(release: Release, tmp_path: pathlib.Path) -
 
 def test_nothing_but_the_generator_comes_out(release: Release, tmp_path: pathlib.Path) -> None:
     release.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"generator.keras", "release.json"}
+    teacher = {"teacher.npz"} if release.synthesizer in _TAUGHT else set()
+    assert {path.name for path in tmp_path.iterdir()} == {"generator.keras", "release.json"} | teacher
     assert release.generator.optimizer is None
-    names = " ".join(layer.name for layer in release.generator.layers) + (tmp_path / "release.json").read_text()
+    facts = json.loads((tmp_path / "release.json").read_text())
+    assert set(facts.pop("statement")) == {field.name for field in dataclasses.fields(PrivacyStatement)} | {"statement"}
+    names = " ".join(layer.name for layer in release.generator.layers) + json.dumps(facts)
     for secret in ("critic", "encoder", "log_variance", "scores", "Adam"):
         assert secret not in names
     assert {field.name for field in dataclasses.fields(release)} == {
-        "generator", "spec", "event", "statement", "synthesizer",
+        "generator", "spec", "event", "statement", "synthesizer", "teacher", "enrichment",
     }  # fmt: skip
 
 
@@ -139,7 +197,7 @@ def test_bad_requests_are_refused_before_any_budget_is_spent(
     ledger = Ledger(tmp_path / "ledger.sqlite")
     with pytest.raises(ValueError, match="`delta`"):
         train(name, digits, PrivacyBudget(3.0, 0.1), ledger=ledger, verbose=0)
-    with pytest.raises(ValueError, match="c_vae, dp_gan"):
+    with pytest.raises(ValueError, match=", ".join(synthesizer_names())):
         train("no_such_method", digits, _BUDGET, ledger=ledger, verbose=0)
     with pytest.raises(ValueError, match="`ledger`"):
         train(name, digits, _BUDGET, limit=_BUDGET, verbose=0)
@@ -201,8 +259,8 @@ class _WatchedPlan(DPSGDPlan):
     def physical_batch_size(self) -> int:
         return self.chunk or super().physical_batch_size
 
-    def batches(self, noise: NoiseSource | None = None) -> Iterator[PoissonBatch]:
-        return iter(self.given) if self.given else super().batches(noise)
+    def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[PoissonBatch]:
+        return iter(self.given) if self.given else super().batches(noise, first_step)
 
     def optimizer(self, noise: NoiseSource | None = None, **kwargs: Any) -> DPKerasAdam:
         optimizer = super().optimizer(noise, **kwargs)
@@ -225,7 +283,7 @@ def _watched(name: str, **facts: Any) -> _WatchedPlan:
     )
 
 
-@every_synthesizer
+@every_trained_one
 def test_exactly_the_plans_steps_run_with_the_plans_optimizer(name: str, digits: LabeledDataset) -> None:
     plan = _watched(name, steps=7)
     _CLASSES[name](digits.spec, len(digits), 0, _PRESETS[name]).learn(digits, plan, NoiseSource(), 0)
@@ -249,7 +307,7 @@ def _sums_of_first_step(
     return plan.applied[0]
 
 
-@every_synthesizer
+@every_trained_one
 def test_one_row_moves_what_is_noised_by_at_most_the_clip(
     name: str, digits: LabeledDataset, eager_functions: None
 ) -> None:
@@ -263,7 +321,7 @@ def test_one_row_moves_what_is_noised_by_at_most_the_clip(
         assert 0.2 < moved <= 0.25 * (1 + 1e-4)
 
 
-@every_synthesizer
+@every_trained_one
 def test_a_row_that_is_padding_leaves_no_trace(name: str, digits: LabeledDataset, eager_functions: None) -> None:
     padded_with_row_0 = _sums_of_first_step(name, digits, [1.0, 1.0, 0.0], [5, 6, 0])
     padded_with_row_9 = _sums_of_first_step(name, digits, [1.0, 1.0, 0.0], [5, 6, 9])
@@ -271,7 +329,7 @@ def test_a_row_that_is_padding_leaves_no_trace(name: str, digits: LabeledDataset
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@every_synthesizer
+@every_trained_one
 def test_an_empty_batch_is_a_step_like_any_other(name: str, digits: LabeledDataset) -> None:
     empty = PoissonBatch(np.zeros((1, 4), np.int32), np.zeros((1, 4), np.float32))
     plan = _watched(name, steps=2, given=(empty, empty), chunk=4)
@@ -318,7 +376,7 @@ def test_chunks_change_nothing_but_memory(digits: LabeledDataset) -> None:
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 15, 1)])
-@every_synthesizer
+@every_trained_one
 def test_there_is_a_preset_for_every_shape(name: str, shape: tuple[int, int, int]) -> None:
     model = _CLASSES[name](DataSpec(shape, 7), 5_000, 0)
     plan = model.plan()
@@ -332,3 +390,28 @@ def test_there_is_a_preset_for_every_shape(name: str, shape: tuple[int, int, int
             2,
             *shape,
         )
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 15, 1)])
+def test_one_shot_synthesizers_have_a_preset_for_every_shape(shape: tuple[int, int, int]) -> None:
+    spec = DataSpec(shape, 7)
+    rng = np.random.default_rng(0)
+    dataset = LabeledDataset(rng.integers(256, size=(70, *shape), dtype=np.uint8), np.arange(70) % 7, spec)
+    release = train("class_gaussian", dataset, _BUDGET, verbose=0)
+    assert release.sample([0, 6], 0).shape == (2, *shape)
+    if shape[2] == 3:
+        with pytest.raises(ValueError, match="one channel"):
+            StrokeVAE(spec, 70, 0)
+    else:
+        assert StrokeVAE(spec, 70, 0).plan() is None
+
+
+def test_stroke_vae_learns_its_networks_without_a_private_row(digits: LabeledDataset) -> None:
+    """Before any mechanism runs, the networks are a function of public facts and the seed."""
+    networks = []
+    for _ in range(2):
+        model = StrokeVAE(digits.spec, len(digits), 3, _PRESETS["stroke_vae"])
+        model.prepare(digits, (), NoiseSource(), 0)
+        networks.append(model.decoder.get_weights())
+    for one, other in zip(*networks, strict=True):
+        np.testing.assert_array_equal(one, other)

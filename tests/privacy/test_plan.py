@@ -123,6 +123,10 @@ def test_the_statement_lists_everything_and_agrees_with_tensorflow_privacy() -> 
     statement = _PLAN.statement(1e-5, [means])
     assert statement.epsilon == pytest.approx(epsilon_of(compose([means, _PLAN]), 1e-5), rel=1e-9)
     assert statement.epsilon < statement.epsilon_rdp
+    replaced = epsilon_of(compose([means, _PLAN]), 1e-5, "pld", "replace-one")
+    assert statement.epsilon_replace_one == pytest.approx(replaced, rel=1e-9)
+    assert statement.epsilon_replace_one > statement.epsilon
+    assert f"replace-one), epsilon is {replaced:.4g}" in statement.text
     assert [part["name"] for part in statement.mechanisms] == ["class means", "DP-SGD"]
     expected, _ = compute_dp_sgd_privacy_lib.compute_dp_sgd_privacy(2_000, 100, 1.2, 149.5 * 100 / 2_000, 1e-5)
     assert statement.epsilon_compute_dp_sgd_privacy == pytest.approx(expected, rel=1e-9)

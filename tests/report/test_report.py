@@ -114,7 +114,7 @@ def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
         for metric in ("accuracy", "privacy_loss", "auc"):
             rates += [figures[metric], *figures[f"{metric}_interval"]]
     expected = [f"{rate:.3f}" for rate in rates]
-    epsilons = ("epsilon", "epsilon_rdp", "epsilon_compute_dp_sgd_privacy")
+    epsilons = ("epsilon", "epsilon_rdp", "epsilon_replace_one", "epsilon_compute_dp_sgd_privacy")
     expected += [f"{privacy[name]:.4g}" for name in (*epsilons, "noise_multiplier", "l2_norm_clip")]
     expected += [f"{mechanism['epsilon']:.4g}" for mechanism in privacy["mechanisms"]]
     expected += [mechanism["event"] for mechanism in privacy["mechanisms"]]
@@ -181,7 +181,7 @@ def test_what_comes_from_outside_is_escaped(summary: dict[str, Any], digits: Lab
     summary["seconds"] = {hostile: 1.0}
     summary["privacy"] |= dict.fromkeys(("unit", "sampling", "neighboring_relation", "statement"), hostile)
     summary["privacy"]["assumptions"] = (hostile,)
-    summary["privacy"]["mechanisms"] = ({"name": hostile, "event": hostile, "epsilon": 1.0},)
+    summary["privacy"]["mechanisms"] = ({"name": hostile, "event": hostile, "epsilon": 1.0, "share": 1.0},)
     page = Page(render_report(summary, LabeledDataset(digits.images, digits.labels, spec)))
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in harmless.tags}
     assert {name for _, attrs in page.tags for name in attrs} <= {name for _, attrs in harmless.tags for name in attrs}

@@ -26,6 +26,7 @@ import math
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data import LabeledDataset
@@ -95,17 +96,27 @@ def utility_matrix(
     return UtilityMatrix(p1=p1, p2=accuracy(synthetic, private_test), p3=p3, p4=accuracy(synthetic, synthetic_test))
 
 
-def train_classifier(dataset: LabeledDataset, *, validation: float = 0.1, seed: int, verbose: int = 0) -> keras.Model:
+def train_classifier(
+    dataset: LabeledDataset,
+    *,
+    soft_labels: npt.NDArray[np.float32] | None = None,
+    validation: float = 0.1,
+    seed: int,
+    verbose: int = 0,
+) -> keras.Model:
     """Trains the CNN that all figures here come from.
 
     Small data need many passes and large data few: about 1,500 steps of Adam (learning rate 1e-3, cosine decay to 0),
-    but at least 6 and at most 30 epochs; batches of 32 rows below 10,000 rows and of 128 from there on. Training stops
-    when a quarter of these epochs has not lowered the validation loss, and keeps the weights of the best epoch.
+    but at least 6 epochs, or 12 with soft labels, which are harder to learn by heart, and at most 30; batches of 32 rows
+    below 10,000 rows and of 128 from there on. Training stops when a quarter of these epochs has not lowered the
+    validation loss, and keeps the weights of the best epoch.
 
     The result is a function of the arguments (on one machine): no global seed is read or set.
 
     Args:
       dataset: at least 2 rows.
+      soft_labels: float32 [n, num_classes], a probability of each class in each row, to be learnt in place of the
+        labels (Hinton et al. 2015, "Distilling the knowledge in a neural network").
       validation: in (0, 1), the share of `dataset` that only chooses the best epoch; at least one row.
       seed: for initialisation, validation rows, order and dropout.
       verbose: Keras's verbosity.
@@ -114,24 +125,30 @@ def train_classifier(dataset: LabeledDataset, *, validation: float = 0.1, seed: 
       A model from uint8 images [n, h, w, c] to class probabilities [n, num_classes].
 
     Raises:
-      ValueError: if `validation` lies outside (0, 1) or there are too few rows.
+      ValueError: if `validation` lies outside (0, 1), there are too few rows, or `soft_labels` have another shape.
     """
     if not 0 < validation < 1:
         raise ValueError(f"`validation` should lie strictly between 0 and 1; got {validation!r}.")
+    targets = dataset.labels if soft_labels is None else np.asarray(soft_labels, np.float32)
+    if soft_labels is not None and targets.shape != (len(dataset), dataset.spec.num_classes):
+        raise ValueError(
+            f"`soft_labels` should be of shape [{len(dataset)}, {dataset.spec.num_classes}], a probability of each "
+            f"class in each row; got {list(targets.shape)}."
+        )
     num_validation = math.ceil(validation * len(dataset))
     num_train = len(dataset) - num_validation
     if num_train < 1:
         raise ValueError(f"`dataset` should have at least a row to train on and one to validate; got {len(dataset)}.")
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(dataset))
-    train, held_out = dataset.take(rows[num_validation:]), dataset.take(rows[:num_validation])
+    chosen, held_out = rows[num_validation:], rows[:num_validation]
 
     batch_size = min(num_train, 32 if num_train < 10_000 else 128)
     steps = num_train // batch_size
-    epochs = int(np.clip(math.ceil(1_500 / steps), 6, 30))
+    epochs = int(np.clip(math.ceil(1_500 / steps), 6 if soft_labels is None else 12, 30))
     # Every batch of the whole training, drawn here: tf.data's own shuffle would depend on TensorFlow's global seed.
     order = np.concatenate([rng.permutation(num_train)[: steps * batch_size] for _ in range(epochs)])
-    images, labels = tf.constant(train.images), tf.constant(train.labels)
+    images, labels = tf.constant(dataset.images[chosen]), tf.constant(targets[chosen])
     batches = tf.data.Dataset.from_tensor_slices(order.reshape(epochs * steps, batch_size)).map(
         lambda batch: (tf.gather(images, batch), tf.gather(labels, batch))
     )
@@ -139,8 +156,7 @@ def train_classifier(dataset: LabeledDataset, *, validation: float = 0.1, seed: 
     model = _build_cnn(dataset.spec.image_shape, dataset.spec.num_classes, seed)
     model.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        loss="categorical_crossentropy" if targets.ndim == 2 else "sparse_categorical_crossentropy",
     )
     stopping: Any = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=math.ceil(epochs / 4), restore_best_weights=True
@@ -149,7 +165,7 @@ def train_classifier(dataset: LabeledDataset, *, validation: float = 0.1, seed: 
         batches.prefetch(2),
         epochs=epochs,
         steps_per_epoch=steps,
-        validation_data=(held_out.images, held_out.labels),
+        validation_data=(dataset.images[held_out], targets[held_out]),
         validation_batch_size=1024,
         callbacks=[stopping],
         verbose=cast(Any, verbose),  # Keras's annotation names strings alone

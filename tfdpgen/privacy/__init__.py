@@ -8,13 +8,14 @@ from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 from tfdpgen.privacy.plan import DPSGDPlan
 from tfdpgen.privacy.sampling import PoissonBatch
-from tfdpgen.privacy.statistics import ClassMeans
+from tfdpgen.privacy.statistics import ClassMeans, ClassMoments
 
 __all__ = [
     "Backup",
     "BackupError",
     "BudgetExceededError",
     "ClassMeans",
+    "ClassMoments",
     "DPKerasAdam",
     "DPKerasAdamW",
     "DPKerasSGD",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import dp_accounting
 
@@ -41,6 +41,7 @@ class DPSGDPlan:
       noise_multiplier: standard deviation of the noise / l2_norm_clip. None until calibrated.
       accountant: "pld" or "rdp".
       clip_mode: "flat", "per_layer" or "automatic"; the sensitivity of each is l2_norm_clip.
+      name: what the statement calls it.
 
     Raises:
       ValueError: for facts out of range.
@@ -53,8 +54,7 @@ class DPSGDPlan:
     noise_multiplier: float | None = None
     accountant: str = "pld"
     clip_mode: ClipMode = "flat"
-
-    name: ClassVar[str] = "DP-SGD"
+    name: str = "DP-SGD"
 
     def __post_init__(self) -> None:
         for name in ("num_examples", "expected_batch_size", "steps"):
@@ -155,36 +155,13 @@ class DPSGDPlan:
         self, delta: float, alongside: Sequence[Mechanism] = (), noise: NoiseSource | None = None
     ) -> PrivacyStatement:
         """What this plan, with the mechanisms `alongside` it, promises at `delta`."""
-        mechanisms = [*alongside, self]
-        event = accounting.compose(mechanisms)
-        epsilon_tfp, statement_tfp = accounting.tensorflow_privacy_figures(
-            self.num_examples, self.expected_batch_size, self.steps, self._noise_multiplier(), delta
-        )
-        return PrivacyStatement(
-            epsilon=accounting.epsilon_of(event, delta, self.accountant),
-            delta=delta,
+        return accounting.make_statement(
+            [*alongside, self],
+            self.num_examples,
+            delta,
+            (noise or NoiseSource()).description,
+            training=self,
             accountant=self.accountant,
-            epsilon_rdp=accounting.epsilon_of(event, delta, "rdp"),
-            epsilon_compute_dp_sgd_privacy=epsilon_tfp,
-            noise_multiplier=self._noise_multiplier(),
-            sampling="poisson",
-            num_examples=self.num_examples,
-            expected_batch_size=self.expected_batch_size,
-            steps=self.steps,
-            l2_norm_clip=self.l2_norm_clip,
-            neighboring_relation="add-or-remove-one",
-            unit="one image with its label",
-            assumptions=accounting.ASSUMPTIONS,
-            mechanisms=tuple(
-                {
-                    "name": mechanism.name,
-                    "event": str(mechanism.event),
-                    "epsilon": accounting.epsilon_of(mechanism.event, delta, self.accountant),
-                }
-                for mechanism in mechanisms
-            ),
-            compute_dp_sgd_privacy_statement=statement_tfp,
-            noise_source=(noise or NoiseSource()).description,
         )
 
     def _noise_multiplier(self) -> float:

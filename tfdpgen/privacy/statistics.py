@@ -4,6 +4,9 @@
     means = mechanism.release(dataset, NoiseSource())      # float32 [num_classes, h, w, c] in [0, 1]
     mechanism.event                                        # what that cost
 
+Class means, and class moments of any features: a Gaussian of each class, in a public basis or in the latent space of a
+public autoencoder, is a generator already.
+
 Sources: the Gaussian mechanism, Dwork & Roth 2014, appendix A; noisy class means ("central images") as a warm start of
 private generators, Li et al. 2025 (DP-FETA).
 """
@@ -12,7 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import dp_accounting
 import numpy as np
@@ -41,7 +45,7 @@ class ClassMeans:
 
     noise_multiplier: float
 
-    name: ClassVar[str] = "class means"
+    name: str = "class means"
 
     def __post_init__(self) -> None:
         if not (self.noise_multiplier > 0 and math.isfinite(self.noise_multiplier)):
@@ -76,3 +80,95 @@ class ClassMeans:
         noisy_counts = np.maximum(sums[:, pixels:] / (radius / 2), 1.0)
         means = np.clip(sums[:, :pixels] / noisy_counts + 0.5, 0.0, 1.0)
         return means.reshape(-1, *dataset.spec.image_shape).astype(np.float32)
+
+
+_COUNT, _SQUARE = 0.5, 2.0  # what a row of norm 1 adds to its class's count and second moments, where it adds 1 to sums
+
+
+class Moments(NamedTuple):
+    """Noisy moments of features of each class.
+
+    Attributes:
+      counts: float64 [classes], how many rows.
+      means: [classes, d].
+      factors: F [classes, d, d], of which F F^T is the covariance.
+    """
+
+    counts: npt.NDArray[np.float64]
+    means: npt.NDArray[np.float64]
+    factors: npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMoments:
+    """How many rows each class has, and the mean and covariance of their features: what a Gaussian of each class needs.
+
+    Unit of privacy: one row. Its features v, clipped to norm R, are scaled to norm 1; the row adds 1/2 to its class's
+    count, v to its sum and 2 v v^T to its second moments (of which there are most, so that they get most of the
+    budget), and to no other class. So adding or removing it moves all that is released by at most sqrt(1/4 + 1 + 4),
+    since ||v v^T|| = ||v||^2; every entry gets Gaussian noise of `noise_multiplier` times that. A class without rows is
+    released as noise like any other; a noisy count below 1 counts as 1, and covariances are made positive semi-definite
+    (post-processing).
+
+    Source: the Gaussian mechanism on second moments, Dwork et al. 2014, "Analyze Gauss" (algorithm 1).
+
+    Attributes:
+      noise_multiplier: standard deviation of the noise / sensitivity; greater than 0.
+      radius: R > 0, a public bound; longer features are scaled down to it.
+
+    Raises:
+      ValueError: if an attribute is out of range.
+    """
+
+    noise_multiplier: float
+    radius: float
+
+    name: str = "class moments"
+
+    def __post_init__(self) -> None:
+        for name in ("noise_multiplier", "radius"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"`{name}` should be finite and greater than 0; got {value!r}.")
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """One Gaussian mechanism."""
+        return dp_accounting.GaussianDpEvent(self.noise_multiplier)
+
+    def release(
+        self,
+        blocks: Iterable[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]],
+        num_features: int,
+        num_classes: int,
+        noise: NoiseSource,
+    ) -> Moments:
+        """Touches every row once.
+
+        Args:
+          blocks: features [k, num_features] and labels [k] of some rows at a time. Features that are not finite count
+            as zeros.
+          num_features: d, public.
+          num_classes: public.
+          noise: where noise comes from.
+        """
+        counts, sums = np.zeros(num_classes), np.zeros((num_classes, num_features))
+        squares = np.zeros((num_classes, num_features, num_features))
+        for features, labels in blocks:
+            rows = np.nan_to_num(np.asarray(features, np.float64), nan=0.0, posinf=0.0, neginf=0.0) / self.radius
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
+            for label in range(num_classes):
+                chosen = rows[labels == label]
+                counts[label] += _COUNT * len(chosen)
+                sums[label] += chosen.sum(axis=0)
+                squares[label] += _SQUARE * chosen.T @ chosen
+        rng, stddev = noise.numpy_generator(), self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + _SQUARE**2)
+        for value in (counts, sums, squares):
+            value += rng.normal(scale=stddev, size=value.shape)
+        counts /= _COUNT
+        divisors = np.maximum(counts, 1.0)
+        means = sums / divisors[:, None]
+        seconds = (squares + squares.transpose(0, 2, 1)) / (2 * _SQUARE) / divisors[:, None, None]
+        values, vectors = np.linalg.eigh(seconds - means[:, :, None] * means[:, None, :])
+        factors: Any = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+        return Moments(counts, means * self.radius, factors * self.radius)

@@ -2,16 +2,25 @@
 
 from tfdpgen.synthesizers.base import Synthesizer, synthesizer_names, train
 from tfdpgen.synthesizers.c_vae import CVAE, CVAEPreset
+from tfdpgen.synthesizers.class_gaussian import ClassGaussian, ClassGaussianPreset
 from tfdpgen.synthesizers.dp_gan import DPGAN, DPGANPreset
 from tfdpgen.synthesizers.release import Release, draw_latents, to_uint8
+from tfdpgen.synthesizers.stroke_vae import StrokeVAE, StrokeVAEPreset
+from tfdpgen.synthesizers.teacher import Teacher, TeacherPreset
 
 __all__ = [
     "CVAE",
     "DPGAN",
     "CVAEPreset",
+    "ClassGaussian",
+    "ClassGaussianPreset",
     "DPGANPreset",
     "Release",
+    "StrokeVAE",
+    "StrokeVAEPreset",
     "Synthesizer",
+    "Teacher",
+    "TeacherPreset",
     "draw_latents",
     "synthesizer_names",
     "to_uint8",

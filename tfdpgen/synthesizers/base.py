@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.privacy import Backup, DPSGDPlan, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
-from tfdpgen.privacy.accounting import event_to_dict
+from tfdpgen.privacy.accounting import event_to_dict, make_statement
+from tfdpgen.synthesizers.enrichment import Enrichment
 from tfdpgen.synthesizers.release import Release
+from tfdpgen.synthesizers.teacher import Teacher
 
 _REGISTRY: dict[str, type[Synthesizer]] = {}
 _Class = TypeVar("_Class", bound="type[Synthesizer]")
@@ -39,6 +41,7 @@ class Synthesizer(tf.keras.Model):
     """
 
     method: ClassVar[str]
+    priors: ClassVar[tuple[str, ...]] = ()  # public assumptions about the data that the statement declares
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: Any) -> None:
         super().__init__(name=self.method)
@@ -46,27 +49,29 @@ class Synthesizer(tf.keras.Model):
         self.num_examples = num_examples
         self.seed = seed
         self.preset = preset
+        self.teacher: Teacher | None = None
+        self.enrichment = Enrichment()
 
     @abc.abstractmethod
-    def plan(self) -> DPSGDPlan:
-        """The training's facts, without its noise."""
+    def plan(self) -> DPSGDPlan | None:
+        """The training's facts, without its noise, which is calibrated to what `alongside` leaves; None without one."""
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
-        """The mechanisms that `prepare` will run besides the training, as a function of the budget."""
+        """The mechanisms that `prepare` will run besides the training, as a function of the whole budget."""
         return ()
 
-    def prepare(self, dataset: Dataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
-        """Runs the mechanisms `alongside`, once each, and starts the networks from what they release."""
+    def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
+        """Runs the mechanisms of `alongside`, once each, and starts networks and teacher from what they give."""
 
     @abc.abstractmethod
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         """Runs the plan by `run_plan`, once, and returns the generator.
 
         Args:
           dataset: the private rows.
-          plan: calibrated.
+          plan: calibrated; None where there is none.
           noise: where every draw that privacy rests on comes from.
           verbose: 1 shows a progress bar, without private figures.
           backup: where the progress is kept. What `prepare` brought has to be in the state that is given to it.
@@ -129,17 +134,28 @@ def train(
     budget.check_num_examples(len(dataset))
     synthesizer = _REGISTRY[name](dataset.spec, len(dataset), seed, preset)
     alongside = tuple(synthesizer.alongside(budget))
-    plan = synthesizer.plan().calibrate(budget, alongside)
+    plan = synthesizer.plan()
+    plan = plan.calibrate(budget, alongside) if plan is not None else None
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
-    statement = plan.statement(budget.delta, alongside, noise)
-    event = compose([*alongside, plan])
+    mechanisms = [*alongside, *([plan] if plan is not None else [])]
+    event = compose(mechanisms)
+    statement = make_statement(
+        mechanisms,
+        len(dataset),
+        budget.delta,
+        noise.description,
+        training=next((part for part in reversed(mechanisms) if isinstance(part, DPSGDPlan)), None),
+        priors=synthesizer.priors,
+    )
+    if statement.epsilon > budget.epsilon:
+        raise ValueError(f"`alongside` of {name} costs {statement.epsilon:.4g}, more than epsilon={budget.epsilon:g}.")
     rows = dataset_id(dataset) if ledger is not None or backup is not None else ""
     training = {
         "synthesizer": name,
         "preset": dataclasses.asdict(synthesizer.preset),
         "seed": seed,
         "delta": budget.delta,
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(plan) if plan is not None else None,
         "event": event_to_dict(event),
         "rows": rows,
     }
@@ -151,48 +167,6 @@ def train(
         backup.reservation = reservation
     tf.config.experimental.enable_tensor_float_32_execution(False)  # norms of 10 bits may be too small
     if not is_resumed:
-        synthesizer.prepare(dataset, alongside, noise)
+        synthesizer.prepare(dataset, alongside, noise, verbose)
     generator = synthesizer.learn(dataset, plan, noise, verbose, backup)
-    return Release(generator, dataset.spec, event, statement, name)
-
-
-def run_plan(
-    plan: DPSGDPlan,
-    noise: NoiseSource,
-    step_fn: Callable[[tf.Tensor, tf.Tensor], object],
-    *,
-    after_step_fn: Callable[[int], object] = lambda step: None,
-    state: Mapping[str, Any],
-    backup: Backup | None,
-    verbose: int,
-) -> None:
-    """Runs exactly the plan's steps, each on one Poisson draw, and shows a progress bar.
-
-    With a backup that keeps progress, it goes on behind the steps that were claimed before, and executes no step twice.
-
-    Args:
-      plan: calibrated.
-      noise: of the draws.
-      step_fn: called with indices int32 and weights float32, both [chunks, physical_batch_size].
-      after_step_fn: called with the number of each step after it; touches no private row.
-      state: all that the steps change, as TensorFlow trackables whose variables are made.
-      backup: where the state is kept.
-      verbose: 1 shows the bar. It counts steps and shows nothing of the rows.
-    """
-    first = backup.start(plan, **state) if backup is not None else 0
-    bar = tf.keras.utils.Progbar(plan.steps, verbose=verbose, interval=1.0, unit_name="step")
-    if first:
-        if verbose:
-            print(f"Going on at step {first + 1} of {plan.steps}; those before it were executed, or given up.")
-        bar.update(first)
-    for number, batch in enumerate(plan.batches(noise, first), first):
-        step_fn(tf.constant(batch.indices), tf.constant(batch.weights))
-        after_step_fn(number)
-        if backup is not None:
-            backup.after_step(number + 1)
-        bar.add(1)
-
-
-def make_slots(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
-    """Makes the optimizer's variables now, which Keras leaves to its first step, so that they can be restored."""
-    optimizer._create_all_weights(variables)
+    return Release(generator, dataset.spec, event, statement, name, synthesizer.teacher, synthesizer.enrichment)

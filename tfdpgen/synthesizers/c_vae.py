@@ -21,8 +21,9 @@ from tfdpgen.networks import vae
 from tfdpgen.privacy import Backup, ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers.base import Synthesizer, make_slots, register, run_plan
+from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
+from tfdpgen.synthesizers.running import make_slots, run_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +95,16 @@ class CVAE(Synthesizer):
         divergences = (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance) / 2
         return tf.reduce_sum(entropies, axis=[1, 2, 3]) + self.preset.kl_weight * tf.reduce_sum(divergences, axis=1)
 
-    def prepare(self, dataset: Dataset, alongside: Sequence[Mechanism], noise: NoiseSource) -> None:
-        for mechanism in alongside:
+    def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
+        for mechanism in mechanisms:
             assert isinstance(mechanism, ClassMeans)
             means = np.clip(mechanism.release(dataset, noise), 0.02, 0.98).reshape(self.spec.num_classes, -1)
             self.decoder.get_layer(vae.CLASS_LOGITS).set_weights([np.log(means / (1 - means))])
 
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
+        assert plan is not None
         rows_of = row_reader(dataset)
         optimizer = plan.optimizer(noise, learning_rate=self.preset.learning_rate)
         variables = self.encoder.trainable_variables + self.decoder.trainable_variables

@@ -26,8 +26,9 @@ from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import gan
 from tfdpgen.privacy import Backup, DPSGDPlan, NoiseSource
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers.base import Synthesizer, make_slots, register, run_plan
+from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import ChunkFn, accumulate, private_step, row_reader, scaled
+from tfdpgen.synthesizers.running import make_slots, run_plan
 
 MOST_FAKES = 320  # at a time: as with private rows, memory is that of one chunk
 
@@ -100,8 +101,9 @@ class DPGAN(Synthesizer):
         return tf.reduce_sum(self.critic(images) * tf.one_hot(labels, self.spec.num_classes), axis=1)
 
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
+        assert plan is not None
         preset = self.preset
         rows_of = row_reader(dataset)
         adam: dict[str, Any] = {"learning_rate": preset.learning_rate, "beta_1": preset.beta_1, "beta_2": preset.beta_2}

@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dp_accounting
 import numpy as np
@@ -23,10 +23,30 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
+from tfdpgen.data.strokes import random_strokes
 from tfdpgen.privacy.accounting import PrivacyStatement, event_from_dict, event_to_dict
+from tfdpgen.synthesizers.enrichment import Enrichment
+from tfdpgen.synthesizers.teacher import Teacher
 
-_GENERATOR, _FACTS = "generator.keras", "release.json"
+_GENERATOR, _TEACHER, _FACTS = "generator.keras", "teacher.npz", "release.json"
 _SAMPLING_BATCH = 1024
+_MOST_DRAWS = 6  # of one plain row, until the teacher recognises it
+
+
+class SyntheticRows(NamedTuple):
+    """Rows to hand out.
+
+    Attributes:
+      images: uint8 [n, h, w, c].
+      labels: int64 [n].
+      soft_labels: float32 [n, num_classes], the teacher's probabilities; certainty of the label for plain rows.
+      is_enriched: bool [n].
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    soft_labels: npt.NDArray[np.float32]
+    is_enriched: npt.NDArray[np.bool_]
 
 
 def draw_latents(num: int | tf.Tensor, latent_dim: int, seed: tf.Tensor) -> tf.Tensor:
@@ -51,6 +71,8 @@ class Release:
       event: everything that touched the private rows.
       statement: what that promises.
       synthesizer: the name of the method.
+      teacher: a private classifier that was trained on a share of the same budget, if there is one.
+      enrichment: how rows are enriched that the teacher labels.
     """
 
     generator: tf.keras.Model
@@ -58,6 +80,8 @@ class Release:
     event: dp_accounting.DpEvent
     statement: PrivacyStatement
     synthesizer: str
+    teacher: Teacher | None = None
+    enrichment: Enrichment = dataclasses.field(default_factory=Enrichment)
 
     @property
     def latent_dim(self) -> int:
@@ -96,6 +120,46 @@ class Release:
         ]
         return np.concatenate(batches) if batches else np.zeros((0, *self.spec.image_shape), np.uint8)
 
+    def synthesize(self, labels: Sequence[int] | npt.NDArray[np.integer], seed: int | tuple[int, int]) -> SyntheticRows:
+        """Draws what is handed out: a plain row for each label and, where there is a teacher, an enriched one too.
+
+        Without a teacher the plain rows are those of `sample`. With one, an image that it does not recognise as its
+        label is drawn again, a few times at most. Enriched rows are draws that were not selected, transformed, and
+        drawings if the enrichment asks for them, with the teacher's probabilities as soft labels and the most probable
+        class as label.
+
+        Args:
+          labels: [n] in [0, num_classes), of the plain rows.
+          seed: as in `sample`.
+
+        Returns:
+          The n plain rows, then the n enriched ones if there are any.
+        """
+        classes = np.asarray(labels, dtype=np.int64)
+        images = self.sample(classes, seed)
+        certain = np.eye(self.spec.num_classes, dtype=np.float32)[classes]
+        if self.teacher is None or not len(classes):
+            return SyntheticRows(images, classes, certain, np.zeros(len(classes), np.bool_))
+        pair = seed if isinstance(seed, tuple) else (seed, 0)
+        drawn = images.copy()
+        for attempt in range(1, _MOST_DRAWS):
+            denied = np.flatnonzero(self.teacher.probabilities(images).argmax(axis=1) != classes)
+            if not denied.size:
+                break
+            images[denied] = self.sample(classes[denied], _derived(pair, attempt))
+        rng = np.random.default_rng([abs(part) for part in (*pair, _MOST_DRAWS)])
+        kept = len(classes) - round(self.enrichment.drawings * len(classes))
+        height, width, channels = self.spec.image_shape
+        drawings = np.repeat(random_strokes(rng, len(classes) - kept, (height, width)), channels, axis=-1)
+        changed = rng.permutation(np.concatenate([self.enrichment(drawn[:kept], rng), drawings]))
+        soft = self.teacher.probabilities(changed, self.enrichment.temperature)
+        return SyntheticRows(
+            np.concatenate([images, changed]),
+            np.concatenate([classes, soft.argmax(axis=1).astype(np.int64)]),
+            np.concatenate([certain, soft]),
+            np.repeat([False, True], len(classes)),
+        )
+
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the generator and its account into `directory`, which is made."""
         folder = pathlib.Path(directory)
@@ -106,7 +170,10 @@ class Release:
             "spec": self.spec.to_dict(),
             "event": event_to_dict(self.event),
             "statement": self.statement.to_dict(),
+            "enrichment": self.enrichment.to_dict(),
         }
+        if self.teacher is not None:
+            self.teacher.save(folder / _TEACHER)
         (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
     @classmethod
@@ -126,4 +193,12 @@ class Release:
             event=event_from_dict(facts["event"]),
             statement=PrivacyStatement.from_dict(facts["statement"]),
             synthesizer=facts["synthesizer"],
+            teacher=Teacher.load(folder / _TEACHER) if (folder / _TEACHER).is_file() else None,
+            enrichment=Enrichment(**facts["enrichment"]),
         )
+
+
+def _derived(seed: tuple[int, int], number: int) -> tuple[int, int]:
+    """Another pair for `sample`, which no other pair and number give except by rare chance."""
+    words = np.random.SeedSequence([abs(part) for part in seed] + [number]).generate_state(2)
+    return int(words[0]), int(words[1])

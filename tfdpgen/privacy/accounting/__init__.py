@@ -2,8 +2,8 @@
 
     python -m tfdpgen.privacy.accounting --help
 
-Mechanisms are data, accounting is functions on them: `events` says what ran and what it costs, `calibration` finds the
-plan that a budget allows, `statement` is the promise in words.
+Mechanisms are data, accounting is functions on them: `events` says what ran, `epsilon` what it costs (`replace_one`
+where a row is replaced), `calibration` finds the plan that a budget allows, `statement` is the promise in words.
 """
 
 from tfdpgen.privacy.accounting.calibration import (
@@ -11,11 +11,16 @@ from tfdpgen.privacy.accounting.calibration import (
     calibrate_noise_multiplier,
     calibrate_steps,
 )
+from tfdpgen.privacy.accounting.epsilon import (
+    NEIGHBORING_RELATIONS,
+    NeighboringRelation,
+    check_accountant,
+    check_neighboring_relation,
+    epsilon_of,
+)
 from tfdpgen.privacy.accounting.events import (
     Mechanism,
-    check_accountant,
     compose,
-    epsilon_of,
     event_from_dict,
     event_to_dict,
     poisson_gaussian_event,
@@ -24,22 +29,27 @@ from tfdpgen.privacy.accounting.statement import (
     ASSUMPTIONS,
     OPERATING_SYSTEM,
     PrivacyStatement,
+    make_statement,
     tensorflow_privacy_figures,
 )
 
 __all__ = [
     "ASSUMPTIONS",
+    "NEIGHBORING_RELATIONS",
     "OPERATING_SYSTEM",
     "Mechanism",
+    "NeighboringRelation",
     "PrivacyStatement",
     "calibrate_batch_size",
     "calibrate_noise_multiplier",
     "calibrate_steps",
     "check_accountant",
+    "check_neighboring_relation",
     "compose",
     "epsilon_of",
     "event_from_dict",
     "event_to_dict",
+    "make_statement",
     "poisson_gaussian_event",
     "tensorflow_privacy_figures",
 ]

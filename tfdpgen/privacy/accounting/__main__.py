@@ -38,15 +38,16 @@ def main(arguments: Sequence[str]) -> int:
     plan = {name: getattr(flags, name, None) for name in _FLAGS}
     try:
         _check(plan, flags.delta)
-        answer = _answer(flags.question, plan, flags.delta, flags.accountant)
+        answer = _answer(flags.question, plan, flags.delta, flags.accountant, flags.neighboring_relation)
     except ValueError as error:
         print(f"accounting: {error}", file=sys.stderr)
         return 2
     print(f"{_ANSWERED[flags.question]}: {answer:.6g}" if isinstance(answer, float) else f"{flags.question}: {answer}")
     if flags.question != "epsilon":
         plan[_ANSWERED[flags.question]] = answer
-    for accountant in ("pld", "rdp"):
-        print(f"epsilon at delta {flags.delta:g} by {accountant.upper()}: {_cost(plan, flags.delta, accountant):.6g}")
+    for relation in accounting.NEIGHBORING_RELATIONS:
+        costs = (f"{_cost(plan, flags.delta, name, relation):.6g} by {name.upper()}" for name in ("pld", "rdp"))
+        print(f"epsilon at delta {flags.delta:g}, {relation}: {', '.join(costs)}")
     print("\nAssumptions:", *(f"- {assumption}" for assumption in accounting.ASSUMPTIONS), sep="\n")
     return 0
 
@@ -55,7 +56,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The question and its flags."""
     parser = argparse.ArgumentParser(
         prog="python -m tfdpgen.privacy.accounting",
-        description="DP-SGD's privacy: Poisson sampling, Gaussian noise, neighbours by adding or removing one row.",
+        description="DP-SGD's privacy: Poisson sampling, Gaussian noise, neighbours that differ in one row.",
     )
     questions = parser.add_subparsers(dest="question", required=True, metavar="|".join(_QUESTIONS))
     for question, about in _QUESTIONS.items():
@@ -65,6 +66,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                 asked.add_argument(f"--{name}", type=kind, required=True, help=explanation)
         asked.add_argument("--delta", type=float, default=1e-5, help="of (epsilon, delta) (default: 1e-5)")
         asked.add_argument("--accountant", default="pld", choices=("pld", "rdp"), help="which decides (default: pld)")
+        asked.add_argument(
+            "--neighboring_relation",
+            default="add-or-remove-one",
+            choices=accounting.NEIGHBORING_RELATIONS,
+            help="what the figure or budget is for (default: add-or-remove-one)",
+        )
     return parser.parse_args(arguments)
 
 
@@ -82,20 +89,22 @@ def _check(plan: dict, delta: float) -> None:
     PrivacyBudget(plan["epsilon"] or 1.0, delta).check_num_examples(plan["num_examples"])
 
 
-def _answer(question: str, plan: dict, delta: float, accountant: str) -> float | int:
+def _answer(
+    question: str, plan: dict, delta: float, accountant: str, relation: accounting.NeighboringRelation
+) -> float | int:
     """The figure that was asked for."""
     if question == "epsilon":
-        return _cost(plan, delta, accountant)
+        return _cost(plan, delta, accountant, relation)
     budget = PrivacyBudget(plan["epsilon"], delta)
 
     def make_event(value: float) -> Any:
         return _event(plan | {_ANSWERED[question]: value})
 
     if question == "noise":
-        return accounting.calibrate_noise_multiplier(make_event, budget, accountant)
+        return accounting.calibrate_noise_multiplier(make_event, budget, accountant, relation)
     if question == "steps":
-        return accounting.calibrate_steps(make_event, budget, accountant)
-    return accounting.calibrate_batch_size(make_event, budget, plan["num_examples"], accountant)
+        return accounting.calibrate_steps(make_event, budget, accountant, relation)
+    return accounting.calibrate_batch_size(make_event, budget, plan["num_examples"], accountant, relation)
 
 
 def _event(plan: dict) -> Any:
@@ -105,9 +114,9 @@ def _event(plan: dict) -> Any:
     )
 
 
-def _cost(plan: dict, delta: float, accountant: str) -> float:
+def _cost(plan: dict, delta: float, accountant: str, relation: accounting.NeighboringRelation) -> float:
     """Epsilon of the plan."""
-    return accounting.epsilon_of(_event(plan), delta, accountant)
+    return accounting.epsilon_of(_event(plan), delta, accountant, relation)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import dp_accounting
 from scipy import optimize
 
-from tfdpgen.privacy.accounting.events import epsilon_of
+from tfdpgen.privacy.accounting.epsilon import NeighboringRelation, epsilon_of
 from tfdpgen.privacy.budget import PrivacyBudget
 
 _NOISE_TOLERANCE = 1e-4  # relative: noise beyond what the budget asks for
@@ -25,7 +25,10 @@ _MOST_STEPS = 10**7
 
 
 def calibrate_noise_multiplier(
-    make_event: Callable[[float], dp_accounting.DpEvent], budget: PrivacyBudget, accountant: str = "pld"
+    make_event: Callable[[float], dp_accounting.DpEvent],
+    budget: PrivacyBudget,
+    accountant: str = "pld",
+    neighboring_relation: NeighboringRelation = "add-or-remove-one",
 ) -> float:
     """The smallest noise multiplier (to a relative 1e-4) whose event stays within the budget.
 
@@ -33,11 +36,12 @@ def calibrate_noise_multiplier(
       make_event: noise multiplier -> everything that will run, other mechanisms included.
       budget: never exceeded by the result.
       accountant: "pld" or "rdp".
+      neighboring_relation: which the budget is for: "add-or-remove-one" or "replace-one".
 
     Raises:
       ValueError: if no noise is enough, because what runs besides already spends the budget.
     """
-    unattainable = epsilon_of(make_event(_MOST_NOISE), budget.delta, accountant)
+    unattainable = epsilon_of(make_event(_MOST_NOISE), budget.delta, accountant, neighboring_relation)
     if unattainable >= budget.epsilon:
         raise ValueError(
             f"The budget epsilon={budget.epsilon:g}, delta={budget.delta:g} is too small: with unlimited noise in this "
@@ -46,7 +50,7 @@ def calibrate_noise_multiplier(
         )
 
     def excess(noise_multiplier: float, judge: str = accountant) -> float:
-        return epsilon_of(make_event(noise_multiplier), budget.delta, judge) - budget.epsilon
+        return epsilon_of(make_event(noise_multiplier), budget.delta, judge, neighboring_relation) - budget.epsilon
 
     # PLD takes long where there is far too little noise, so RDP, which is fast everywhere, finds the neighbourhood.
     guess = 1.0
@@ -67,7 +71,10 @@ def calibrate_noise_multiplier(
 
 
 def calibrate_steps(
-    make_event: Callable[[int], dp_accounting.DpEvent], budget: PrivacyBudget, accountant: str = "pld"
+    make_event: Callable[[int], dp_accounting.DpEvent],
+    budget: PrivacyBudget,
+    accountant: str = "pld",
+    neighboring_relation: NeighboringRelation = "add-or-remove-one",
 ) -> int:
     """The most steps whose event stays within the budget, at most ten million.
 
@@ -75,11 +82,12 @@ def calibrate_steps(
       make_event: number of steps -> everything that will run, other mechanisms included.
       budget: never exceeded by the result.
       accountant: "pld" or "rdp".
+      neighboring_relation: which the budget is for: "add-or-remove-one" or "replace-one".
 
     Raises:
       ValueError: if one step is too much.
     """
-    return _largest("steps", make_event, budget, accountant, _MOST_STEPS)
+    return _largest("steps", make_event, budget, accountant, neighboring_relation, _MOST_STEPS)
 
 
 def calibrate_batch_size(
@@ -87,6 +95,7 @@ def calibrate_batch_size(
     budget: PrivacyBudget,
     num_examples: int,
     accountant: str = "pld",
+    neighboring_relation: NeighboringRelation = "add-or-remove-one",
 ) -> int:
     """The largest expected batch size whose event stays within the budget, at most all rows.
 
@@ -95,25 +104,34 @@ def calibrate_batch_size(
       budget: never exceeded by the result.
       num_examples: rows to draw from.
       accountant: "pld" or "rdp".
+      neighboring_relation: which the budget is for: "add-or-remove-one" or "replace-one".
 
     Raises:
       ValueError: if batches of one row are too much.
     """
-    return _largest("expected_batch_size", make_event, budget, accountant, num_examples)
+    return _largest("expected_batch_size", make_event, budget, accountant, neighboring_relation, num_examples)
 
 
 def _largest(
-    name: str, make_event: Callable[[int], dp_accounting.DpEvent], budget: PrivacyBudget, accountant: str, most: int
+    name: str,
+    make_event: Callable[[int], dp_accounting.DpEvent],
+    budget: PrivacyBudget,
+    accountant: str,
+    neighboring_relation: NeighboringRelation,
+    most: int,
 ) -> int:
     """The largest integer in [1, most] within the budget, where epsilon grows with it."""
 
+    def cost(value: int) -> float:
+        return epsilon_of(make_event(value), budget.delta, accountant, neighboring_relation)
+
     def fits(value: int) -> bool:
-        return epsilon_of(make_event(value), budget.delta, accountant) <= budget.epsilon
+        return cost(value) <= budget.epsilon
 
     if not fits(1):
         raise ValueError(
             f"The budget epsilon={budget.epsilon:g}, delta={budget.delta:g} is too small: `{name}` of 1 already costs "
-            f"epsilon={epsilon_of(make_event(1), budget.delta, accountant):.3g}. Give more epsilon or more noise."
+            f"epsilon={cost(1):.3g}. Give more epsilon or more noise."
         )
     # By bisection: PLD is a step function at close range, on which methods that follow its slope stop too early.
     below, above = 1, 2

@@ -5,25 +5,36 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from absl import logging
+
+from tfdpgen.privacy.accounting.epsilon import epsilon_of
+from tfdpgen.privacy.accounting.events import Mechanism, compose
 
 OPERATING_SYSTEM = "operating system"  # the noise source of everything that may be released
 
 ASSUMPTIONS = (
     "The unit of privacy is one row (one image with its label). A person who contributed several rows is protected "
     "less, by group privacy.",
-    "Two data sets are neighbours if one is the other with one row added or removed. The number of rows and the "
-    "declared shape, value range and classes are treated as public.",
+    "Two data sets are neighbours if one is the other with one row added or removed, or, for the epsilon under "
+    "replace-one, with one row replaced. The number of rows and the declared shape, value range and classes are "
+    "treated as public, and so is what follows from them: presets, number of steps and sampling probability.",
+    "All other hyperparameters were fixed before the private rows were touched; choosing between runs by their "
+    "results is not accounted.",
     "Each step draws every row independently with the same probability (Poisson sampling); which rows were drawn, "
     "and how many, stays secret.",
-    "Everything released was computed from the listed mechanisms' outputs alone. Hyperparameters were fixed before "
-    "the private rows were touched.",
-    "The statement covers this release. Other releases from the same rows add to what may be learnt about them.",
-    "Norms, sums and noise are computed in floating point, the noise by a generator that is keyed by the operating "
-    "system; attacks on floating-point rounding or on timing are not covered.",
+    "One row moves the sum to which a mechanism adds noise by at most the declared bound: gradients are clipped row "
+    "by row, no layer mixes rows, and a gradient that is not finite counts as zero.",
+    "Everything released was computed from the listed mechanisms' outputs alone. Losses, the count of gradients that "
+    "were not finite, scores of attacks and utility, backups and the ledger stay inside the trust boundary.",
+    "This statement covers this release. Other releases from the same rows add to what may be learnt about them.",
+    "Noise comes from Threefry-2x32 with 64-bit keys, draws and one-shot statistics from PCG64 with 256-bit seeds, "
+    "all from the operating system's entropy. These generators are statistical, not cryptographic; nobody is assumed "
+    "to predict them or to search their keys.",
+    "Epsilon is computed for real numbers. Norms, sums and noise are 32-bit floating point (without TF32), normals "
+    "end at 6.7 standard deviations, and the accountant rounds too; attacks on rounding or timing are not covered.",
 )
 
 
@@ -36,18 +47,23 @@ class PrivacyStatement:
       delta: the probability with which epsilon may be exceeded.
       accountant: "pld" or "rdp".
       epsilon_rdp: the same cost by the looser RDP accountant.
-      epsilon_compute_dp_sgd_privacy: tensorflow-privacy's figure (RDP) for the DP-SGD mechanism alone.
+      epsilon_replace_one: the same mechanisms' cost at `delta` by `accountant` where neighbours differ by replacing one
+        row.
+      epsilon_compute_dp_sgd_privacy: tensorflow-privacy's figure (RDP) for the last DP-SGD mechanism alone. This and
+        the other facts of DP-SGD are None where there was none.
       noise_multiplier: of DP-SGD: standard deviation of the noise / l2_norm_clip.
-      sampling: "poisson".
+      sampling: "poisson", or "none" where every mechanism reads all rows.
       num_examples: rows that the promise is made to.
       expected_batch_size: rows that a step draws on average, and the divisor of its gradient sum.
       steps: accounted steps.
       l2_norm_clip: bound on the norm of one row's gradient.
-      neighboring_relation: "add-or-remove-one".
+      neighboring_relation: of every epsilon but `epsilon_replace_one`: "add-or-remove-one".
       unit: what one row is.
       assumptions: sentences that the promise rests on.
-      mechanisms: {name, event, epsilon (of this mechanism alone at delta)} of everything that touched the rows.
-      compute_dp_sgd_privacy_statement: tensorflow-privacy's own text about the DP-SGD mechanism.
+      priors: public assumptions about the data that were built in; they cost nothing and touch no row.
+      mechanisms: {name, event, epsilon (of this mechanism alone at delta), share (of the whole epsilon)} of everything
+        that touched the rows. The shares add up to more than 1, since mechanisms compose to less than their sum.
+      compute_dp_sgd_privacy_statement: tensorflow-privacy's own text about the DP-SGD mechanism; empty without one.
       noise_source: "operating system", or "seeded" for runs that protect nobody.
     """
 
@@ -55,16 +71,18 @@ class PrivacyStatement:
     delta: float
     accountant: str
     epsilon_rdp: float
-    epsilon_compute_dp_sgd_privacy: float
-    noise_multiplier: float
+    epsilon_replace_one: float
+    epsilon_compute_dp_sgd_privacy: float | None
+    noise_multiplier: float | None
     sampling: str
     num_examples: int
-    expected_batch_size: int
-    steps: int
-    l2_norm_clip: float
+    expected_batch_size: int | None
+    steps: int | None
+    l2_norm_clip: float | None
     neighboring_relation: str
     unit: str
     assumptions: tuple[str, ...]
+    priors: tuple[str, ...]
     mechanisms: tuple[Mapping[str, Any], ...]
     compute_dp_sgd_privacy_statement: str
     noise_source: str
@@ -81,14 +99,17 @@ class PrivacyStatement:
             f"({self.epsilon:.4g}, {self.delta:g})-differential privacy for each of {self.num_examples} rows "
             f"({self.unit}; neighbours by {self.neighboring_relation}).",
             "",
-            f"DP-SGD: {self.steps} steps, each row drawn with probability "
-            f"{self.expected_batch_size / self.num_examples:.4g} (Poisson; {self.expected_batch_size} expected), "
-            f"gradients clipped to {self.l2_norm_clip:g}, Gaussian noise of {self.noise_multiplier:.4g} times that.",
-            f"Accountant: {self.accountant.upper()}. By RDP the same mechanisms cost {self.epsilon_rdp:.4g}; "
-            f"compute_dp_sgd_privacy gives {self.epsilon_compute_dp_sgd_privacy:.4g} for DP-SGD alone.",
+            *self._training_lines(),
+            f"Accountant: {self.accountant.upper()}. By RDP the same mechanisms cost {self.epsilon_rdp:.4g}.",
+            f"Where neighbours differ by replacing one row (replace-one), epsilon is {self.epsilon_replace_one:.4g}.",
             "",
             "Mechanisms that touched the rows (epsilon of each alone; they compose to less than their sum):",
-            *(f"- {part['name']}: epsilon {part['epsilon']:.4g}; {part['event']}" for part in self.mechanisms),
+            *(
+                f"- {part['name']}: epsilon {part['epsilon']:.4g}, {part['share']:.0%} of the whole; {part['event']}"
+                for part in self.mechanisms
+            ),
+            "",
+            f"Public priors: {'; '.join(self.priors) or 'none'}.",
             "",
             "Assumptions:",
             *(f"- {assumption}" for assumption in self.assumptions),
@@ -96,6 +117,17 @@ class PrivacyStatement:
         if not self.is_releasable:
             lines[0] = f"NOT FOR RELEASE: the noise was {self.noise_source} and protects nobody. Nominally " + lines[0]
         return "\n".join(lines)
+
+    def _training_lines(self) -> list[str]:
+        """What DP-SGD did, if there was any."""
+        if self.steps is None or self.expected_batch_size is None:
+            return []
+        return [
+            f"DP-SGD: {self.steps} steps, each row drawn with probability "
+            f"{self.expected_batch_size / self.num_examples:.4g} (Poisson; {self.expected_batch_size} expected), "
+            f"gradients clipped to {self.l2_norm_clip:g}, Gaussian noise of {self.noise_multiplier:.4g} times that; "
+            f"compute_dp_sgd_privacy gives {self.epsilon_compute_dp_sgd_privacy:.4g} for it alone.",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes and the text (as `statement`), JSON-ready."""
@@ -106,9 +138,85 @@ class PrivacyStatement:
         """The inverse of `to_dict`, also after a trip through JSON."""
         names = {field.name for field in dataclasses.fields(cls)}
         kept: dict[str, Any] = {name: value for name, value in values.items() if name in names}
-        for name in ("assumptions", "mechanisms"):
+        for name in ("assumptions", "priors", "mechanisms"):
             kept[name] = tuple(kept[name])
         return cls(**kept)
+
+
+class TrainingFacts(Protocol):
+    """What a statement says of DP-SGD; `DPSGDPlan` has it."""
+
+    @property
+    def expected_batch_size(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def l2_norm_clip(self) -> float: ...
+
+    @property
+    def noise_multiplier(self) -> float | None: ...
+
+
+def make_statement(
+    mechanisms: Sequence[Mechanism],
+    num_examples: int,
+    delta: float,
+    noise_source: str,
+    *,
+    training: TrainingFacts | None = None,
+    accountant: str = "pld",
+    priors: Sequence[str] = (),
+) -> PrivacyStatement:
+    """What mechanisms promise together.
+
+    Args:
+      mechanisms: everything that touches the rows.
+      num_examples: rows that the promise is made to.
+      delta: at which epsilon is stated.
+      noise_source: `NoiseSource.description`.
+      training: the one of them that is DP-SGD, if there is one; with noise.
+      accountant: "pld" or "rdp".
+      priors: public assumptions about the data.
+    """
+    event = compose(mechanisms)
+    epsilon = epsilon_of(event, delta, accountant)
+    costs = [epsilon_of(mechanism.event, delta, accountant) for mechanism in mechanisms]
+    facts: dict[str, Any] = dict.fromkeys(
+        ("noise_multiplier", "expected_batch_size", "steps", "l2_norm_clip", "epsilon_compute_dp_sgd_privacy")
+    )
+    facts["compute_dp_sgd_privacy_statement"] = ""
+    if training is not None:
+        facts.update({name: getattr(training, name) for name in facts if hasattr(training, name)})
+        figures = tensorflow_privacy_figures(
+            num_examples, training.expected_batch_size, training.steps, facts["noise_multiplier"], delta
+        )
+        facts["epsilon_compute_dp_sgd_privacy"], facts["compute_dp_sgd_privacy_statement"] = figures
+    return PrivacyStatement(
+        epsilon=epsilon,
+        delta=delta,
+        accountant=accountant,
+        epsilon_rdp=epsilon_of(event, delta, "rdp"),
+        epsilon_replace_one=epsilon_of(event, delta, accountant, "replace-one"),
+        sampling="none" if training is None else "poisson",
+        num_examples=num_examples,
+        neighboring_relation="add-or-remove-one",
+        unit="one image with its label",
+        assumptions=ASSUMPTIONS,
+        priors=tuple(priors),
+        mechanisms=tuple(
+            {
+                "name": mechanism.name,
+                "event": str(mechanism.event),
+                "epsilon": cost,
+                "share": cost / epsilon if 0 < epsilon < math.inf else 1.0,
+            }
+            for mechanism, cost in zip(mechanisms, costs, strict=True)
+        ),
+        noise_source=noise_source,
+        **facts,
+    )
 
 
 def tensorflow_privacy_figures(

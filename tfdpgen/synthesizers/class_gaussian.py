@@ -1,0 +1,117 @@
+"""Class Gaussians: one Gaussian of each class, of an image's lowest frequencies, released in one go; no training.
+
+    release = train("class_gaussian", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
+
+The baseline that takes a second, and that every trained method has to beat. An image is described by its lowest
+frequencies (the two-dimensional cosine transform, Ahmed et al. 1974), a public basis of which few axes hold most of an
+image. One Gaussian mechanism releases count, mean and covariance of each class in it ("Analyze Gauss", Dwork et al.
+2014, and `ClassMoments`). What a Gaussian cannot say is that strokes bend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from scipy import fft
+
+from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.networks import vae
+from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy.accounting import calibrate_noise_multiplier
+from tfdpgen.synthesizers.base import Synthesizer, register
+
+_CENTRE = 0.2  # of the pixels: what features are measured from, so that their norms are small
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassGaussianPreset:
+    """Hyperparameters, chosen by image shape and number of rows alone.
+
+    Attributes:
+      num_waves: lowest frequencies of each channel that the Gaussians are about.
+      radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
+    """
+
+    num_waves: int
+    radius: float
+
+
+def preset_for(spec: DataSpec, num_examples: int) -> ClassGaussianPreset:
+    """The preset for images of this shape and this many rows."""
+    pixels = spec.image_shape[0] * spec.image_shape[1]
+    if pixels <= 256:
+        return ClassGaussianPreset(num_waves=min(pixels, 49), radius=0.33)
+    return ClassGaussianPreset(num_waves=90, radius=0.25)
+
+
+@register
+class ClassGaussian(Synthesizer):
+    """One Gaussian of each class; see the top of this file.
+
+    Args:
+      spec: public facts of the data.
+      num_examples: number of private rows.
+      seed: of nothing but later draws: there is no training.
+      preset: by default the one for the spec.
+    """
+
+    method = "class_gaussian"
+
+    def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: ClassGaussianPreset | None = None) -> None:
+        super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
+        self._generator: tf.keras.Model | None = None
+
+    def plan(self) -> DPSGDPlan | None:
+        return None
+
+    def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
+        radius = self.preset.radius * math.sqrt(math.prod(self.spec.image_shape))
+        multiplier = calibrate_noise_multiplier(lambda z: ClassMoments(z, radius).event, budget)
+        return (ClassMoments(multiplier, radius),)
+
+    def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
+        (mechanism,) = mechanisms
+        assert isinstance(mechanism, ClassMoments)
+        waves = lowest_waves(self.spec.image_shape, self.preset.num_waves)
+        moments = mechanism.release(self._features(dataset, waves), waves.shape[1], self.spec.num_classes, noise)
+        gaussians = vae.class_gaussians(moments.means, moments.factors, waves.shape[1])
+        pixels = tf.keras.layers.Dense(len(waves), name="waves")
+        hidden = pixels(gaussians.output)
+        pixels.set_weights([waves.T.astype(np.float32), np.full(len(waves), _CENTRE, np.float32)])
+        hidden = tf.keras.layers.Reshape(self.spec.image_shape)(tf.keras.layers.ReLU(max_value=1.0)(hidden))
+        images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(hidden)
+        self._generator = tf.keras.Model(gaussians.inputs, images, name="generator")
+
+    def learn(
+        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+    ) -> tf.keras.Model:
+        assert self._generator is not None
+        return self._generator
+
+    @staticmethod
+    def _features(
+        dataset: Dataset, waves: npt.NDArray[np.float64]
+    ) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+        """The waves' coefficients of all rows, block by block."""
+        for images, labels in dataset.blocks():
+            yield (images.reshape(len(images), -1) / 255.0 - _CENTRE) @ waves, labels
+
+
+def lowest_waves(image_shape: tuple[int, int, int], num_waves: int) -> npt.NDArray[np.float64]:
+    """Orthonormal cosine waves of the lowest frequencies, of each channel: float64 [h * w * c, num_waves * c]."""
+    height, width, channels = image_shape
+    frequencies = itertools.product(range(height), range(width))
+    chosen = sorted(frequencies, key=lambda pair: (pair[0] / height) ** 2 + (pair[1] / width) ** 2)[:num_waves]
+    waves = np.zeros((height, width, channels, len(chosen), channels))
+    for i, (row, column) in enumerate(chosen):
+        spectrum = np.zeros((height, width))
+        spectrum[row, column] = 1.0
+        for channel in range(channels):
+            waves[:, :, channel, i, channel] = fft.idctn(spectrum, norm="ortho")
+    return waves.reshape(height * width * channels, len(chosen) * channels)
