@@ -107,8 +107,8 @@ def train_classifier(
     """Trains the CNN that all figures here come from.
 
     Small data need many passes and large data few: about 1,500 steps of Adam (learning rate 1e-3, cosine decay to 0),
-    but at least 6 epochs, or 12 with soft labels, which are harder to learn by heart, and at most 30; batches of 32 rows
-    below 10,000 rows and of 128 from there on. Training stops when a quarter of these epochs has not lowered the
+    but at least 6 epochs, or 12 with soft labels, which are harder to learn by heart, and at most 30; batches of 32
+    rows below 10,000 rows and of 128 from there on. Training stops when a quarter of these epochs has not lowered the
     validation loss, and keeps the weights of the best epoch.
 
     The result is a function of the arguments (on one machine): no global seed is read or set.
