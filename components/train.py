@@ -1,6 +1,6 @@
 """Train: the one step that spends privacy budget.
 
-    python -m components.train --examples=DIR --release=DIR --synthesizer=c_vae --epsilon=3
+    python -m components.train --examples=DIR --release=DIR --synthesizer=class_gaussian --epsilon=3
 
 What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
 computed from private rows.
@@ -20,7 +20,9 @@ def train(
     examples: Input[PrivateExamples],
     release: Output[TrainedRelease],
     *,
-    synthesizer: Annotated[str, "the method: c_vae or dp_gan"] = "c_vae",
+    synthesizer: Annotated[
+        str, "the method: class_gaussian (one shot, a second), c_vae, dp_gan, or stroke_vae (drawings and handwriting)"
+    ] = "class_gaussian",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",

@@ -38,8 +38,8 @@ class SynthesisConfig:
     on_disk: bool = False
     """Prepare a TFDS data set as ArrayRecord files and never have all of its rows in memory."""
 
-    synthesizer: str = "c_vae"
-    """The method: c_vae or dp_gan."""
+    synthesizer: str = "class_gaussian"
+    """The method: class_gaussian (one shot, a second), c_vae, dp_gan, or stroke_vae (drawings and handwriting)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""

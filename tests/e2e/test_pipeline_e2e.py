@@ -73,7 +73,7 @@ def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[s
 
 def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    process = _start(f"--output_dir={output}")
+    process = _start(f"--output_dir={output}", "--synthesizer=c_vae")
     assert process.stdout
     for line in process.stdout:
         if "/400 [" in line:  # the progress bar of training
@@ -84,7 +84,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert not list((output / "internal" / "train").rglob("artifact.json"))
     assert {path.name for path in output.iterdir()} == {"internal"}
 
-    process = _start(f"--output_dir={output}", "--", "--direct_num_workers=1")
+    process = _start(f"--output_dir={output}", "--synthesizer=c_vae", "--", "--direct_num_workers=1")
     said, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
     assert "[6/6] publish done in" in said
