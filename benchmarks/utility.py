@@ -1,0 +1,139 @@
+"""What the synthetic rows are worth: p2 of the plain and of the enriched rows, on MNIST or any TFDS data set.
+
+    python benchmarks/utility.py --data_dir=DIR --synthesizer=stroke_vae --epsilon=1 --seeds=0,1,2
+    python benchmarks/utility.py --synthesizer=class_gaussian --dataset=digits --epsilon=3
+    python benchmarks/utility.py --data_dir=DIR --synthesizer=stroke_vae --validation       # to choose by
+    python benchmarks/utility.py --best_preset
+
+p2 is the accuracy on real test rows of the CNN of `tfdpgen.evaluation`, trained on synthetic rows only, its epoch
+chosen on synthetic rows that are held out. A row of the table is printed for each run, then mean and spread; each run
+is appended to `--results` as JSON with commit, seed, statement and seconds. With `--validation` the last tenth of the
+training rows takes the place of the test rows, and is not trained on: hyperparameters are chosen there.
+
+The trainings are DP-correct; p2 itself is computed on private rows without noise and is internal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from tfdpgen.data import LabeledDataset, load_splits
+from tfdpgen.evaluation import accuracy, train_classifier
+from tfdpgen.privacy import PrivacyBudget
+from tfdpgen.synthesizers import Release, synthesizer_names, train
+
+BEST_PRESET = "stroke_vae"  # of those measured on MNIST; docs/utility.md has the table
+ROWS_AT_A_TIME = 1000
+
+
+def synthesize(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...]:
+    """`num` plain rows and, with a teacher, as many enriched ones: images, labels, soft labels, which are enriched."""
+    parts = [
+        release.synthesize(np.arange(start, min(start + ROWS_AT_A_TIME, num)) % release.spec.num_classes, (seed, start))
+        for start in range(0, num, ROWS_AT_A_TIME)
+    ]
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One run, from the private rows to p2."""
+    splits = load_splits(flags.dataset, **({"data_dir": flags.data_dir} if flags.data_dir else {}))
+    rows, test = splits.train.in_memory(), splits.test.in_memory()
+    if flags.validation:
+        kept = len(rows) - len(rows) // 10
+        rows, test = rows.take(np.arange(kept)), rows.take(np.arange(kept, len(rows)))
+    started = time.monotonic()
+    budget = PrivacyBudget(flags.epsilon, flags.delta)
+    release = train(flags.synthesizer, rows, budget, seed=seed, verbose=flags.verbose)
+    trained = time.monotonic()
+    images, labels, soft_labels, is_enriched = synthesize(release, flags.num_synthetic, seed)
+    drawn = time.monotonic()
+    result: dict[str, Any] = {"p2": p2(release, images, labels, None, ~is_enriched, test, seed)}
+    if is_enriched.any():
+        result["p2_enriched"] = p2(release, images, labels, soft_labels, is_enriched, test, seed)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "dataset": flags.dataset,
+        "split": "validation" if flags.validation else "test",
+        "synthesizer": flags.synthesizer,
+        "seed": seed,
+        **result,
+        "seconds_train": round(trained - started, 1),
+        "seconds_draw": round(drawn - trained, 1),
+        "seconds_judge": round(time.monotonic() - drawn, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "num_synthetic": flags.num_synthetic,
+        "commit": commit(),
+        "statement": release.statement.to_dict(),
+    }
+
+
+def p2(
+    release: Release,
+    images: np.ndarray,
+    labels: np.ndarray,
+    soft_labels: np.ndarray | None,
+    chosen: np.ndarray,
+    test: LabeledDataset,
+    seed: int,
+) -> float:
+    """Accuracy on test rows of the CNN that was trained on the chosen rows."""
+    rows = LabeledDataset(images[chosen], labels[chosen], release.spec)
+    soft = None if soft_labels is None else soft_labels[chosen]
+    return accuracy(train_classifier(rows, soft_labels=soft, seed=seed), test)
+
+
+def commit() -> str:
+    """The commit that was measured, or "unknown" outside a checkout."""
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Prints a row for each run and then mean and spread."""
+    parser = argparse.ArgumentParser(description="p2 of plain and enriched synthetic rows.")
+    parser.add_argument("--dataset", default="mnist", help="as in local_run.py (default: mnist)")
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
+    parser.add_argument("--synthesizer", default=BEST_PRESET, choices=synthesizer_names())
+    parser.add_argument("--epsilon", type=float, default=1.0)
+    parser.add_argument("--delta", type=float, default=1e-5)
+    parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain rows, and enriched ones (60000)")
+    parser.add_argument("--seeds", default="0", help="one run for each, as in 0,1,2 (default: 0)")
+    parser.add_argument("--validation", action="store_true", help="measure on training rows that are held out")
+    parser.add_argument("--results", default="", help="file to append a line of JSON to for each run")
+    parser.add_argument("--verbose", type=int, default=0, help="1 shows the progress of trainings")
+    parser.add_argument("--best_preset", action="store_true", help="print the name of the best synthesizer and exit")
+    flags = parser.parse_args()
+    if flags.best_preset:
+        print(BEST_PRESET)
+        return
+    runs = []
+    for seed in (int(seed) for seed in flags.seeds.split(",")):
+        runs.append(measure(flags, seed))
+        shown = ("seed", "p2", "p2_enriched", "seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
+        print("  ".join(f"{name} {runs[-1][name]}" for name in shown if name in runs[-1]), flush=True)
+        if flags.results:
+            with open(flags.results, "a", encoding="utf-8") as file:
+                file.write(json.dumps(runs[-1]) + "\n")
+    for name in ("p2", "p2_enriched"):
+        values = [run[name] for run in runs if name in run]
+        if values:
+            print(f"{name}: mean {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")
+
+
+if __name__ == "__main__":
+    main()
