@@ -66,7 +66,7 @@ def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
     """The preset for images of this shape and this many rows."""
     if max(spec.image_shape[:2]) <= 16:
         return StrokeVAEPreset(latent_dim=12, hidden_units=(128, 64), drawings=20_000, pretraining_steps=3000)
-    return StrokeVAEPreset(latent_dim=24, hidden_units=(400, 200))
+    return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256))
 
 
 @register
