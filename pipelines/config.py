@@ -39,7 +39,8 @@ class SynthesisConfig:
     """Prepare a TFDS data set as ArrayRecord files and never have all of its rows in memory."""
 
     synthesizer: str = "class_gaussian"
-    """The method: class_gaussian (one shot, a second), c_vae, dp_gan, or stroke_vae (drawings and handwriting)."""
+    """The method: class_gaussian or taught_gaussian (no generator is trained), c_vae, dp_gan, or stroke_vae (for
+    handwriting)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""

@@ -138,7 +138,7 @@ def train_teacher(
     """Runs the plan on the rows, once, and returns the average of the weights over its second half.
 
     Unit of privacy: one row, an image with its label. Its features are a function of it alone, so that what is private
-    is the training, of which the plan is the account. All rows' features are in memory.
+    is the training, of which the plan is the account. All rows' features are in memory, two bytes for each number.
 
     Args:
       preset: of the teacher.
@@ -148,7 +148,7 @@ def train_teacher(
       verbose: 1 shows a progress bar, without private figures.
     """
     features = Features.of(preset, dataset.spec.image_shape)
-    blocks = [(features(images), labels) for images, labels in dataset.blocks()]
+    blocks = [(features(images).astype(np.float16), labels) for images, labels in dataset.blocks()]
     inputs, labels = (tf.constant(np.concatenate(parts)) for parts in zip(*blocks, strict=True))
     del blocks
     dense = tf.keras.layers.Dense(dataset.spec.num_classes, kernel_initializer="zeros")
@@ -163,7 +163,7 @@ def train_teacher(
     def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
         def read_fn(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             chosen = indices[tf.minimum(i, tf.shape(indices)[0] - 1)]
-            return tf.gather(inputs, chosen), tf.gather(labels, chosen)
+            return tf.cast(tf.gather(inputs, chosen), tf.float32), tf.gather(labels, chosen)
 
         def chunk_fn(inputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
             with optimizer.gradient_tape(network) as tape:
