@@ -126,6 +126,8 @@ def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) 
     assert np.any(images != release.sample(labels, seed=2))
     assert np.any(images != release.sample(labels, seed=(1, 1)))
     assert release.sample([], seed=0).shape == (0, 8, 8, 1)
+    for label in range(10):  # one row alone is a batch like any other
+        assert release.sample([label], seed=1).shape == (1, 8, 8, 1)
     with pytest.raises(ValueError, match="`labels`"):
         release.sample([10], seed=0)
 

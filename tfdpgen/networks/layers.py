@@ -26,4 +26,6 @@ class Seeded:
 
 def one_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Labels int64 [n] as float32 [n, num_classes]; labels out of range are refused in the graph."""
-    return keras.layers.CategoryEncoding(num_tokens=num_classes, output_mode="one_hot", name="one_hot")(labels)
+    # As a column: from a single label without that, Keras would make a vector instead of a matrix of one row.
+    column = keras.layers.Reshape((1,), name="column")(labels)
+    return keras.layers.CategoryEncoding(num_tokens=num_classes, output_mode="one_hot", name="one_hot")(column)
