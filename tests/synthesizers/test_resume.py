@@ -92,12 +92,15 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
     monkeypatch.setattr(GaussianNoise, "draw", without_noise)
     monkeypatch.setattr(DPSGDPlan, "physical_batch_size", 20)
     monkeypatch.setattr(DPSGDPlan, "batches", given)
-    monkeypatch.setattr(ClassMeans, "release", lambda *_: np.full((10, 8, 8, 1), 0.3))
+    released: list[str] = []
+    monkeypatch.setattr(ClassMeans, "release", lambda *_: released.append(name) or np.full((10, 8, 8, 1), 0.3))
     steps = [0, 1, 2, 3, 8, 9]
     at_once = _train(name, tmp_path / "at_once")
     with pytest.raises(_Cut):
         _train(name, tmp_path / "cut", cut_after=4)
+    before = len(released)
     resumed = _train(name, tmp_path / "cut")
+    assert len(released) == before  # what was released once is not released again
     for one, other in zip(at_once.generator.get_weights(), resumed.generator.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
