@@ -125,10 +125,8 @@ class SyntheticExamples(Artifact):
 
         with np.load(self.path / "synthetic.npz") as arrays:
             chosen = arrays["is_enriched"] == is_enriched
-            spec = DataSpec.from_dict(self.facts["spec"])
-            return LabeledDataset(arrays["images"][chosen], arrays["labels"][chosen], spec), arrays["soft_labels"][
-                chosen
-            ]
+            images, labels, soft_labels = (arrays[name][chosen] for name in ("images", "labels", "soft_labels"))
+        return LabeledDataset(images, labels, DataSpec.from_dict(self.facts["spec"])), soft_labels
 
 
 class AttackFigures(Artifact):

@@ -170,7 +170,7 @@ def test_no_noise_costs_everything_and_no_draw_nothing(accountant: str) -> None:
 def test_what_is_not_accounted_is_refused_by_name() -> None:
     event = poisson_gaussian_event(0.1, 1.0, 3)
     with pytest.raises(ValueError, match=r"`neighboring_relation` should be one of .*'replace-one'.*got 'replace-all'"):
-        epsilon_of(event, 1e-5, neighboring_relation="replace-all")  # type: ignore[arg-type]
+        epsilon_of(event, 1e-5, neighboring_relation="replace-all")
     twice = dp_accounting.PoissonSampledDpEvent(0.1, event)
     with pytest.raises(ValueError, match="`event` should be composed of Gaussians"):
         _replaced(twice)

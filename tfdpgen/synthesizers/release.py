@@ -4,7 +4,8 @@
     images = release.sample(labels=[0, 1, 2], seed=0)          # uint8 [3, h, w, c]
     release.save("release"); Release.load("release")
 
-It holds a generator, the event that made it, and the statement of what that promises. No critic, encoder, optimizer
+It holds a generator, the event that made it, and the statement of what that promises; and a teacher, where one was
+trained by DP-SGD on a share of the same budget, with what it needs to label rows. No critic, encoder, optimizer
 state, loss curve or gradient norm is in it: whatever is computed from it alone is post-processing and costs nothing.
 """
 
