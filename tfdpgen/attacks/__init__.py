@@ -3,9 +3,9 @@
 Importing this package registers every attack in `ATTACKS`.
 """
 
-from tfdpgen.attacks.audit import AttackResult, audit, privacy_loss_cap, run_attacks
 from tfdpgen.attacks.base import ATTACKS, Attack, ReleaseLike, get, register
 from tfdpgen.attacks.classifier import CLASSIFIER_HOLDOUT, CLASSIFIER_NOISE, classifier_scores
+from tfdpgen.attacks.results import AttackResult, compare_scores, privacy_loss_cap, run_attacks
 
 __all__ = [
     "ATTACKS",
@@ -14,8 +14,8 @@ __all__ = [
     "Attack",
     "AttackResult",
     "ReleaseLike",
-    "audit",
     "classifier_scores",
+    "compare_scores",
     "get",
     "privacy_loss_cap",
     "register",

@@ -3,7 +3,7 @@
     attack = get("classifier_holdout")
     attack.score(release, candidates, np.random.default_rng(0))     # float [n]; higher is likelier a member
 
-An attack never sees who is a member, nor any row that is not among its candidates. `audit` does, and compares.
+An attack never sees who is a member, nor any row that is not among its candidates. `run_attacks` does, and compares.
 A new attack is a scoring function in a file of its own, registered with what it asks:
 
     register(Attack("distance", "...", is_membership=True, score_fn=distance_scores, decision_threshold=-1.0))

@@ -11,25 +11,34 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfdpgen.attacks import ATTACKS, Attack, AttackResult, ReleaseLike, audit, privacy_loss_cap, register, run_attacks
+from tfdpgen.attacks import (
+    ATTACKS,
+    Attack,
+    AttackResult,
+    ReleaseLike,
+    compare_scores,
+    privacy_loss_cap,
+    register,
+    run_attacks,
+)
 from tfdpgen.data import DataSpec, LabeledDataset
 
 
 def test_figures_of_one_repetition_by_hand() -> None:
-    result = audit([[0.9, 0.6, 0.5, 0.2]], [[0.8, 0.5, 0.1, 0.0]], threshold=0.5)
+    result = compare_scores([[0.9, 0.6, 0.5, 0.2]], [[0.8, 0.5, 0.1, 0.0]], threshold=0.5)
     assert result.accuracy == pytest.approx((2.5 / 4 + 2.5 / 4) / 2)
     assert result.privacy_loss == pytest.approx(0.25)
     assert result.auc == pytest.approx((4 + 3 + 2.5 + 2) / 16)
 
 
 def test_figures_are_averaged_over_repetitions() -> None:
-    result = audit([[1.0], [0.0]], [[0.0], [1.0]], threshold=0.5)
+    result = compare_scores([[1.0], [0.0]], [[0.0], [1.0]], threshold=0.5)
     assert (result.accuracy, result.privacy_loss, result.auc) == (0.5, 0.0, 0.5)
     assert (result.accuracy_interval, result.privacy_loss_interval, result.auc_interval) == ((0, 1), (-1, 1), (0, 1))
 
 
 def test_separated_scores() -> None:
-    result = audit(np.full((5, 100), 2.0), np.full((5, 80), 1.0), threshold=1.5)
+    result = compare_scores(np.full((5, 100), 2.0), np.full((5, 80), 1.0), threshold=1.5)
     assert (result.accuracy, result.privacy_loss, result.auc) == (1.0, 1.0, 1.0)
     # 5 times 100 of 100 is no certainty: the intervals keep a width.
     assert 0.95 < result.accuracy_interval[0] < 0.99
@@ -38,13 +47,13 @@ def test_separated_scores() -> None:
 
 
 def test_constant_scores_are_a_guess() -> None:
-    result = audit(np.zeros((3, 50)), np.zeros((3, 50)), threshold=0.0)
+    result = compare_scores(np.zeros((3, 50)), np.zeros((3, 50)), threshold=0.0)
     assert (result.accuracy, result.privacy_loss, result.auc) == (0.5, 0.0, 0.5)
 
 
 def test_identical_distributions_give_half() -> None:
     rng = np.random.default_rng(0)
-    result = audit(rng.normal(size=(10, 500)), rng.normal(size=(10, 500)), threshold=0.0)
+    result = compare_scores(rng.normal(size=(10, 500)), rng.normal(size=(10, 500)), threshold=0.0)
     assert result.auc == pytest.approx(0.5, abs=0.02)
     assert result.accuracy == pytest.approx(0.5, abs=0.02)
     for low, high in (result.accuracy_interval, result.auc_interval):
@@ -59,7 +68,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(repetitions: int) -> Non
     truth = 0.5 * math.erfc(-shift / 2 / math.sqrt(2)), 0.5 * math.erfc(-shift / 2)
     for _ in range(100):
         scores = rng.normal(size=(2, repetitions, 60))
-        result = audit(scores[0] + shift, scores[1], threshold=shift / 2, confidence=0.9)
+        result = compare_scores(scores[0] + shift, scores[1], threshold=shift / 2, confidence=0.9)
         intervals = result.accuracy_interval, result.auc_interval
         covered += [low <= value <= high for value, (low, high) in zip(truth, intervals, strict=True)]
         widths.append([high - low for low, high in intervals])
@@ -75,7 +84,7 @@ def test_every_figure_lies_in_its_interval_and_range(
 ) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.integers(3, size=(repetitions, members)) / 2, rng.integers(3, size=(repetitions, nonmembers)) / 2
-    result = audit(*scores, threshold)
+    result = compare_scores(*scores, threshold)
     for name, least in (("accuracy", 0), ("privacy_loss", -1), ("auc", 0)):
         low, high = getattr(result, f"{name}_interval")
         assert least <= low <= getattr(result, name) <= high <= 1
@@ -83,7 +92,7 @@ def test_every_figure_lies_in_its_interval_and_range(
 
 
 def test_to_dict_is_json_with_these_keys() -> None:
-    result = audit([[1.0, 0.5]], [[0.0]], 0.5, description="what", is_membership=False)
+    result = compare_scores([[1.0, 0.5]], [[0.0]], 0.5, description="what", is_membership=False)
     figures = json.loads(json.dumps(result.to_dict()))
     assert set(figures) == {
         *("accuracy", "accuracy_interval", "privacy_loss", "privacy_loss_interval", "auc", "auc_interval"),
@@ -102,11 +111,11 @@ def test_to_dict_is_json_with_these_keys() -> None:
         ([[1.0]], [[1.0], [2.0]], "nonmember_scores"),
     ],
 )
-def test_audit_refusals(members: list, nonmembers: list, name: str) -> None:
+def test_compare_scores_refusals(members: list, nonmembers: list, name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` should hold finite numbers"):
-        audit(members, nonmembers, 0.5)
+        compare_scores(members, nonmembers, 0.5)
     with pytest.raises(ValueError, match="`confidence` should lie strictly between 0 and 1; got 1"):
-        audit([[1.0]], [[1.0]], 0.5, confidence=1)
+        compare_scores([[1.0]], [[1.0]], 0.5, confidence=1)
 
 
 @given(st.floats(0, 12), st.floats(0, 1))

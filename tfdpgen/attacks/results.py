@@ -1,4 +1,4 @@
-"""Audits: from scores of members and non-members to accuracy, privacy loss and AUC, each with an interval.
+"""Results: from scores of members and non-members to accuracy, privacy loss and AUC, each with an interval.
 
     results = run_attacks(release, splits.train, splits.holdout, seed=0)
     results["classifier_holdout"].privacy_loss, results["classifier_holdout"].privacy_loss_interval
@@ -34,7 +34,7 @@ class AttackResult:
         half.
       privacy_loss: (P - 0.5) / 0.5 in [-1, 1], which is the true positive rate minus the false positive rate.
       auc: the probability that a random member scores higher than a random non-member; ties count half.
-      accuracy_interval, privacy_loss_interval, auc_interval: see `audit`.
+      accuracy_interval, privacy_loss_interval, auc_interval: see `compare_scores`.
       repetitions: how often the attack was run, each time with fresh draws.
       num_members, num_nonmembers: candidates in one repetition.
       description: what was asked.
@@ -58,7 +58,7 @@ class AttackResult:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
-def audit(
+def compare_scores(
     member_scores: npt.ArrayLike,
     nonmember_scores: npt.ArrayLike,
     threshold: float,
@@ -133,7 +133,7 @@ def run_attacks(
     names: Sequence[str] | None = None,
     verbose: int = 0,
 ) -> dict[str, AttackResult]:
-    """Runs attacks on a release and audits them.
+    """Runs attacks on a release and compares what they score.
 
     Each repetition draws k members and k others without replacement, shuffles them, and lets each attack score them
     from the release alone. The others are rows of `nonmembers` if the attack asks for membership, and else uniform
@@ -181,7 +181,7 @@ def run_attacks(
         if verbose:
             print(f"attacks: repetition {repetition + 1} of {repetitions} done")
     return {
-        attack.name: audit(
+        attack.name: compare_scores(
             [pair[0] for pair in scores[attack.name]],
             [pair[1] for pair in scores[attack.name]],
             attack.decision_threshold,
