@@ -9,7 +9,7 @@ ARGS ?=
 PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && echo $$p && break; done),python3)
 
-.PHONY: help setup run test lint format types imports lock peers clean
+.PHONY: help setup run test mutations lint format types imports lock peers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -21,6 +21,9 @@ run: setup ## run the pipeline; e.g. make run ARGS="--epsilon=1"
 
 test: setup ## run the tests; e.g. make test ARGS="-m slow"
 	$(BIN)/python -m pytest $(ARGS)
+
+mutations: setup ## plant bugs one at a time, and show which test catches each; see docs/promise.md
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 lint: setup ## check format and style
 	$(BIN)/ruff format --check .

@@ -45,6 +45,7 @@ setup(
         "tensorflow-datasets>=4.9.8",
         "tensorflow-metadata==1.16.1",  # later ones need protobuf 5
         "tensorflow-privacy==0.9.0",
+        "threadpoolctl",
     ],
     extras_require={
         "kubeflow": KUBEFLOW,

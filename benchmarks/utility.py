@@ -6,16 +6,22 @@
     python benchmarks/utility.py --best_preset
 
 p2 is the accuracy on real test rows of the CNN of `tfdpgen.evaluation`, trained on synthetic rows only, its epoch
-chosen on synthetic rows that are held out. A row of the table is printed for each run, then mean and spread; each run
-is appended to `--results` as JSON with commit, seed, statement and seconds. With `--validation` the last tenth of the
-training rows takes the place of the test rows, and is not trained on: hyperparameters are chosen there.
+chosen on synthetic rows that are held out. `fid` is the Frechet distance of up to 10,000 plain rows to real test rows,
+and `label_agreement` the share of plain rows that are named as they are labelled, both by the same CNN trained on the
+real training rows (once for all seeds; `--no_fidelity` leaves both out). Such a distance compares methods that one and
+the same CNN judges; it is no Inception distance.
 
-The trainings are DP-correct; p2 itself is computed on private rows without noise and is internal.
+A row of the table is printed for each run, then mean and spread; each run is appended to `--results` as JSON with
+commit, seed, statement and seconds. With `--validation` the last tenth of the training rows takes the place of the test
+rows, and is not trained on: hyperparameters are chosen there.
+
+The trainings are DP-correct; the figures are computed on private rows without noise and are internal.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -28,14 +34,23 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from PIL import Image
 
 from tfdpgen.data import LabeledDataset, load_splits
-from tfdpgen.evaluation import accuracy, train_classifier
+from tfdpgen.evaluation import (
+    Classifier,
+    accuracy,
+    cnn_space,
+    fit_classifier,
+    frechet_distance,
+    train_classifier,
+)
 from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.synthesizers import Release, synthesizer_names, train
 
 BEST_PRESET = "stroke_vae"  # of those measured on MNIST; docs/utility.md has the table
 ROWS_AT_A_TIME = 1000
+MOST_ROWS_OF_FID = 10_000
 
 
 def synthesize(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -47,13 +62,39 @@ def synthesize(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run, from the private rows to p2."""
-    splits = load_splits(flags.dataset, **({"data_dir": flags.data_dir} if flags.data_dir else {}))
+@functools.cache
+def real_rows(dataset: str, data_dir: str, validation: bool) -> tuple[LabeledDataset, LabeledDataset]:
+    """Rows to train on and rows to test on."""
+    splits = load_splits(dataset, **({"data_dir": data_dir} if data_dir else {}))
     rows, test = splits.train.in_memory(), splits.test.in_memory()
-    if flags.validation:
+    if validation:
         kept = len(rows) - len(rows) // 10
         rows, test = rows.take(np.arange(kept)), rows.take(np.arange(kept, len(rows)))
+    return rows, test
+
+
+@functools.cache
+def judge(dataset: str, data_dir: str, validation: bool) -> Classifier:
+    """The CNN that knows the real training rows, one for all runs of this process."""
+    rows, _ = real_rows(dataset, data_dir, validation)
+    return fit_classifier("cnn", rows, trained_on="private", seed=0)
+
+
+def fidelity(judged_by: Classifier, images: np.ndarray, labels: np.ndarray, test: LabeledDataset) -> dict[str, float]:
+    """How far plain rows lie from real ones, and whether they look like their labels. Their labels cycle."""
+    features, num_rows = cnn_space(judged_by).features, min(len(images), len(test), MOST_ROWS_OF_FID)
+    return {
+        "fid": round(frechet_distance(features(test.images[:num_rows]), features(images[:num_rows])), 4),
+        "label_agreement": float(np.mean(judged_by.predict(images) == labels)),
+    }
+
+
+def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One run, from the private rows to p2."""
+    source = flags.dataset, flags.data_dir, flags.validation
+    rows, test = real_rows(*source)
+    if flags.fidelity:
+        judge(*source)  # now, so that it counts in no run's seconds
     started = time.monotonic()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
     release = train(flags.synthesizer, rows, budget, seed=seed, verbose=flags.verbose)
@@ -63,11 +104,16 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     result: dict[str, Any] = {"p2": p2(release, images, labels, None, ~is_enriched, test, seed)}
     if is_enriched.any():
         result["p2_enriched"] = p2(release, images, labels, soft_labels, is_enriched, test, seed)
+    if flags.fidelity:
+        result |= fidelity(judge(*source), images[~is_enriched], labels[~is_enriched], test)
+    if flags.samples:
+        draw_samples(flags.samples, images[~is_enriched], labels[~is_enriched])
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "dataset": flags.dataset,
         "split": "validation" if flags.validation else "test",
         "synthesizer": flags.synthesizer,
+        "budget": {"epsilon": flags.epsilon, "delta": flags.delta},
         "seed": seed,
         **result,
         "seconds_train": round(trained - started, 1),
@@ -95,6 +141,13 @@ def p2(
     return accuracy(train_classifier(rows, soft_labels=soft, seed=seed), test)
 
 
+def draw_samples(path: str, images: np.ndarray, labels: np.ndarray, num: int = 14) -> None:
+    """Writes the first plain rows of each class, a line a class, as one picture."""
+    lines = [np.concatenate(list(images[labels == label][:num]), axis=1) for label in np.unique(labels)]
+    picture = np.concatenate(lines)
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+
+
 def commit() -> str:
     """The commit that was measured, or "unknown" outside a checkout."""
     asked = subprocess.run(
@@ -114,7 +167,9 @@ def main() -> None:
     parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain rows, and enriched ones (60000)")
     parser.add_argument("--seeds", default="0", help="one run for each, as in 0,1,2 (default: 0)")
     parser.add_argument("--validation", action="store_true", help="measure on training rows that are held out")
+    parser.add_argument("--no_fidelity", dest="fidelity", action="store_false", help="leave out fid, label_agreement")
     parser.add_argument("--results", default="", help="file to append a line of JSON to for each run")
+    parser.add_argument("--samples", default="", help="PNG to draw the first plain rows of each class into")
     parser.add_argument("--verbose", type=int, default=0, help="1 shows the progress of trainings")
     parser.add_argument("--best_preset", action="store_true", help="print the name of the best synthesizer and exit")
     flags = parser.parse_args()
@@ -124,12 +179,13 @@ def main() -> None:
     runs = []
     for seed in (int(seed) for seed in flags.seeds.split(",")):
         runs.append(measure(flags, seed))
-        shown = ("seed", "p2", "p2_enriched", "seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
+        times = ("seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
+        shown = ("seed", "p2", "p2_enriched", "fid", "label_agreement", *times)
         print("  ".join(f"{name} {runs[-1][name]}" for name in shown if name in runs[-1]), flush=True)
         if flags.results:
             with open(flags.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(runs[-1]) + "\n")
-    for name in ("p2", "p2_enriched"):
+    for name in ("p2", "p2_enriched", "fid", "label_agreement"):
         values = [run[name] for run in runs if name in run]
         if values:
             print(f"{name}: mean {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")

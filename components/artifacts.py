@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -107,6 +108,24 @@ class TrainedRelease(Artifact):
     """What training releases: a generator and its privacy statement."""
 
 
+class PrivateNetworks(Artifact):
+    """What else was trained privately, such as critic or encoder: for attacks with model access, never released."""
+
+    internal = True
+
+    def save(self, networks: Mapping[str, Any]) -> None:
+        """Writes Keras models by name."""
+        for name, network in networks.items():
+            network.save(self.path / f"{name}.keras")
+
+    def load(self) -> dict[str, Any]:
+        """The Keras models by name; none where the method has none."""
+        import tensorflow as tf
+
+        paths = sorted(self.path.glob("*.keras"))
+        return {path.stem: tf.keras.models.load_model(path, compile=False) for path in paths}
+
+
 class SyntheticExamples(Artifact):
     """A labelled synthetic data set, as TFDS data set and as synthetic.npz."""
 
@@ -131,6 +150,12 @@ class SyntheticExamples(Artifact):
 
 class AttackFigures(Artifact):
     """How well attacks tell private rows from others."""
+
+    internal = True
+
+
+class AuditFigures(Artifact):
+    """What an audit with canaries says of epsilon; empty where none was asked for."""
 
     internal = True
 

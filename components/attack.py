@@ -1,46 +1,209 @@
-"""Attack: asks attackers to tell private rows from others, with nothing but the release in their hands.
+"""Attack: asks attackers to tell private rows from others.
 
-    python -m components.attack --examples=DIR --release=DIR --attacks=DIR
+    python -m components.attack --examples=DIR --release=DIR --networks=DIR --synthetic=DIR --attacks=DIR
+    python -m components.attack ... --shadow_models=64 --shadow_processes=4 --shadow_folder=DIR
+
+Attackers hold the release and the synthetic rows; some also hold the networks that were trained privately beside the
+generator, and with `shadow_models` some train the method themselves, many times. attacks.json holds each attack's
+figures ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
+and delta allow at most ("caps"), and how near synthetic rows come to training rows ("memorisation", which is no measure
+of privacy). Searches among many rows run on Beam, chunk by chunk, with the same result on any runner.
 
 The figures are computed on private rows: they are internal, and no part of what the privacy budget covers.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-from typing import Annotated
+import pickle
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from components.artifacts import AttackFigures, Input, Output, PrivateExamples, TrainedRelease
-from components.component import component
+import numpy as np
+
+from components.artifacts import (
+    ArtifactError,
+    AttackFigures,
+    Input,
+    Output,
+    PrivateExamples,
+    PrivateNetworks,
+    SyntheticExamples,
+    TrainedRelease,
+)
+from components.component import ComponentError, component
+
+if TYPE_CHECKING:
+    from tfdpgen.attacks import Scorer, Task
+    from tfdpgen.data import LabeledDataset
+    from tfdpgen.synthesizers import Trained
 
 
 @component
 def attack(
     examples: Input[PrivateExamples],
     release: Input[TrainedRelease],
+    networks: Input[PrivateNetworks],
+    synthetic: Input[SyntheticExamples],
     attacks: Output[AttackFigures],
     *,
     repetitions: Annotated[int, "how often each attack is repeated; intervals narrow with it"] = 5,
-    num_candidates: Annotated[int, "rows of each kind that an attack is asked about"] = 100,
+    num_candidates: Annotated[int, "rows of each kind that an attack is asked about"] = 1000,
+    shadow_models: Annotated[
+        int, "trainings of the attacker's own, for LiRA; even and at least 4, and hundreds for its full power; 0: none"
+    ] = 0,
+    shadow_processes: Annotated[int, "how many of them run at a time"] = 2,
+    shadow_folder: Annotated[
+        str, "folder that keeps the shadows' scores, so that a run that was stopped goes on; internal; empty: none"
+    ] = "",
     seed: Annotated[int, "seed of the attacks"] = 0,
+    beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
     """Measures how well attacks tell private rows from noise and from rows that were never trained on."""
-    from tfdpgen.attacks import run_attacks
+    from tfdpgen.attacks import ShadowConfig, caps, memorisation, run_attacks, run_shadow_attacks, strongest_attack
     from tfdpgen.data import Splits
     from tfdpgen.synthesizers import Release
 
-    splits = Splits.load(examples.path)
-    results = run_attacks(
+    if shadow_models:
+        ShadowConfig(shadow_models, "", num_candidates, processes=shadow_processes)
+    elif shadow_folder:
+        raise ComponentError("`shadow_folder` should be empty without `shadow_models`; got both 0 and a folder.")
+    if networks.facts.get("training") != release.facts.get("training"):
+        raise ArtifactError(f"{networks.path} and {release.path} come from different trainings; make them anew.")
+    splits, trained, rows, models = (
+        Splits.load(examples.path),
         Release.load(release.path),
+        synthetic.load(),
+        networks.load(),
+    )
+    on_beam = _OnBeam(shlex.split(beam_args), attacks.path / "scratch")
+    results = run_attacks(
+        trained,
         splits.train,
         splits.holdout,
+        synthetic=rows,
+        networks=models,
         repetitions=repetitions,
         num_candidates=num_candidates,
         seed=seed,
+        run_tasks=on_beam,
         verbose=1,
     )
-    figures = {name: result.to_dict() for name, result in results.items()}
+    statement = trained.statement
+    if shadow_models:
+        method = f"{trained.synthesizer} epsilon={statement.epsilon!r} delta={statement.delta!r}"
+        results |= run_shadow_attacks(
+            trained,
+            splits.train,
+            splits.holdout,
+            _TrainShadow(trained.synthesizer, statement.epsilon, statement.delta),
+            ShadowConfig(shadow_models, method, num_candidates, processes=shadow_processes, seed=seed),
+            shadow_folder or attacks.path / "shadows",
+            networks=models,
+            verbose=1,
+        )
+    strongest = strongest_attack(results)
+    figures = {
+        "attacks": {name: result.to_dict() for name, result in results.items()},
+        "strongest": strongest.to_dict() if strongest else None,
+        "caps": caps(statement.epsilon, statement.delta, statement.epsilon_replace_one),
+        "memorisation": memorisation(rows, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
+    }
     (attacks.path / "attacks.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainShadow:
+    """Trains the attacked method on rows that the attacker chose, at the same cost to them."""
+
+    synthesizer: str
+    epsilon: float
+    delta: float
+
+    def __call__(self, rows: LabeledDataset, seed: int) -> Trained:
+        from tfdpgen.privacy import PrivacyBudget
+        from tfdpgen.synthesizers import train_with_networks
+
+        budget = PrivacyBudget(self.epsilon, self.delta)
+        return train_with_networks(self.synthesizer, rows, budget, seed=seed, verbose=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OnBeam:
+    """Runs tasks on Beam, by way of files in a folder that the workers share; nothing is left in it.
+
+    Attributes:
+      arguments: Beam's; without a runner among them it is FnApiRunner, in this process.
+      folder: made for the tasks, whose rows are private, and removed afterwards.
+    """
+
+    arguments: list[str]
+    folder: Path
+
+    def __call__(self, tasks: Sequence[Task]) -> list[np.ndarray]:
+        """The scores of each task."""
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+
+        self.folder.mkdir()
+        try:
+            scorers: dict[int, int] = {}
+            elements = []
+            for number, (scorer, candidates) in enumerate(tasks):
+                if id(scorer) not in scorers:
+                    scorers[id(scorer)] = len(scorers)
+                    _scorer_path(self.folder, scorers[id(scorer)]).write_bytes(pickle.dumps(scorer))
+                _candidates_path(self.folder, number).write_bytes(pickle.dumps(candidates))
+                elements.append((number, scorers[id(scorer)]))
+            named = any(argument.split("=")[0] == "--runner" for argument in self.arguments)
+            with beam.Pipeline(runner=None if named else FnApiRunner(), options=PipelineOptions(self.arguments)) as run:
+                _ = run | beam.Create(elements) | beam.Reshuffle() | beam.Map(_Score(str(self.folder)))
+            return [np.load(_scores_path(self.folder, number)) for number in range(len(tasks))]
+        finally:
+            shutil.rmtree(self.folder)
+
+
+class _Score:
+    """(task, scorer) -> the task's scores, in a file. Each worker loads a scorer once."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    @functools.cached_property
+    def _scorers(self) -> dict[int, Scorer]:
+        return {}
+
+    def __call__(self, element: tuple[int, int]) -> None:
+        number, scorer = element
+        folder = Path(self._folder)
+        if scorer not in self._scorers:
+            self._scorers[scorer] = pickle.loads(_scorer_path(folder, scorer).read_bytes())
+        candidates: Any = pickle.loads(_candidates_path(folder, number).read_bytes())
+        path = _scores_path(folder, number)
+        part = path.with_suffix(".part.npy")
+        np.save(part, self._scorers[scorer](candidates))
+        part.replace(path)  # a runner may try a task twice
+
+
+def _scorer_path(folder: Path, number: int) -> Path:
+    """Where a scorer is handed over."""
+    return folder / f"scorer-{number}.pickle"
+
+
+def _candidates_path(folder: Path, number: int) -> Path:
+    """Where a task's candidates are handed over."""
+    return folder / f"candidates-{number}.pickle"
+
+
+def _scores_path(folder: Path, number: int) -> Path:
+    """Where a task's scores come back."""
+    return folder / f"scores-{number}.npy"
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
-"""Evaluate: how useful the synthetic rows are in place of the private ones.
+"""Evaluate: how useful the synthetic rows are in place of the private ones, and how close to them.
 
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR
+    python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR --publish_metrics_epsilon=0.5
 
-The figures are computed on private rows: they are internal, and no part of what the privacy budget covers. Of each
-split at most 100,000 rows are used, so that data need not fit in memory.
+The figures are computed on private rows: they are internal, and no part of what the privacy budget covers. The
+exception is published_metrics.json, which is written where a budget for it is given: accuracies with noise, which the
+test rows pay for. Of each split at most 100,000 rows are used, so that data need not fit in memory.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityFigures
-from components.component import component
+from components.component import ComponentError, component
 
 MOST_ROWS = 100_000
 TEST_SHARE = 6  # one synthetic row in so many is tested on, as in MNIST with its 60,000 + 10,000 rows nearly
@@ -26,30 +28,112 @@ def evaluate(
     synthetic: Input[SyntheticExamples],
     utility: Output[UtilityFigures],
     *,
+    classifiers: Annotated[
+        str,
+        "classifiers beside the CNN, with commas between, of logistic_regression, mlp, random_forest and "
+        "gradient_boosting; all: all of them; empty: none",
+    ] = "all",
+    inception_weights: Annotated[
+        str, "file with Keras's InceptionV3 weights, or keras for those that Keras has downloaded; empty: no such FID"
+    ] = "",
+    publish_metrics_epsilon: Annotated[float, "epsilon that the test rows pay for published accuracies; 0: none"] = 0.0,
+    publish_metrics: Annotated[str, "figures to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
+    delta: Annotated[float, "delta of the published accuracies"] = 1e-5,
+    ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     seed: Annotated[int, "seed of the classifiers"] = 0,
 ) -> None:
-    """Trains classifiers on private and on synthetic rows and tests each on both: p1 to p4.
+    """Trains classifiers on private and on synthetic rows, tests each on both, and measures fidelity.
 
-    Where there are enriched rows, `p2_enriched` is the accuracy on private rows of a classifier of their soft labels.
+    Where there are enriched rows, `p2_enriched` is the accuracy on private rows of a CNN of their soft labels.
     """
     from tfdpgen.data import Splits
-    from tfdpgen.evaluation import accuracy, train_classifier, utility_matrix
-
-    splits, rows = Splits.load(examples.path), synthetic.load()
-    num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
-    test = splits.test.in_memory(MOST_ROWS)
-    matrix = utility_matrix(
-        splits.train.in_memory(MOST_ROWS),
-        test,
-        rows.take(np.arange(num_train)),
-        rows.take(np.arange(num_train, len(rows))),
-        seed=seed,
+    from tfdpgen.evaluation import (
+        CLASSIFIERS,
+        accuracy_interval,
+        check_classifiers,
+        check_publishable,
+        cnn_space,
+        compare_classifiers,
+        fit_classifier,
+        inception_space,
+        measure_fidelity,
+        publish_accuracies,
+        scattering_space,
     )
-    figures = matrix.to_dict()
-    if (enriched := synthetic.load_enriched()) is not None:
-        pupil = train_classifier(enriched[0], soft_labels=enriched[1], seed=seed)
-        figures["p2_enriched"] = accuracy(pupil, test)
-    (utility.path / "utility.json").write_text(json.dumps(figures, indent=2) + "\n")
+    from tfdpgen.privacy import Ledger, PrivacyBudget
+
+    chosen = [name for name in CLASSIFIERS if name != "cnn"] if classifiers == "all" else split(classifiers)
+    names = ["cnn", *(name for name in chosen if name != "cnn")]
+    check_classifiers(names)
+    budget = PrivacyBudget(publish_metrics_epsilon, delta) if publish_metrics_epsilon else None
+    published = split(publish_metrics)
+    if budget is not None:
+        check_publishable(published)
+        if (synthetic.path / "NOT_FOR_RELEASE.txt").exists():
+            raise ComponentError(
+                "`publish_metrics_epsilon` should be 0 where the release may not leave: an accuracy of rows that are "
+                f"not private themselves is not made so by noise for the test rows; got {publish_metrics_epsilon}."
+            )
+    inception = inception_space(inception_weights) if inception_weights else None
+
+    splits, rows, enriched = Splits.load(examples.path), synthetic.load(), synthetic.load_enriched()
+    num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
+    learnt, tested = rows.take(np.arange(num_train)), rows.take(np.arange(num_train, len(rows)))
+    test = splits.test.in_memory(MOST_ROWS)
+
+    if budget is not None:
+        budget.check_num_examples(len(test))
+        known = {"p2", *(f"p2_{name}" for name in names if name != "cnn"), *(["p2_enriched"] if enriched else [])}
+        if unknown := set(published) - known:
+            raise ComponentError(f"`publish_metrics` should name some of {sorted(known)}; got {sorted(unknown)}.")
+
+    # First what has to be paid for: private rows are asked about it only after its cost is written down.
+    generated = {name: fit_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
+    by_figure = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
+    if enriched is not None:
+        pupil = fit_classifier("cnn", enriched[0], trained_on="generated", soft_labels=enriched[1], seed=seed)
+        by_figure["p2_enriched"] = pupil
+    if budget is not None:
+        accuracies = publish_accuracies(
+            {name: by_figure[name] for name in published},
+            test,
+            budget,
+            ledger=Ledger(ledger) if ledger else None,
+        )
+        _write(utility, "published_metrics", accuracies.to_dict())
+
+    private_rows = splits.train.in_memory(MOST_ROWS)
+    matrices, cnn = {}, None
+    for name in names:
+        private = fit_classifier(name, private_rows, trained_on="private", seed=seed)
+        cnn = cnn or private
+        matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
+    assert cnn is not None
+    figures = matrices.pop("cnn")
+    figures["label_agreement"] = figures["p3"]
+    if enriched is not None:
+        right = by_figure["p2_enriched"].right(test)
+        figures["p2_enriched"] = float(right.mean())
+        figures["intervals"]["p2_enriched"] = list(accuracy_interval(int(right.sum()), len(right)))
+    _write(utility, "utility", figures | {"classifiers": matrices})
+
+    spaces = [scattering_space(), cnn_space(cnn), *([inception] if inception else [])]
+    others = splits.holdout.in_memory(MOST_ROWS)
+    _write(
+        utility,
+        "fidelity",
+        {space.name: measure_fidelity(space, test, others, rows, seed=seed) for space in spaces},
+    )
+
+
+def split(text: str) -> list[str]:
+    """The names in `text`, which are separated by commas."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _write(utility: UtilityFigures, name: str, figures: dict[str, Any]) -> None:
+    """One file of figures in the artifact."""
+    (utility.path / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Publish: puts the results together and, as TFX's Pusher does, pushes them to a folder.
 
-    python -m components.publish --release=DIR --synthetic=DIR --attacks=DIR --utility=DIR --publication=DIR \
-        --destination=output
+    python -m components.publish --release=DIR --synthetic=DIR --attacks=DIR --utility=DIR --audited=DIR \
+        --publication=DIR --destination=output
 
 It sees no private row. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
 all, summary.json: where that is, everything beside it is complete and belongs together.
@@ -21,6 +21,7 @@ from components.artifacts import (
     HEADER,
     ArtifactError,
     AttackFigures,
+    AuditFigures,
     Input,
     Output,
     Publication,
@@ -31,7 +32,8 @@ from components.artifacts import (
 from components.component import component
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
-INTERNAL = ("utility", "attacks")  # the keys of the summary that are computed on private rows without noise
+# The keys of the summary that are computed on private rows without noise.
+INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit")
 PACKAGES = (
     "tfdpgen",
     "tensorflow",
@@ -49,6 +51,7 @@ def publish(
     synthetic: Input[SyntheticExamples],
     attacks: Input[AttackFigures],
     utility: Input[UtilityFigures],
+    audited: Input[AuditFigures],
     publication: Output[Publication],
     *,
     destination: Annotated[str, "folder that receives the results; empty: they stay in the publication alone"] = "",
@@ -61,9 +64,9 @@ def publish(
     started = time.monotonic()
     examples = release.made_of("examples")
     ids = {"examples": examples["id"], "release": release.id, "synthetic": synthetic.id}
-    for artifact in (synthetic, attacks, utility):
+    for artifact in (synthetic, attacks, utility, audited):
         for name, made_of in artifact.inputs.items():
-            if made_of["id"] != ids[name]:
+            if name in ids and made_of["id"] != ids[name]:
                 raise ArtifactError(f"{artifact.path} was made of another `{name}` than the rest; make it anew.")
 
     trained = Release.load(release.path)
@@ -73,19 +76,28 @@ def publish(
     for file in synthetic.path.iterdir():
         if file.name != HEADER:
             shutil.copyfile(file, publication.path / "synthetic" / file.name)
-    sources = (examples, release.header, synthetic.header, attacks.header, utility.header)
+    attacked = json.loads((attacks.path / "attacks.json").read_text())
+    audit = json.loads((audited.path / "audit.json").read_text())
+    sources = (examples, release.header, synthetic.header, attacks.header, utility.header, audited.header)
     summary = {
         "dataset": examples["facts"]["dataset"],
         "synthesizer": trained.synthesizer,
         "num_examples": trained.statement.num_examples,
         "privacy": trained.statement.to_dict(),
         "utility": json.loads((utility.path / "utility.json").read_text()),
-        "attacks": json.loads((attacks.path / "attacks.json").read_text()),
+        "fidelity": json.loads((utility.path / "fidelity.json").read_text()),
+        "attacks": attacked["attacks"],
+        "strongest_attack": attacked["strongest"],
+        "attack_caps": attacked["caps"],
+        "memorisation": attacked["memorisation"],
+        **({"audit": audit} if audit else {}),
         "release": trained.is_releasable,
-        "internal": list(INTERNAL),
+        "internal": [name for name in INTERNAL if name != "audit" or audit],
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "seconds": {source["component"]: source["seconds"] for source in sources},
     }
+    if (published := utility.path / "published_metrics.json").exists():
+        summary["published_metrics"] = json.loads(published.read_text())
     summary["seconds"]["publish"] = round(time.monotonic() - started, 3)
     write_report(publication.path / "report.html", summary, synthetic.load())
     (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

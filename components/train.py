@@ -1,17 +1,19 @@
 """Train: the one step that spends privacy budget.
 
-    python -m components.train --examples=DIR --release=DIR --synthesizer=class_gaussian --epsilon=3
+    python -m components.train --examples=DIR --release=DIR --networks=DIR --synthesizer=class_gaussian --epsilon=3
 
 What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
-computed from private rows.
+computed from private rows. The networks that were trained beside the generator, a critic or an encoder, are kept inside
+the trust boundary for the attacks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import uuid
 from typing import Annotated
 
-from components.artifacts import Input, Output, PrivateExamples, TrainedRelease
+from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
 from components.component import component, quiet_compiler
 
 
@@ -19,6 +21,7 @@ from components.component import component, quiet_compiler
 def train(
     examples: Input[PrivateExamples],
     release: Output[TrainedRelease],
+    networks: Output[PrivateNetworks],
     *,
     synthesizer: Annotated[
         str, "the method: class_gaussian, taught_gaussian, c_vae, dp_gan or stroke_vae"
@@ -38,14 +41,15 @@ def train(
     """Trains a synthesizer under differential privacy."""
     from tfdpgen.data import Splits
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
-    from tfdpgen.synthesizers import train as train_synthesizer
+    from tfdpgen.synthesizers import train_with_networks
 
     budget = PrivacyBudget(epsilon, delta)
     rows = Splits.load(examples.path).train
     budget.check_num_examples(len(rows))
     quiet_compiler()
+    release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
-        trained = train_synthesizer(
+        trained = train_with_networks(
             synthesizer,
             rows,
             budget,
@@ -54,7 +58,8 @@ def train(
             ledger=Ledger(ledger) if ledger else None,
             backup=kept,
         )
-        trained.save(release.path)
+        trained.release.save(release.path)
+        networks.save(trained.networks)
 
 
 if __name__ == "__main__":

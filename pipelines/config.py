@@ -72,16 +72,52 @@ class SynthesisConfig:
     attack_repetitions: int = 5
     """How often each attack is repeated; its intervals narrow with it."""
 
-    attack_candidates: int = 100
-    """How many rows of each kind an attack is asked about."""
+    attack_candidates: int = 1000
+    """How many rows of each kind an attack is asked about; as many as there are if there are fewer."""
+
+    attack_shadow_models: int = 0
+    """Trainings of the attacker's own, for the attack LiRA: even and at least 4; each takes as long as the training. 0:
+    none."""
+
+    attack_shadow_processes: int = 2
+    """How many of them run at a time."""
+
+    attack_shadow_folder: str = ""
+    """Folder that keeps what they found, so that an attack that was stopped goes on. Internal. Empty: none."""
+
+    audit_canaries: int = 0
+    """Canaries of an audit, which trains once more and says what epsilon it can refute; internal. 0: no audit."""
+
+    audit_adversary: str = "black_box"
+    """What the audit sees: black_box, samples of the synthesizer trained on private rows and canaries; white_box, each
+    update of the optimizer at work on canaries alone."""
+
+    classifiers: str = "all"
+    """Classifiers that utility is measured by beside the CNN, with commas between, of logistic_regression, mlp,
+    random_forest and gradient_boosting. all: all of them; empty: the CNN alone."""
+
+    inception_weights: str = ""
+    """File with Keras's InceptionV3 weights (without top) for the Frechet inception distance, or keras for those that
+    Keras has downloaded before. Empty: fidelity is measured in the other feature spaces alone."""
+
+    publish_metrics_epsilon: float = 0.0
+    """Publish accuracies, with noise: the epsilon, at delta, that each test row pays for all of them together. 0: every
+    figure stays internal."""
+
+    publish_metrics: str = "p2"
+    """Which accuracies to publish then, with commas between, as in p2,p2_mlp: of classifiers of synthetic rows only."""
 
     beam_args: str = ""
     """Beam runner and options in one string. The local run also takes them after a bare --, as in
     -- --runner=FlinkRunner; without any it stays in this process."""
 
     def __post_init__(self) -> None:
+        from components.audit import ADVERSARIES
+        from components.evaluate import split
         from components.ingest import numbers
+        from tfdpgen.attacks import ShadowConfig
         from tfdpgen.data import DataSpec
+        from tfdpgen.evaluation import check_classifiers, check_publishable
         from tfdpgen.privacy import PrivacyBudget
         from tfdpgen.synthesizers import synthesizer_names
 
@@ -93,11 +129,31 @@ class SynthesisConfig:
         for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")
+        if self.audit_adversary not in ADVERSARIES:
+            raise ValueError(
+                f"`audit_adversary` should be one of {', '.join(ADVERSARIES)}; got {self.audit_adversary!r}."
+            )
+        if self.audit_canaries < 0 or self.audit_canaries == 1:
+            raise ValueError(f"`audit_canaries` should be 0 or at least 2; got {self.audit_canaries}.")
+        if self.audit_canaries:
+            PrivacyBudget(self.epsilon, self.delta).check_num_examples(self.audit_canaries)
         for name in ("dataset", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` should not be empty.")
+        if self.attack_shadow_models:
+            ShadowConfig(self.attack_shadow_models, "", processes=self.attack_shadow_processes)
         if self.synthesizer not in synthesizer_names():
             raise ValueError(f"`synthesizer` should be one of {synthesizer_names()}; got {self.synthesizer!r}.")
+        if self.classifiers != "all":
+            check_classifiers(split(self.classifiers))
+        if self.publish_metrics_epsilon:
+            PrivacyBudget(self.publish_metrics_epsilon, self.delta)
+            check_publishable(split(self.publish_metrics))
+            if self.insecure_reproducible:
+                raise ValueError(
+                    "`publish_metrics_epsilon` should be 0 with `insecure_reproducible`, whose rows may not leave; "
+                    f"got {self.publish_metrics_epsilon}."
+                )
         try:
             shlex.split(self.beam_args)
         except ValueError as error:

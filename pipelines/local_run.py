@@ -101,7 +101,12 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
             f"Attack {name}: accuracy {figures['accuracy']:.3f}, privacy loss {figures['privacy_loss']:.3f}, "
             f"AUC {figures['auc']:.3f}"
         )
-    lines.append("Utility and attack figures are internal: they are computed on private rows without noise.")
+    if audit := summary.get("audit"):
+        lines.append(
+            f"Audit {audit['adversary']}: epsilon is at least {audit['lower_bound']:.3f} of the "
+            f"{audit['claimed_epsilon']:.3f} claimed, at {audit['confidence']:.0%} confidence"
+        )
+    lines.append("Utility, attack and audit figures are internal: they are computed on private rows without noise.")
     if not summary["release"]:
         lines.append("NOT FOR RELEASE: the privacy noise was seeded (insecure_reproducible).")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The synthesis pipeline: private rows in; synthetic rows, a served generator and an honest report out.
 
-    ingest ──> train ──> generate ──> attack ──> evaluate ──> publish
+    ingest ──> train ──> generate ──> attack ──> evaluate ──> audit ──> publish
 
 Each step waits for the one before it, also where it reads nothing of it, so that a run tells one story. Declared
 once, for every place that can run it.
@@ -9,6 +9,7 @@ once, for every place that can run it.
 from __future__ import annotations
 
 from components.attack import attack
+from components.audit import audit
 from components.evaluate import evaluate
 from components.generate import generate
 from components.ingest import ingest
@@ -24,11 +25,15 @@ _train = SYNTHESIS.add(train, examples=_ingest["examples"])
 _generate = SYNTHESIS.add(generate, release=_train["release"])
 _attack = SYNTHESIS.add(
     attack,
-    after=[_generate],
     examples=_ingest["examples"],
     release=_train["release"],
+    networks=_train["networks"],
+    synthetic=_generate["synthetic"],
     repetitions=Field("attack_repetitions"),
     num_candidates=Field("attack_candidates"),
+    shadow_models=Field("attack_shadow_models"),
+    shadow_processes=Field("attack_shadow_processes"),
+    shadow_folder=Field("attack_shadow_folder"),
 )
 _evaluate = SYNTHESIS.add(
     evaluate,
@@ -36,11 +41,19 @@ _evaluate = SYNTHESIS.add(
     examples=_ingest["examples"],
     synthetic=_generate["synthetic"],
 )
+_audit = SYNTHESIS.add(
+    audit,
+    after=[_evaluate],
+    examples=_ingest["examples"],
+    canaries=Field("audit_canaries"),
+    adversary=Field("audit_adversary"),
+)
 _publish = SYNTHESIS.add(
     publish,
     release=_train["release"],
     synthetic=_generate["synthetic"],
     attacks=_attack["attacks"],
     utility=_evaluate["utility"],
+    audited=_audit["audited"],
     destination=Field("output_dir"),
 )

@@ -62,15 +62,17 @@ def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch
     monkeypatch.setattr(dataset, "_BLOCK_BYTES", 64 * 50)
     examples = tmp_path / "examples"
     parameters = {"epsilon": 5.0, "delta": 1e-4, "ledger": str(tmp_path / "ledger.sqlite")}
-    train.execute({"examples": examples}, {"release": tmp_path / "release"}, parameters)
+    outputs = {name: tmp_path / name for name in ("release", "networks")}
+    train.execute({"examples": examples}, outputs, parameters)
     assert max(asked) <= 120  # a physical chunk; a block has 50 rows
     assert Release.load(tmp_path / "release").statement.num_examples == 240
 
     release = tmp_path / "release"
-    parameters = {"repetitions": 1, "num_candidates": 20}
-    attack.execute({"examples": examples, "release": release}, {"attacks": tmp_path / "attacks"}, parameters)
-    assert json.loads((tmp_path / "attacks" / "attacks.json").read_text())
     generate.execute({"release": release}, {"synthetic": tmp_path / "synthetic"}, {"num_synthetic": 60})
+    inputs = {"examples": examples, "synthetic": tmp_path / "synthetic", **outputs}
+    parameters = {"repetitions": 1, "num_candidates": 20}
+    attack.execute(inputs, {"attacks": tmp_path / "attacks"}, parameters)
+    assert json.loads((tmp_path / "attacks" / "attacks.json").read_text())["attacks"]
     monkeypatch.setattr("components.evaluate.MOST_ROWS", 70)
     asked.clear()
     inputs = {"examples": examples, "synthetic": tmp_path / "synthetic"}

@@ -46,12 +46,15 @@ from tfdpgen.synthesizers import (
 _PRESETS: dict[str, Any] = {
     "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
     "dp_gan": DPGANPreset(
-        latent_dim=3,
+        sketches=CVAEPreset(latent_dim=6, hidden_units=(8,), expected_batch_size=10, steps=1, num_waves=6),
         generator_filters=8,
         critic_filters=4,
         expected_batch_size=10,
         steps=4,
-        learning_rate=0.05,
+        warm_up=1,
+        fakes=8,
+        critic_rate=0.05,
+        generator_rate=0.05,
         ema=0.5,
     ),
     "class_gaussian": ClassGaussianPreset(num_waves=6, radius=0.33),
@@ -345,23 +348,24 @@ def test_an_empty_batch_is_a_step_like_any_other(name: str, digits: LabeledDatas
     assert all(np.all(np.isfinite(weight)) for weight in generator.get_weights())
 
 
-@pytest.mark.parametrize(("most", "chunks"), [(4, [4, 4, 2]), (10, [10]), (320, [10])])
-def test_fakes_come_in_chunks_and_as_many_as_the_plan_expects(
-    most: int, chunks: list[int], digits: LabeledDataset, eager_functions: None, monkeypatch: pytest.MonkeyPatch
+def test_fakes_weigh_as_many_rows_as_the_plan_expects(
+    digits: LabeledDataset, eager_functions: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfdpgen.synthesizers.dp_gan.MOST_FAKES", most)
-    counted = []
+    sums = []
     original = DPKerasAdam.clipped_gradient_sum
 
     def clipped_gradient_sum(self: DPKerasAdam, losses: tf.Tensor, *rest: Any) -> Any:
-        counted.append(int(tf.math.count_nonzero(losses)))
-        return original(self, losses, *rest)
+        sums.append((int(tf.math.count_nonzero(losses)), original(self, losses, *rest)))
+        return sums[-1][1]
 
     monkeypatch.setattr(DPKerasAdam, "clipped_gradient_sum", clipped_gradient_sum)
     empty = PoissonBatch(np.zeros((1, 4), np.int32), np.zeros((1, 4), np.float32))
     plan = _watched("dp_gan", steps=1, given=(empty,), chunk=4)
     DPGAN(digits.spec, len(digits), 0, _PRESETS["dp_gan"]).learn(digits, plan, NoiseSource(), 0)
-    assert counted == [0, *chunks]  # no real row, and then the fakes
+    (fakes, fake_sums), (real_rows, _) = sums
+    assert (fakes, real_rows) == (8, 0)
+    for applied, fake_sum in zip(plan.applied[0], fake_sums, strict=True):
+        np.testing.assert_allclose(applied, 10 / 8 * fake_sum.numpy(), rtol=1e-5, atol=1e-7)
 
 
 def test_chunks_change_nothing_but_memory(digits: LabeledDataset) -> None:

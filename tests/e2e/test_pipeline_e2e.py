@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,13 @@ from tfdpgen.data import Splits
 from tfdpgen.privacy import Ledger, dataset_id
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL: dict[str, Any] = {"num_synthetic": 120, "attack_repetitions": 2, "attack_candidates": 20}
+SMALL: dict[str, Any] = {
+    "num_synthetic": 120,
+    "attack_repetitions": 2,
+    "attack_candidates": 20,
+    "audit_canaries": 500,
+    "audit_adversary": "white_box",
+}
 
 
 def _start(*flags: str) -> subprocess.Popen[str]:
@@ -47,14 +54,26 @@ def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[s
     assert (summary["synthesizer"], summary["release"]) == (synthesizer, release)
     assert summary["num_examples"] == summary["privacy"]["num_examples"] == 1077
     assert 2.9 < summary["privacy"]["epsilon"] <= 3.0
-    assert set(summary["utility"]) == {"p1", "p2", "p3", "p4", "accuracy_loss"}
-    assert set(summary["internal"]) == {"utility", "attacks"}
+    accuracies = {"p1", "p2", "p3", "p4", "accuracy_loss"}
+    assert set(summary["utility"]["intervals"]) == accuracies
+    assert accuracies | {"label_agreement", "classifiers"} < set(summary["utility"])
+    assert set(summary["utility"]["classifiers"]) == {
+        "logistic_regression",
+        "mlp",
+        "random_forest",
+        "gradient_boosting",
+    }
+    assert set(summary["fidelity"]) == {"scattering", "cnn"}
+    assert ("published_metrics" in summary) is release
+    assert {"utility", "fidelity", "attacks"} <= set(summary["internal"])
     assert summary["attacks"]
     for figures in summary["attacks"].values():
         for name in ("accuracy", "privacy_loss", "auc"):
             low, high = figures[f"{name}_interval"]
             assert low <= figures[name] <= high
-    assert list(summary["seconds"]) == ["ingest", "train", "generate", "attack", "evaluate", "publish"]
+    assert summary["audit"]["lower_bound"] < summary["audit"]["claimed_epsilon"] <= 3
+    assert "audit" in summary["internal"]
+    assert list(summary["seconds"]) == ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"]
     assert summary["versions"]["tensorflow"].startswith("2.15")
 
     builder = tfds.builder_from_directory(folder / "synthetic")
@@ -73,10 +92,11 @@ def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[s
 
 def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    process = _start(f"--output_dir={output}", "--synthesizer=c_vae")
+    flags = f"--output_dir={output}", "--synthesizer=c_vae", "--publish_metrics_epsilon=1"
+    process = _start(*flags)
     assert process.stdout
     for line in process.stdout:
-        if "/400 [" in line:  # the progress bar of training
+        if re.search(r"/\d+ \[", line):  # the progress bar of training
             break
     process.kill()
     process.communicate()
@@ -84,10 +104,10 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert not list((output / "internal" / "train").rglob("artifact.json"))
     assert {path.name for path in output.iterdir()} == {"internal"}
 
-    process = _start(f"--output_dir={output}", "--synthesizer=c_vae", "--", "--direct_num_workers=1")
+    process = _start(*flags, "--", "--direct_num_workers=1")
     said, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert "[6/6] publish done in" in said
+    assert "[7/7] publish done in" in said
     assert "Going on at step" in said
     assert f"Results: {output}" in said
     assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said
@@ -100,10 +120,12 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
         "synthetic",
     }
 
-    rows = Splits.load(output / "internal" / "ingest" / "examples").train
+    splits = Splits.load(output / "internal" / "ingest" / "examples")
+    rows = splits.train
     ledger = Ledger(output / "internal" / "ledger.sqlite")
     assert ledger.reservations(dataset_id(rows)) == 1  # both runs are one training
     assert 2.9 < ledger.spent(dataset_id(rows), 1e-5) <= 3.0
+    assert 0.99 < ledger.spent(dataset_id(splits.test), 1e-5) <= 1.0  # for the published accuracies
     assert not (output / "internal" / "backup").exists()
 
     _check_served_without_us(output / "serving_model" / "1")
@@ -136,6 +158,7 @@ def _check_publishing_again(output: Path) -> None:
             ("generate", "synthetic"),
             ("attack", "attacks"),
             ("evaluate", "utility"),
+            ("audit", "audited"),
         )
     }
     publish.execute(inputs, {"publication": internal / "again"}, {"destination": str(output)})
@@ -156,7 +179,7 @@ def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_sp
     with pytest.raises(ValueError, match="`delta` should be smaller than 1 / num_examples"):
         train.execute(
             {"examples": tmp_path / "examples"},
-            {"release": tmp_path / "release"},
+            {name: tmp_path / name for name in ("release", "networks")},
             {"delta": 0.001, "ledger": str(tmp_path / "ledger.sqlite")},
         )
     assert {path.name for path in tmp_path.iterdir()} == {"examples"}

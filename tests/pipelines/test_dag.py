@@ -33,7 +33,7 @@ def test_a_node_can_wait_for_what_it_does_not_read() -> None:
 
 
 def test_each_step_of_the_synthesis_waits_for_the_one_before() -> None:
-    order = ["ingest", "train", "generate", "attack", "evaluate", "publish"]
+    order = ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"]
     assert list(SYNTHESIS.nodes) == order
     for earlier, later in itertools.pairwise(order):
         assert earlier in SYNTHESIS.nodes[later].upstream

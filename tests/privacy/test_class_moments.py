@@ -87,6 +87,17 @@ def test_the_noise_has_the_declared_scale(factor: float, accepted: bool) -> None
     assert bool(scipy.stats.kstest(noise, "norm", args=(0, factor * scale)).pvalue > 1e-4) is accepted
 
 
+def test_the_counts_are_noised_like_everything_else() -> None:
+    """How many rows a class has is private too: with many classes, their counts show the noise's scale."""
+    classes = 2000
+    features, labels = np.zeros((classes, 1)), np.arange(classes)
+    counts = ClassMoments(3.0, _RADIUS).release([(features, labels)], 1, classes, NoiseSource()).counts
+    scale = 3.0 * np.sqrt(0.25 + 1 + 4) / _COUNT
+    assert scipy.stats.kstest(counts - 1.0, "norm", args=(0, scale)).pvalue > 1e-6
+    for wrong in (2 / 3, 3 / 2):
+        assert scipy.stats.kstest(counts - 1.0, "norm", args=(0, wrong * scale)).pvalue < 1e-9
+
+
 def test_values_that_are_not_finite_count_as_zeros_and_blocks_add_up() -> None:
     features, labels = np.random.default_rng(0).normal(0, 0.3, (9, 2)), np.arange(9) % 3
     features[4] = [np.nan, np.inf]

@@ -72,6 +72,23 @@ def test_the_noise_has_the_declared_scale() -> None:
         assert scipy.stats.kstest(noise, "norm", args=(0, wrong * scale)).pvalue < 1e-9
 
 
+def test_sums_are_divided_by_the_noised_count() -> None:
+    """How many rows a class has is private too: noise on the count alone moves the means."""
+
+    class OnTheCount(_Recorder):
+        def numpy_generator(self) -> np.random.Generator:
+            class Generator:
+                def normal(self, scale: float, size: tuple[int, ...]) -> np.ndarray:
+                    noise = np.zeros(size)
+                    noise[:, -1] = 10.0 * math.sqrt(16) / 4  # ten rows, each of which counts as R / 2
+                    return noise
+
+            return Generator()
+
+    white = _dataset(np.full((30, 4, 4, 1), 255), [0, 1, 2] * 10)
+    np.testing.assert_allclose(ClassMeans(2.0).release(white, OnTheCount()), 0.5 + 0.5 * 10 / 20, atol=1e-6)
+
+
 def test_blocks_and_rows_on_disk_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a bit: the sums are whole numbers whatever the blocks."""
     rng = np.random.default_rng(0)

@@ -284,3 +284,128 @@ def test_write_report_replaces_whole_pages(summary: dict[str, Any], digits: Labe
     write_report(path, summary | {"release": False}, digits)
     assert "NOT FOR RELEASE" in path.read_text(encoding="utf-8")
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+
+
+def _matrix(p1: float, p2: float, p3: float, p4: float) -> dict[str, Any]:
+    accuracies = {"p1": p1, "p2": p2, "p3": p3, "p4": p4, "accuracy_loss": p1 - p2}
+    intervals = {name: [value - 0.0213, value + 0.0117] for name, value in accuracies.items()}
+    return {**accuracies, "intervals": intervals, "num_rows": [1077, 4321]}
+
+
+@pytest.fixture
+def full(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary that lacks nothing."""
+    measures = {"fid": 12.34, "precision": 0.811, "recall": 0.722, "density": 0.933, "coverage": 0.844}
+    generated = {**measures, "diversity": 1.055, "vendi_score": 6.66, "class_imbalance": 0.077}
+    summary["utility"] = {
+        **_matrix(0.9783, 0.8431, 0.9012, 0.9624),
+        "label_agreement": 0.9012,
+        "classifiers": {"random_forest": _matrix(0.9641, 0.8312, 0.7173, 0.9484)},
+    }
+    summary["fidelity"] = {
+        "scattering": {
+            "description": "Fixed wavelets.",
+            "num_rows": 359,
+            "generated": generated,
+            "real": {name: 10 * value for name, value in generated.items()},
+        }
+    }
+    rates = [0.0, 1e-3, 0.01, 0.1, 1.0]
+    summary["attacks"]["classifier_holdout"] |= {
+        "access": "samples",
+        "paper": "Yeom et al. 2018",
+        "tpr_at_1_percent_fpr": 0.0191,
+        "tpr_at_1_percent_fpr_interval": [0.0081, 0.0371],
+        "roc": {"fpr": rates, "tpr": rates, "low": rates, "high": rates},
+    }
+    summary["strongest_attack"] = {
+        "name": "classifier_holdout",
+        "privacy_loss": 0.0346,
+        "interval": [-0.0571, 0.1262],
+        "confidence": 0.975,
+        "looked_at": 9,
+        "correction": "Bonferroni over nine attacks",
+    }
+    summary["memorisation"] = {
+        "description": "Distances to the nearest rows.",
+        "near_copies_of_train": 0.00234,
+        "share_nearer_to_train_interval": [0.481, 0.523],
+    }
+    summary["audit"] = {"claimed_epsilon": 2.97, "lower_bound": 1.234, "confidence": 0.95, "guesses": 417, "right": 251}
+    summary["published_metrics"] = {
+        "figures": {"p2": {"value": 0.8391, "interval": [0.7812, 0.8876]}},
+        "confidence": 0.95,
+        "epsilon": 0.498,
+        "delta": 1e-5,
+        "statement": "p2 on 360 private test rows, with noise.",
+    }
+    return summary
+
+
+def test_every_further_figure_appears(full: dict[str, Any], digits: LabeledDataset):
+    page = Page(render_report(full, digits))
+    forest = full["utility"]["classifiers"]["random_forest"]
+    expected = [f"{forest[name]:.3f}" for name in ("p1", "p2", "p3", "p4", "accuracy_loss")]
+    for matrix in (forest, full["utility"]):
+        expected += [f"[{low:.3f}, {high:.3f}]" for low, high in matrix["intervals"].values()]
+    for kind in ("generated", "real"):
+        expected += [f"{value:.4g}" for value in full["fidelity"]["scattering"][kind].values()]
+    expected += ["Fixed wavelets. 359 images of each kind", "at most 4,321 rows", "Label agreement = 0.901"]
+    expected += ["0.019", "[0.008, 0.037]", "Sees: samples. Yeom et al. 2018.", "TPR at 0.1 % FPR"]
+    expected += ["Highest of 9 membership attacks", "0.975: Bonferroni over nine attacks", "[-0.057, 0.126]"]
+    expected += ["Distances to the nearest rows.", "0.00234", "[0.481, 0.523]"]
+    expected += ["1.234", "guesses417", "right251"]
+    expected += ["0.839", "[0.781, 0.888]", "p2 on 360 private test rows, with noise.", "Test rows: ε = 0.498"]
+    assert [figure for figure in expected if figure not in page.text] == []
+    assert len(page.having("chart")) == 2  # one ROC curve, and epsilon against steps
+    assert "Above the claim" not in page.text
+    assert "None" not in page.text
+
+
+def test_published_accuracies_alone_may_be_released(full: dict[str, Any], digits: LabeledDataset):
+    text = Page(render_report(full, digits)).text
+    assert "Published accuracies may be released" in text
+    assert "may not, but for the published accuracies" in text
+    for marked in ("Fidelity internal", "Memorisation internal", "attack figures, memorisation, auditsinternal"):
+        assert marked in text
+    withheld = Page(render_report(full | {"release": False}, digits)).text
+    assert "Published accuracies not for release" in withheld
+    assert "may be released" not in withheld
+    del full["published_metrics"]
+    without = Page(render_report(full, digits)).text
+    assert "ublished accuracies" not in without
+    assert "Test rows: ε" not in without
+
+
+def test_an_audit_above_the_claim_is_called_out(full: dict[str, Any], digits: LabeledDataset):
+    full["audit"]["lower_bound"] = 3.01
+    assert "Above the claim" in Page(render_report(full, digits)).text
+
+
+def test_what_was_not_measured_is_said_to_be_missing(summary: dict[str, Any], digits: LabeledDataset):
+    text = Page(render_report(summary, digits)).text
+    for sentence in (
+        "Fidelity was not measured",
+        "ROC curve: not measured",
+        "No audit of ε: not measured",
+        "The strongest attack, with an interval that allows for having looked at several: not measured",
+        "Not measured.",
+    ):
+        assert sentence in text
+
+
+def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: LabeledDataset):
+    harmless = Page(render_report(full, digits))
+    hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+    figures = full["attacks"]["classifier_holdout"]
+    full["attacks"][hostile] = figures | dict.fromkeys(("access", "paper"), hostile)
+    full["strongest_attack"] |= dict.fromkeys(("name", "correction"), hostile)
+    full["memorisation"] |= {"description": hostile, hostile: hostile}
+    full["audit"] |= {"description": hostile, "adversary": hostile}
+    full["published_metrics"] |= {"statement": hostile, "figures": {hostile: {"value": 0.5, "interval": [0, 1]}}}
+    full["fidelity"][hostile] = full["fidelity"]["scattering"] | {"description": hostile}
+    full["utility"]["classifiers"][hostile] = full["utility"]["classifiers"]["random_forest"]
+    page = Page(render_report(full, digits))
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in harmless.tags}
+    assert {name for _, attrs in page.tags for name in attrs} == {name for _, attrs in harmless.tags for name in attrs}
+    assert page.text.count("<script>") >= 13

@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from tests.synthesizers import killable
 from tests.synthesizers.killable import BUDGET, PRESETS, private_rows
-from tfdpgen.privacy import Backup, BackupError, ClassMeans, DPSGDPlan, Ledger, PoissonBatch, dataset_id, epsilon_of
+from tfdpgen.privacy import Backup, BackupError, ClassMoments, DPSGDPlan, Ledger, PoissonBatch, dataset_id, epsilon_of
 from tfdpgen.privacy.noise import GaussianNoise
+from tfdpgen.privacy.statistics import Moments
 from tfdpgen.synthesizers import Release, train
 
 every_synthesizer = pytest.mark.parametrize("name", sorted(PRESETS))
@@ -93,7 +94,14 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
     monkeypatch.setattr(DPSGDPlan, "physical_batch_size", 20)
     monkeypatch.setattr(DPSGDPlan, "batches", given)
     released: list[str] = []
-    monkeypatch.setattr(ClassMeans, "release", lambda *_: released.append(name) or np.full((10, 8, 8, 1), 0.3))
+
+    def same_moments(self: ClassMoments, blocks: Any, num_features: int, num_classes: int, noise: Any) -> Moments:
+        released.append(self.name)
+        rng = np.random.default_rng(0)
+        means, factors = (rng.normal(size=(num_classes, *[num_features] * rank)) / 8 for rank in (1, 2))
+        return Moments(np.full(num_classes, 20.0), means, factors)
+
+    monkeypatch.setattr(ClassMoments, "release", same_moments)
     steps = [0, 1, 2, 3, 8, 9]
     at_once = _train(name, tmp_path / "at_once")
     with pytest.raises(_Cut):

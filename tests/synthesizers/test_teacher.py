@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfdpgen.data import load_splits
-from tfdpgen.privacy import DPSGDPlan, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch, PrivacyBudget
 from tfdpgen.privacy.optimizer import DPKerasSGD
 from tfdpgen.synthesizers.teacher import Features, Teacher, TeacherPreset, teacher_plan, train_teacher
 
@@ -60,3 +62,38 @@ def test_features_are_public_and_of_one_image(tmp_path: Path) -> None:
     assert np.all(teacher.probabilities(images, 4.0).max(axis=1) < teacher.probabilities(images).max(axis=1))
     np.testing.assert_allclose(teacher.probabilities(images).sum(axis=1), 1.0, rtol=1e-5)
     assert teacher.probabilities(images[:0]).shape == (0, 3)
+
+
+@pytest.fixture
+def eager_functions() -> Iterator[None]:
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing(
+    monkeypatch: pytest.MonkeyPatch, eager_functions: None
+) -> None:
+    rows = load_splits("digits").train
+    applied: list[list[np.ndarray]] = []
+    original = DPKerasSGD.apply_clipped_sum
+
+    def apply_clipped_sum(self: DPKerasSGD, sums: Any, variables: Any) -> Any:
+        applied.append([value.numpy() for value in sums])
+        return original(self, sums, variables)
+
+    def sums_of(weights: list[float], padding: int = 0) -> np.ndarray:
+        indices = np.array([[3, 4, 5, 6, 7, 8, padding]], np.int32)
+        batch = PoissonBatch(indices, np.array([[*weights, 0.0]], np.float32))
+        monkeypatch.setattr(DPSGDPlan, "physical_batch_size", 7)
+        monkeypatch.setattr(DPSGDPlan, "batches", lambda *_: iter([batch]))
+        plan = DPSGDPlan(len(rows), 6, 1, 0.1, noise_multiplier=1.0)
+        train_teacher(TeacherPreset(), rows, plan, NoiseSource())
+        return np.concatenate([value.ravel() for value in applied[-1]])
+
+    monkeypatch.setattr(DPKerasSGD, "apply_clipped_sum", apply_clipped_sum)
+    everyone = sums_of([1.0] * 6)
+    np.testing.assert_allclose(sums_of([1.0] * 6, padding=9), everyone, atol=1e-7)
+    for missing in (0, 5):
+        moved = np.linalg.norm(sums_of([float(i != missing) for i in range(6)]) - everyone)
+        assert 0.09 < moved <= 0.1 * (1 + 1e-4)

@@ -1,23 +1,73 @@
-"""How much of the private rows shows: attacks on a release, and audits that turn their scores into numbers.
+"""How much of the private rows shows: attacks on a release, and what turns their scores into numbers.
 
 Importing this package registers every attack in `ATTACKS`.
 """
 
-from tfdpgen.attacks.base import ATTACKS, Attack, ReleaseLike, get, register
-from tfdpgen.attacks.classifier import CLASSIFIER_HOLDOUT, CLASSIFIER_NOISE, classifier_scores
-from tfdpgen.attacks.results import AttackResult, compare_scores, privacy_loss_cap, run_attacks
+from tfdpgen.attacks.base import (
+    ATTACKS,
+    Attack,
+    Knowledge,
+    ReleaseLike,
+    RunTasks,
+    Scorer,
+    Task,
+    get,
+    register,
+    run_here,
+)
+from tfdpgen.attacks.caps import auc_cap, caps, privacy_loss_cap, tpr_cap
+from tfdpgen.attacks.classifier import CLASSIFIER_HOLDOUT, CLASSIFIER_NOISE
+from tfdpgen.attacks.domias import DOMIAS
+from tfdpgen.attacks.gan_leaks import GAN_LEAKS, GAN_LEAKS_CALIBRATED
+from tfdpgen.attacks.lira import ShadowConfig, lira_scores, run_shadow_attacks
+from tfdpgen.attacks.logan import LOGAN
+from tfdpgen.attacks.memorisation import Memorisation, memorisation
+from tfdpgen.attacks.monte_carlo import MONTE_CARLO
+from tfdpgen.attacks.reconstruction import VAE_ELBO, VAE_RECONSTRUCTION
+from tfdpgen.attacks.results import (
+    AttackResult,
+    Roc,
+    StrongestAttack,
+    compare_scores,
+    draw_synthetic,
+    run_attacks,
+    strongest_attack,
+)
 
 __all__ = [
     "ATTACKS",
     "CLASSIFIER_HOLDOUT",
     "CLASSIFIER_NOISE",
+    "DOMIAS",
+    "GAN_LEAKS",
+    "GAN_LEAKS_CALIBRATED",
+    "LOGAN",
+    "MONTE_CARLO",
+    "VAE_ELBO",
+    "VAE_RECONSTRUCTION",
     "Attack",
     "AttackResult",
+    "Knowledge",
+    "Memorisation",
     "ReleaseLike",
-    "classifier_scores",
+    "Roc",
+    "RunTasks",
+    "Scorer",
+    "ShadowConfig",
+    "StrongestAttack",
+    "Task",
+    "auc_cap",
+    "caps",
     "compare_scores",
+    "draw_synthetic",
     "get",
+    "lira_scores",
+    "memorisation",
     "privacy_loss_cap",
     "register",
     "run_attacks",
+    "run_here",
+    "run_shadow_attacks",
+    "strongest_attack",
+    "tpr_cap",
 ]

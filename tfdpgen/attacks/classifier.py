@@ -18,13 +18,15 @@ images would count as success or failure.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfdpgen.attacks.base import Attack, ReleaseLike, register
+from tfdpgen.attacks.base import Attack, Knowledge, Scorer, register
+from tfdpgen.data import LabeledDataset
 
 keras = tf.keras
 
@@ -34,20 +36,19 @@ _EPOCHS = 4
 _BATCH_SIZE = 64
 
 
-def classifier_scores(
-    release: ReleaseLike, candidates: npt.NDArray[np.uint8], rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """The attacker's log odds that a candidate is no noise.
+def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
+    """Trains the attacker's classifier.
 
     Args:
-      release: drawn from with uniformly distributed labels.
-      candidates: uint8 [n, h, w, c].
+      known: its release is drawn from with uniformly distributed labels.
       rng: for the draws, initialisation and order of training. No global seed is read or set.
 
     Returns:
-      float64 [n]. Log odds rather than probabilities, which would round to 1 and tie; a probability above 0.5 is log
-      odds above 0. All 0 if the attacker has learnt nothing.
+      A function of candidates to the log odds float64 [n] that they are no noise. Log odds rather than probabilities,
+      which would round to 1 and tie; a probability above 0.5 is log odds above 0. All 0 if the attacker has learnt
+      nothing.
     """
+    release = known.release
     spec = release.spec
     labels = rng.integers(spec.num_classes, size=NUM_GENERATED)
     generated = release.sample(labels, seed=int(rng.integers(2**31)))
@@ -65,8 +66,19 @@ def classifier_scores(
 
     right = np.mean((_log_odds(model, images[aside]) > 0) == (is_generated[aside] > 0))
     if right < 0.5 + 3 * math.sqrt(0.25 / len(aside)):  # within three standard deviations of guessing
-        return np.zeros(len(candidates))
-    return _log_odds(model, candidates)
+        return lambda candidates: np.zeros(len(candidates))
+    return _LogOdds(model)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _LogOdds:
+    """Scorer: the classifier's log odds."""
+
+    model: keras.Model
+
+    def __call__(self, candidates: LabeledDataset) -> npt.NDArray[np.float64]:
+        """Scores float64 [n]."""
+        return _log_odds(self.model, candidates.images)
 
 
 def _build_classifier(image_shape: tuple[int, int, int], rng: np.random.Generator) -> keras.Model:
@@ -97,8 +109,10 @@ CLASSIFIER_NOISE = register(
             "A classifier trained on generated images against uniform noise is asked about private rows and fresh "
             "noise. It measures how far the release resembles the private rows; differential privacy does not bound it."
         ),
+        access="samples",
+        paper="The researchers' own attack: generated images against uniform noise",
         is_membership=False,
-        score_fn=classifier_scores,
+        prepare_fn=prepare,
         decision_threshold=0.0,
     )
 )
@@ -110,8 +124,10 @@ CLASSIFIER_HOLDOUT = register(
             "The same classifier is asked about private rows and rows of the same source that were never trained on: "
             "the membership question, which differential privacy bounds."
         ),
+        access="samples",
+        paper="The researchers' own attack, asked the question of Shokri et al. 2017, arXiv 1610.05820",
         is_membership=True,
-        score_fn=classifier_scores,
+        prepare_fn=prepare,
         decision_threshold=0.0,
     )
 )

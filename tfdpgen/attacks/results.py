@@ -1,8 +1,11 @@
-"""Results: from scores of members and non-members to accuracy, privacy loss and AUC, each with an interval.
+"""Results: from scores of members and non-members to figures, each with an interval.
 
     results = run_attacks(release, splits.train, splits.holdout, seed=0)
-    results["classifier_holdout"].privacy_loss, results["classifier_holdout"].privacy_loss_interval
-    privacy_loss_cap(epsilon=3.0, delta=1e-5)
+    results["gan_leaks"].privacy_loss, results["gan_leaks"].privacy_loss_interval
+    strongest_attack(results).interval                  # corrected for having looked at all of them
+
+Intervals are Clopper and Pearson's (1934), since the bootstrap collapses where an attack errs never, which is where
+it matters. Every interval holds Student's t over the repetitions too. `compare_scores` says what is counted for which.
 
 All figures are computed from private rows without noise: they are internal and not covered by any epsilon.
 """
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,42 @@ import numpy.typing as npt
 import scipy.stats
 import sklearn.metrics
 
-from tfdpgen.attacks.base import ATTACKS, Attack, ReleaseLike, get
-from tfdpgen.data import Dataset
+from tfdpgen.attacks.base import (
+    ATTACKS,
+    Access,
+    Attack,
+    Knowledge,
+    ReleaseLike,
+    RunTasks,
+    Task,
+    check_candidates,
+    chunked,
+    get,
+    join_chunks,
+    run_here,
+)
+from tfdpgen.data import Dataset, LabeledDataset
 
 Interval = tuple[float, float]
+
+NUM_SYNTHETIC = 6_000  # rows drawn where none are given
+MOST_REFERENCE = 10_000
+_REFERENCE_SHARE = 0.5  # of the non-members
+_ROC_FPRS = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 61)])  # 20 a decade, which have 1 % among them
+
+
+@dataclasses.dataclass(frozen=True)
+class Roc:
+    """Points of a ROC curve and the pointwise interval of each; internal.
+
+    Attributes:
+      fpr, tpr, low, high: as many numbers in [0, 1] each, by increasing false positive rate.
+    """
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +69,16 @@ class AttackResult:
         half.
       privacy_loss: (P - 0.5) / 0.5 in [-1, 1], which is the true positive rate minus the false positive rate.
       auc: the probability that a random member scores higher than a random non-member; ties count half.
-      accuracy_interval, privacy_loss_interval, auc_interval: see `compare_scores`.
-      repetitions: how often the attack was run, each time with fresh draws.
+      tpr_at_1_percent_fpr, tpr_at_01_percent_fpr: the true positive rate where the false positive rate is 0.01 or 0.001
+        (Carlini et al. 2022, arXiv 2112.03570). Fewer than 100 or 1000 non-members cannot show that rate:
+        the figure is then interpolated, and its interval starts at 0.
+      accuracy_interval and the like: see `compare_scores`.
+      roc: the whole curve.
+      repetitions: how often the attack was run.
       num_members, num_nonmembers: candidates in one repetition.
-      description: what was asked.
-      is_membership: whether `privacy_loss_cap` has anything to do with it.
+      description, access, paper: of the attack.
+      is_membership: whether caps have anything to do with it.
+      accuracies: of each repetition.
     """
 
     accuracy: float
@@ -47,41 +87,91 @@ class AttackResult:
     privacy_loss_interval: Interval
     auc: float
     auc_interval: Interval
+    tpr_at_1_percent_fpr: float
+    tpr_at_1_percent_fpr_interval: Interval
+    tpr_at_01_percent_fpr: float
+    tpr_at_01_percent_fpr_interval: Interval
+    roc: Roc
     repetitions: int
     num_members: int
     num_nonmembers: int
     description: str
+    access: Access
+    paper: str
     is_membership: bool
+    accuracies: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        figures = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {**figures, "roc": {name: list(values) for name, values in vars(self.roc).items()}}
+
+    def accuracy_interval_at(self, confidence: float) -> Interval:
+        """The interval of the accuracy at another confidence."""
+        return _interval(np.array(self.accuracies), 2 * min(self.num_members, self.num_nonmembers), confidence)
+
+
+@dataclasses.dataclass(frozen=True)
+class StrongestAttack:
+    """The membership attack with the highest privacy loss; internal.
+
+    Attributes:
+      name: of the attack.
+      privacy_loss: its figure.
+      interval: holds the true privacy loss with `confidence`, although the highest of several figures was picked.
+      confidence: of the interval.
+      looked_at: how many membership attacks were compared.
+      correction: what the interval allows for, in words.
+    """
+
+    name: str
+    privacy_loss: float
+    interval: Interval
+    confidence: float
+    looked_at: int
+    correction: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-ready values."""
+        return {**dataclasses.asdict(self), "interval": list(self.interval)}
 
 
 def compare_scores(
     member_scores: npt.ArrayLike,
     nonmember_scores: npt.ArrayLike,
-    threshold: float,
+    threshold: float | None,
     confidence: float = 0.95,
     *,
     description: str = "",
+    access: Access = "samples",
+    paper: str = "",
     is_membership: bool = True,
 ) -> AttackResult:
     """Compares the scores of members with those of non-members.
 
     Each interval holds two: Student's t over the repetitions' figures, which covers the chance in draws and training,
-    and the Wilson score interval of a single repetition's answers, which covers the chance in who was asked. The second
-    keeps an interval from vanishing where all repetitions agree (5 times 100 of 100 right is no proof of certainty) and
-    stands alone where there is one repetition. It counts rows once, since repetitions ask about the same people, and
-    is wider than need be for AUC, whose variance is at most AUC (1 - AUC) / min(members, non-members).
+    and one for the candidates of a single repetition, which covers the chance in who was asked. The second keeps an
+    interval from vanishing where all repetitions agree (5 times 100 of 100 right is no proof of certainty) and stands
+    alone where there is one repetition. It counts rows once, since repetitions ask about the same people:
+
+    - accuracy: Clopper and Pearson's, of as many answers as there were. Two groups with a rate each vary less than one
+      with the rate between (Hoeffding 1956), so that it covers at least as often as it says.
+    - AUC: Clopper and Pearson's, of min(members, non-members) answers; the variance of an AUC is at most
+      AUC (1 - AUC) / min(members, non-members) (Birnbaum and Klose 1957), so that it is wider than need be.
+    - true positive rate at a false positive rate f: the rate of false positives above the j-th largest of the scores of
+      n non-members is Beta(j, n + 1 - j), whatever the scores' law. The interval goes from Clopper and Pearson's lower
+      bound at a threshold whose false positive rate lies below f to the upper bound at one where it lies above, each
+      with a quarter of the error. The figure itself interpolates, which breaks ties at random.
 
     Args:
       member_scores: [repetitions, members]; higher is likelier a member.
       nonmember_scores: [repetitions, non-members].
-      threshold: a candidate with a higher score is called a member.
+      threshold: a candidate with a higher score is called a member; None: the median of all scores of a repetition.
       confidence: of the intervals, in (0, 1).
-      description: carried over.
-      is_membership: carried over.
+      description: the attack's.
+      access: the attack's.
+      paper: the attack's.
+      is_membership: the attack's.
 
     Raises:
       ValueError: on other shapes, no scores, or scores that are not finite.
@@ -97,12 +187,15 @@ def compare_scores(
         raise ValueError(f"`confidence` should lie strictly between 0 and 1; got {confidence!r}.")
     repetitions, num_members, num_nonmembers = len(members), members.shape[1], nonmembers.shape[1]
 
-    called = (_called_member(scores, threshold).mean(axis=1) for scores in (members, nonmembers))
+    both = np.concatenate([members, nonmembers], axis=1)
+    thresholds = np.median(both, axis=1, keepdims=True) if threshold is None else threshold
+    called = (np.heaviside(scores - thresholds, 0.5).mean(axis=1) for scores in (members, nonmembers))
     true_positive_rates, false_positive_rates = called
     accuracies = (true_positive_rates + 1 - false_positive_rates) / 2
     truth = np.repeat([1, 0], [num_members, num_nonmembers])
-    both = np.concatenate([members, nonmembers], axis=1)
     aucs = np.array([sklearn.metrics.roc_auc_score(truth, scores) for scores in both])
+    tprs, lows, highs = _tprs(members, nonmembers, _ROC_FPRS, confidence)
+    one, tenth = (int(np.argmin(np.abs(_ROC_FPRS - rate))) for rate in (0.01, 0.001))
 
     smaller = min(num_members, num_nonmembers)
     accuracy, auc = float(np.mean(accuracies)), float(np.mean(aucs))
@@ -114,11 +207,48 @@ def compare_scores(
         privacy_loss_interval=(2 * low - 1, 2 * high - 1),
         auc=auc,
         auc_interval=_interval(aucs, smaller, confidence),
+        tpr_at_1_percent_fpr=float(tprs[one]),
+        tpr_at_1_percent_fpr_interval=(float(lows[one]), float(highs[one])),
+        tpr_at_01_percent_fpr=float(tprs[tenth]),
+        tpr_at_01_percent_fpr_interval=(float(lows[tenth]), float(highs[tenth])),
+        roc=Roc(*(tuple(np.round(values, 6).tolist()) for values in (_ROC_FPRS, tprs, lows, highs))),
         repetitions=repetitions,
         num_members=num_members,
         num_nonmembers=num_nonmembers,
         description=description,
+        access=access,
+        paper=paper,
         is_membership=is_membership,
+        accuracies=tuple(accuracies.tolist()),
+    )
+
+
+def strongest_attack(results: Mapping[str, AttackResult], confidence: float = 0.95) -> StrongestAttack | None:
+    """The membership attack with the highest privacy loss, and an interval that allows for having picked it.
+
+    The highest of k figures is high by chance too. Each of the k intervals is therefore computed with a k-th of the
+    error (Bonferroni), so that with `confidence` all of them hold at once, and thus the one that was picked. Attacks on
+    the same candidates are dependent, which Bonferroni's correction allows.
+
+    Args:
+      results: of any attacks.
+      confidence: of the corrected interval.
+
+    Returns:
+      None if no membership attack is among the results.
+    """
+    asked = {name: result for name, result in results.items() if result.is_membership}
+    if not asked:
+        return None
+    name = max(asked, key=lambda name: asked[name].privacy_loss)
+    low, high = asked[name].accuracy_interval_at(1 - (1 - confidence) / len(asked))
+    return StrongestAttack(
+        name=name,
+        privacy_loss=asked[name].privacy_loss,
+        interval=(2 * low - 1, 2 * high - 1),
+        confidence=confidence,
+        looked_at=len(asked),
+        correction=f"Bonferroni: simultaneous intervals for all {len(asked)} membership attacks",
     )
 
 
@@ -127,132 +257,232 @@ def run_attacks(
     members: Dataset,
     nonmembers: Dataset,
     *,
+    synthetic: LabeledDataset | None = None,
+    networks: Mapping[str, Any] | None = None,
     repetitions: int = 5,
     num_candidates: int | None = None,
     seed: int,
     names: Sequence[str] | None = None,
+    run_tasks: RunTasks = run_here,
     verbose: int = 0,
 ) -> dict[str, AttackResult]:
     """Runs attacks on a release and compares what they score.
 
-    Each repetition draws k members and k others without replacement, shuffles them, and lets each attack score them
-    from the release alone. The others are rows of `nonmembers` if the attack asks for membership, and else uniform
-    noise images. Attacks that share a scoring function are trained once a repetition.
+    Half of the non-members, at most 10,000, become the attackers' reference and are never asked about. Each repetition
+    draws k members and k others without replacement, shuffles them, and lets each attack score them. The others are
+    rows of the rest of `nonmembers` if the attack asks for membership, and else uniform noise with random labels.
+    Attacks that share their preparation are prepared once a repetition, and searches once for all repetitions.
 
     Args:
       release: anything with `spec` and `sample(labels, seed)`.
       members: rows that the release was trained on.
-      nonmembers: rows of the same source that it was not trained on.
+      nonmembers: rows of the same source that it was not trained on; at least 2.
+      synthetic: the rows that were handed out; 6,000 are drawn from the release if None.
+      networks: what was trained privately beside the generator, by name; attacks that need more are left out.
       repetitions: at least 1.
       num_candidates: k; as many as both data sets have if None or if there are fewer.
       seed: for all draws and all training.
-      names: which attacks; all registered ones if None.
+      names: which attacks; all registered ones that the networks suffice for if None.
+      run_tasks: runs searches, each a pure function and the candidates that it is applied to. Elsewhere than here, for
+        instance; results are the same.
       verbose: 1 prints a line for each repetition.
 
     Returns:
-      One result for each name.
+      One result for each attack, by name.
 
     Raises:
-      ValueError: for unknown names, numbers below 1, empty data sets or differing image shapes.
+      ValueError: for unknown names, numbers below 1, empty data sets, differing image shapes, or an attack named whose
+        networks are missing.
     """
-    attacks = [get(name) for name in (ATTACKS if names is None else names)]
-    k = min(len(members), len(nonmembers), *([] if num_candidates is None else [num_candidates]))
-    if repetitions < 1 or k < 1:
+    if (
+        repetitions < 1
+        or (num_candidates is not None and num_candidates < 1)
+        or not len(members)
+        or len(nonmembers) < 2
+    ):
         raise ValueError(
-            "`repetitions`, `num_candidates` and the rows of `members` and `nonmembers` should be at least 1; "
-            f"got {repetitions}, {num_candidates}, {len(members)} and {len(nonmembers)}."
+            "`repetitions`, `num_candidates` and the rows of `members` should be at least 1, and those of `nonmembers` "
+            f"2; got {repetitions}, {num_candidates}, {len(members)} and {len(nonmembers)}."
         )
-    scores: dict[str, list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = {a.name: [] for a in attacks}
+    chosen = [get(name) for name in (ATTACKS if names is None else names)]
+    for rows in (members, nonmembers):
+        check_candidates(release.spec, rows)
+    reference, others = split_reference(nonmembers, seed)
+    known = Knowledge(
+        release,
+        synthetic if synthetic is not None else draw_synthetic(release, NUM_SYNTHETIC, seed),
+        reference,
+        networks or {},
+    )
+    attacks = [attack for attack in chosen if attack.can_run(known)]
+    if names is not None and len(attacks) < len(chosen):
+        missing = [attack.name for attack in chosen if attack not in attacks]
+        raise ValueError(
+            f"`names` {missing} need networks that were not given; `networks` has {sorted(networks or {})}."
+        )
+    k = min(len(members), len(others), *([] if num_candidates is None else [num_candidates]))
+
+    groups = _by_prepare_fn(attacks)
+    searches = {
+        i: group[0].prepare_fn(known, np.random.default_rng([seed, repetitions, i]))
+        for i, group in enumerate(groups)
+        if group[0].is_search
+    }
+    asked: list[_Asked] = []
+    tasks: list[Task] = []
     for repetition in range(repetitions):
         rng = np.random.default_rng([seed, repetition])
-        asked, _ = members.rows(rng.choice(len(members), k, replace=False))
-        others = {
-            True: nonmembers.rows(rng.choice(len(nonmembers), k, replace=False))[0],
-            False: rng.integers(256, size=asked.shape, dtype=np.uint8),
+        kinds = {
+            "member": some_rows(members, rng.choice(len(members), k, replace=False)),
+            "nonmember": some_rows(others, rng.choice(len(others), k, replace=False)),
+            "noise": _noise(release, k, rng),
         }
-        for group in _by_score_fn(attacks):
-            kinds = sorted({attack.is_membership for attack in group})
-            candidates = np.concatenate([asked, *(others[kind] for kind in kinds)])
-            order = rng.permutation(len(candidates))  # so that no position tells who is a member
-            shuffled = group[0].score(release, candidates[order], rng)
-            member_scores, *other_scores = np.split(shuffled[np.argsort(order)], len(kinds) + 1)
-            for attack in group:
-                scores[attack.name].append((member_scores, other_scores[kinds.index(attack.is_membership)]))
+        for i, group in enumerate(groups):
+            names_of = ["member", *sorted({_opponent(attack) for attack in group})]
+            rows = joined([kinds[name] for name in names_of])
+            order = rng.permutation(len(rows))  # so that no position tells who is a member
+            parts = chunked(searches[i] if i in searches else group[0].prepare_fn(known, rng), rows.take(order))
+            if i in searches:
+                tasks += parts
+            asked.append(_Asked(i, names_of, order, len(parts), None if i in searches else run_here(parts)))
         if verbose:
             print(f"attacks: repetition {repetition + 1} of {repetitions} done")
+    del known, kinds
+    searched = iter(run_tasks(tasks) if tasks else ())
+    del tasks
+
+    scores: dict[str, list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = {a.name: [] for a in attacks}
+    for part in asked:
+        found = [next(searched) for _ in range(part.num_chunks)] if part.scores is None else part.scores
+        columns = np.asarray(join_chunks(found, len(part.order)))[np.argsort(part.order)]
+        for attack in groups[part.group]:
+            by_kind = np.split(attack.column_of(columns, len(part.order)), len(part.kinds))
+            scores[attack.name].append((by_kind[0], by_kind[part.kinds.index(_opponent(attack))]))
     return {
         attack.name: compare_scores(
             [pair[0] for pair in scores[attack.name]],
             [pair[1] for pair in scores[attack.name]],
             attack.decision_threshold,
-            description=attack.description,
-            is_membership=attack.is_membership,
+            **attack.facts,
         )
         for attack in attacks
     }
 
 
-def privacy_loss_cap(epsilon: float, delta: float) -> float:
-    """The largest privacy loss that any membership attack can have: (e^epsilon - 1 + 2 delta) / (e^epsilon + 1).
-
-    Let M be (epsilon, delta)-differentially private and D, D' neighbours. A test that calls "member" has true positive
-    rate t = Pr[test(M(D))] and false positive rate f = Pr[test(M(D'))]. The definition, applied to the test from D to
-    D' and to its complement from D' to D, says (Kairouz, Oh and Viswanath 2015, arXiv 1311.0776, theorem 2.1)
-
-        t <= e^epsilon f + delta      and      1 - f <= e^epsilon (1 - t) + delta.
-
-    Their sum, with a = t - f, is 1 + a <= e^epsilon (1 - a) + 2 delta, that is a <= (e^epsilon - 1 + 2 delta) /
-    (e^epsilon + 1). With even odds of membership, accuracy is P = (t + 1 - f) / 2, so that the privacy loss
-    (P - 0.5) / 0.5 = 2 P - 1 = t - f, which is what Yeom et al. 2018 (arXiv 1709.01604) call membership advantage;
-    Humphries et al. 2023 (arXiv 2010.12112) give the same bound.
-
-    For which question it holds: is this single row in the data or not, all other rows equal, D and D' neighbours in the
-    relation that epsilon was accounted for. With add-or-remove, that is the row against its absence. Exchanging the
-    row for another is a removal and an addition: there the cap is that of (2 epsilon, (1 + e^epsilon) delta). It bounds
-    expectations; a figure measured on few rows may exceed it by chance. It says nothing about telling private rows from
-    noise (`is_membership` False), which needs no row's secret.
-
-    Args:
-      epsilon: at least 0; infinity gives 1.
-      delta: in [0, 1].
-
-    Returns:
-      A number in [0, 1].
-
-    Raises:
-      ValueError: if either lies outside its range.
-    """
-    if not epsilon >= 0:
-        raise ValueError(f"`epsilon` should be at least 0; got {epsilon!r}.")
-    if not 0 <= delta <= 1:
-        raise ValueError(f"`delta` should lie in [0, 1]; got {delta!r}.")
-    decay = math.exp(-epsilon)  # numerator and denominator divided by e^epsilon, which would overflow
-    return min(1.0, (1 - decay + 2 * delta * decay) / (1 + decay))
+def draw_synthetic(release: ReleaseLike, num_rows: int, seed: int) -> LabeledDataset:
+    """Rows drawn from a release, whose labels cycle through the classes."""
+    labels = np.arange(num_rows, dtype=np.int64) % release.spec.num_classes
+    return LabeledDataset(release.sample(labels, seed=seed), labels, release.spec)
 
 
-def _by_score_fn(attacks: Sequence[Attack]) -> list[list[Attack]]:
-    """Attacks grouped by the function that scores them, in order of appearance."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Asked:
+    """What one group of attacks was asked in one repetition, and its scores unless a search will give them."""
+
+    group: int
+    kinds: list[str]
+    order: npt.NDArray[np.int64]
+    num_chunks: int
+    scores: list[npt.NDArray[np.floating]] | None
+
+
+def _opponent(attack: Attack) -> str:
+    """What members are to be told from."""
+    return "nonmember" if attack.is_membership else "noise"
+
+
+def split_reference(nonmembers: Dataset, seed: int) -> tuple[LabeledDataset, Dataset]:
+    """The attackers' reference, and the rows that may be asked about: disjoint, a function of positions and seed."""
+    positions = np.random.default_rng([seed, len(nonmembers)]).permutation(len(nonmembers))
+    size = min(MOST_REFERENCE, int(_REFERENCE_SHARE * len(nonmembers)))
+    reference, others = np.sort(positions[:size]), np.sort(positions[size:])
+    return some_rows(nonmembers, reference), nonmembers.take(others)
+
+
+def some_rows(dataset: Dataset, positions: npt.NDArray[np.int64]) -> LabeledDataset:
+    """Some rows of a data set."""
+    return LabeledDataset(*dataset.rows(positions), dataset.spec)
+
+
+def _noise(release: ReleaseLike, num_rows: int, rng: np.random.Generator) -> LabeledDataset:
+    """Uniform noise with random labels."""
+    spec = release.spec
+    images = rng.integers(256, size=(num_rows, *spec.image_shape), dtype=np.uint8)
+    return LabeledDataset(images, rng.integers(spec.num_classes, size=num_rows), spec)
+
+
+def joined(parts: Sequence[LabeledDataset]) -> LabeledDataset:
+    """The rows of all parts."""
+    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return LabeledDataset(images, labels, parts[0].spec)
+
+
+def _by_prepare_fn(attacks: Sequence[Attack]) -> list[list[Attack]]:
+    """Attacks grouped by the function that prepares them, in order of appearance."""
     groups: list[list[Attack]] = []
     for attack in attacks:
-        group = next((group for group in groups if group[0].score_fn == attack.score_fn), None)
+        group = next((group for group in groups if group[0].prepare_fn == attack.prepare_fn), None)
         groups.append([attack]) if group is None else group.append(attack)
     return groups
 
 
-def _called_member(scores: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
-    """1 above the threshold, 0 below, a half at it."""
-    return np.heaviside(scores - threshold, 0.5)
+def clopper_pearson(
+    successes: npt.ArrayLike, trials: npt.ArrayLike, error: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Clopper and Pearson's bounds, each of which fails with probability `error` at most; halves count as halves."""
+    counted, total = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    with np.errstate(invalid="ignore"):
+        low = np.where(counted > 0, scipy.stats.beta.ppf(error, counted, total - counted + 1), 0.0)
+        high = np.where(counted < total, scipy.stats.beta.ppf(1 - error, counted + 1, total - counted), 1.0)
+    return low, high
 
 
 def _interval(figures: npt.NDArray[np.float64], num_answers: int, confidence: float) -> Interval:
-    """The hull of Student's t over repetitions and the Wilson score interval of `num_answers`, within [0, 1]."""
+    """The hull of Student's t over repetitions and Clopper and Pearson's of `num_answers`, within [0, 1]."""
     mean = float(np.mean(figures))
-    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
-    centre = (mean + z**2 / (2 * num_answers)) / (1 + z**2 / num_answers)
-    half = z / (1 + z**2 / num_answers) * math.sqrt(mean * (1 - mean) / num_answers + (z / (2 * num_answers)) ** 2)
-    low, high = min(mean, centre - half), max(mean, centre + half)  # the mean lies between them but for rounding
-    if len(figures) > 1:
-        t = float(scipy.stats.t.ppf((1 + confidence) / 2, len(figures) - 1))
-        error = t * float(np.std(figures, ddof=1)) / math.sqrt(len(figures))
-        low, high = min(low, mean - error), max(high, mean + error)
-    return max(low, 0.0), min(high, 1.0)
+    bounds = clopper_pearson(mean * num_answers, num_answers, (1 - confidence) / 2)
+    low, high = min(mean, float(bounds[0])), max(mean, float(bounds[1]))  # rounding aside, the mean lies between them
+    error = float(_student(figures, confidence))
+    return max(min(low, mean - error), 0.0), min(max(high, mean + error), 1.0)
+
+
+def _student(figures: npt.NDArray[np.float64], confidence: float) -> npt.NDArray[np.float64]:
+    """Half the width of Student's interval over repetitions (the first axis); 0 for one repetition."""
+    if len(figures) < 2:
+        return np.zeros(figures.shape[1:])
+    t = float(scipy.stats.t.ppf((1 + confidence) / 2, len(figures) - 1))
+    return t * np.std(figures, axis=0, ddof=1) / math.sqrt(len(figures))
+
+
+def _tprs(
+    members: npt.NDArray[np.float64],
+    nonmembers: npt.NDArray[np.float64],
+    fprs: npt.NDArray[np.float64],
+    confidence: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """True positive rates at false positive rates, and their bounds; see `compare_scores`."""
+    num_members, num_nonmembers = members.shape[1], nonmembers.shape[1]
+    error = (1 - confidence) / 4
+    ranks = np.arange(1, num_nonmembers + 1)
+    # With probability 1 - error, the false positive rate above the j-th largest score lies below / above these.
+    at_most = scipy.stats.beta.ppf(1 - error, ranks, num_nonmembers + 1 - ranks)
+    at_least = scipy.stats.beta.ppf(error, ranks, num_nonmembers + 1 - ranks)
+    below = np.searchsorted(at_most, fprs, side="right")  # how many ranks keep below each rate
+    above = np.searchsorted(at_least, fprs, side="left")  # the first rank that reaches it
+    estimates, lows, highs = [], [], []
+    for own, others in zip(members, nonmembers, strict=True):
+        truth = np.repeat([1, 0], [num_members, num_nonmembers])
+        curve = sklearn.metrics.roc_curve(truth, np.concatenate([own, others]), drop_intermediate=False)
+        estimates.append(np.interp(fprs, curve[0], curve[1]))
+        descending, ascending = np.sort(others)[::-1], np.sort(own)
+        strict = num_members - np.searchsorted(ascending, descending, side="right")  # members above each threshold
+        loose = num_members - np.searchsorted(ascending, descending, side="left")  # or at it
+        low = clopper_pearson(strict, num_members, error)[0]
+        high = clopper_pearson(loose, num_members, error)[1]
+        lows.append(np.where(below > 0, low[np.maximum(below, 1) - 1], 0.0))
+        highs.append(np.where(above < num_nonmembers, high[np.minimum(above, num_nonmembers - 1)], 1.0))
+    estimate = np.mean(estimates, axis=0)
+    spread = _student(np.array(estimates), confidence)
+    low = np.minimum.reduce([np.mean(lows, axis=0), estimate - spread, estimate])
+    high = np.maximum.reduce([np.mean(highs, axis=0), estimate + spread, estimate])
+    return estimate, np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)

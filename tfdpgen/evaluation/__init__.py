@@ -1,5 +1,45 @@
-"""How useful generated data are: plain functions of data sets."""
+"""How useful generated data are, and how close to real ones: plain functions of data sets and of features."""
 
-from tfdpgen.evaluation.utility import UtilityMatrix, accuracy, train_classifier, utility_matrix
+from tfdpgen.evaluation.classifiers import CLASSIFIERS, Classifier, check_classifiers, fit_classifier
+from tfdpgen.evaluation.cnn import accuracy, train_classifier
+from tfdpgen.evaluation.features import FeatureSpace, cnn_space, inception_space, scattering_space
+from tfdpgen.evaluation.fidelity import (
+    class_imbalance,
+    density_coverage,
+    diversity,
+    frechet_distance,
+    measure_fidelity,
+    precision_recall,
+    vendi_score,
+)
+from tfdpgen.evaluation.intervals import accuracy_interval, difference_interval
+from tfdpgen.evaluation.published import PublishedAccuracies, check_publishable, publish_accuracies
+from tfdpgen.evaluation.utility import UtilityMatrix, compare_classifiers, utility_matrix
 
-__all__ = ["UtilityMatrix", "accuracy", "train_classifier", "utility_matrix"]
+__all__ = [
+    "CLASSIFIERS",
+    "Classifier",
+    "FeatureSpace",
+    "PublishedAccuracies",
+    "UtilityMatrix",
+    "accuracy",
+    "accuracy_interval",
+    "check_classifiers",
+    "check_publishable",
+    "class_imbalance",
+    "cnn_space",
+    "compare_classifiers",
+    "density_coverage",
+    "difference_interval",
+    "diversity",
+    "fit_classifier",
+    "frechet_distance",
+    "inception_space",
+    "measure_fidelity",
+    "precision_recall",
+    "publish_accuracies",
+    "scattering_space",
+    "train_classifier",
+    "utility_matrix",
+    "vendi_score",
+]

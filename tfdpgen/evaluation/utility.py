@@ -1,7 +1,8 @@
 """Utility: what a classifier that has only seen generated images knows about real ones.
 
     matrix = utility_matrix(private_train, private_test, synthetic_train, synthetic_test, seed=0)
-    matrix.p2, matrix.accuracy_loss
+    matrix.p2, matrix.accuracy_loss, matrix.intervals["p2"]
+    utility_matrix(..., classifier="random_forest", seed=0)
 
 |                 | tested on private | tested on generated |
 |-----------------|-------------------|---------------------|
@@ -9,29 +10,26 @@
 | trained generated | p2              | p4                  |
 
 p2 ("train on synthetic, test on real", Esteban et al. 2017, arXiv 1706.02633, section 4.2) is what a receiver of the
-data gets, and p1 - p2 what privacy has cost.
-
-The classifier is one small CNN for every data set, fixed before any private test row was looked at: its architecture,
-epochs and learning rate follow from the image shape and the number of rows, and its best epoch is chosen on rows split
-off the training data that it is given. A classifier trained on generated data is thus chosen by generated data alone.
+data gets, and p1 - p2 what privacy has cost. p3 on plain generated rows is also called label agreement: the share of
+them that a classifier of real rows names as they are labelled.
 
 All four figures are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
-private rows without differential privacy. Neither the figures nor that classifier may be published.
+private rows without differential privacy. Neither the figures nor that classifier may be published; `published` says
+what may be.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from tfdpgen.data import LabeledDataset
-
-keras = tf.keras
+from tfdpgen.evaluation.classifiers import Classifier, fit_classifier
+from tfdpgen.evaluation.intervals import Interval, accuracy_interval, difference_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +39,35 @@ class UtilityMatrix:
     Attributes:
       p1: trained on private rows, tested on private rows.
       p2: trained on generated rows, tested on private rows.
-      p3: trained on private rows, tested on generated rows.
+      p3: trained on private rows, tested on generated rows: label agreement.
       p4: trained on generated rows, tested on generated rows.
+      intervals: 95 % intervals of p1 to p4 (exact binomial) and of accuracy_loss (paired bootstrap), by name.
+      num_rows: rows that each of the two classifiers was given: (private, generated).
     """
 
     p1: float
     p2: float
     p3: float
     p4: float
+    intervals: Mapping[str, Interval]
+    num_rows: tuple[int, int]
 
     @property
     def accuracy_loss(self) -> float:
         """p1 - p2: the accuracy that is lost by training on generated instead of private rows."""
         return self.p1 - self.p2
 
-    def to_dict(self) -> dict[str, float]:
-        """p1, p2, p3, p4 and accuracy_loss as JSON-ready values."""
-        return {**dataclasses.asdict(self), "accuracy_loss": self.accuracy_loss}
+    def to_dict(self) -> dict[str, Any]:
+        """p1, p2, p3, p4, accuracy_loss, intervals and num_rows as JSON-ready values."""
+        values = dataclasses.asdict(self)
+        intervals = {name: list(interval) for name, interval in self.intervals.items()}
+        accuracies = {name: values[name] for name in ("p1", "p2", "p3", "p4")}
+        return {
+            **accuracies,
+            "accuracy_loss": self.accuracy_loss,
+            "intervals": intervals,
+            "num_rows": list(self.num_rows),
+        }
 
 
 def utility_matrix(
@@ -66,6 +76,7 @@ def utility_matrix(
     synthetic_train: LabeledDataset,
     synthetic_test: LabeledDataset,
     *,
+    classifier: str = "cnn",
     seed: int,
     verbose: int = 0,
 ) -> UtilityMatrix:
@@ -76,11 +87,12 @@ def utility_matrix(
       private_test: real rows that neither generator nor classifier has seen.
       synthetic_train: generated rows; as many as private_train for a fair p1 - p2.
       synthetic_test: further generated rows.
+      classifier: one of `CLASSIFIERS`.
       seed: for initialisation, order and dropout of both classifiers.
       verbose: Keras's verbosity: 0 silent, 1 progress bar, 2 a line an epoch.
 
     Raises:
-      ValueError: if image shape or number of classes differ, or a test set is empty.
+      ValueError: if image shape or number of classes differ, a test set is empty, or the classifier is unknown.
     """
     for name, dataset in (("synthetic_train", synthetic_train), ("synthetic_test", synthetic_test)):
         facts = dataset.spec.image_shape, dataset.spec.num_classes
@@ -89,121 +101,40 @@ def utility_matrix(
             raise ValueError(
                 f"`{name}` should have the image_shape and num_classes of `private_train`, {expected}; got {facts}."
             )
-    private = train_classifier(private_train, seed=seed, verbose=verbose)
-    p1, p3 = accuracy(private, private_test), accuracy(private, synthetic_test)
-    del private
-    synthetic = train_classifier(synthetic_train, seed=seed, verbose=verbose)
-    return UtilityMatrix(p1=p1, p2=accuracy(synthetic, private_test), p3=p3, p4=accuracy(synthetic, synthetic_test))
+    return compare_classifiers(
+        fit_classifier(classifier, private_train, trained_on="private", seed=seed, verbose=verbose),
+        fit_classifier(classifier, synthetic_train, trained_on="generated", seed=seed, verbose=verbose),
+        private_test,
+        synthetic_test,
+    )
 
 
-def train_classifier(
-    dataset: LabeledDataset,
-    *,
-    soft_labels: npt.NDArray[np.float32] | None = None,
-    validation: float = 0.1,
-    seed: int,
-    verbose: int = 0,
-) -> keras.Model:
-    """Trains the CNN that all figures here come from.
-
-    Small data need many passes and large data few: about 1,500 steps of Adam (learning rate 1e-3, cosine decay to 0),
-    but at least 6 epochs, or 12 with soft labels, which are harder to learn by heart, and at most 30; batches of 32
-    rows below 10,000 rows and of 128 from there on. Training stops when a quarter of these epochs has not lowered the
-    validation loss, and keeps the weights of the best epoch.
-
-    The result is a function of the arguments (on one machine): no global seed is read or set.
+def compare_classifiers(
+    private: Classifier, generated: Classifier, private_test: LabeledDataset, synthetic_test: LabeledDataset
+) -> UtilityMatrix:
+    """The matrix of two classifiers that are trained already.
 
     Args:
-      dataset: at least 2 rows.
-      soft_labels: float32 [n, num_classes], a probability of each class in each row, to be learnt in place of the
-        labels (Hinton et al. 2015, "Distilling the knowledge in a neural network").
-      validation: in (0, 1), the share of `dataset` that only chooses the best epoch; at least one row.
-      seed: for initialisation, validation rows, order and dropout.
-      verbose: Keras's verbosity.
-
-    Returns:
-      A model from uint8 images [n, h, w, c] to class probabilities [n, num_classes].
+      private: trained on private rows.
+      generated: trained on generated rows.
+      private_test: real rows that neither generator nor classifier has seen.
+      synthetic_test: generated rows that the second has not seen.
 
     Raises:
-      ValueError: if `validation` lies outside (0, 1), there are too few rows, or `soft_labels` have another shape.
+      ValueError: if the two are not trained on what their names say, or a test set is empty.
     """
-    if not 0 < validation < 1:
-        raise ValueError(f"`validation` should lie strictly between 0 and 1; got {validation!r}.")
-    targets = dataset.labels if soft_labels is None else np.asarray(soft_labels, np.float32)
-    if soft_labels is not None and targets.shape != (len(dataset), dataset.spec.num_classes):
+    if (private.trained_on, generated.trained_on) != ("private", "generated"):
         raise ValueError(
-            f"`soft_labels` should be of shape [{len(dataset)}, {dataset.spec.num_classes}], a probability of each "
-            f"class in each row; got {list(targets.shape)}."
+            "`private` and `generated` should be trained on what their names say; "
+            f"got classifiers that were trained on {private.trained_on} and {generated.trained_on} rows."
         )
-    num_validation = math.ceil(validation * len(dataset))
-    num_train = len(dataset) - num_validation
-    if num_train < 1:
-        raise ValueError(f"`dataset` should have at least a row to train on and one to validate; got {len(dataset)}.")
-    rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(dataset))
-    chosen, held_out = rows[num_validation:], rows[:num_validation]
-
-    batch_size = min(num_train, 32 if num_train < 10_000 else 128)
-    steps = num_train // batch_size
-    epochs = int(np.clip(math.ceil(1_500 / steps), 6 if soft_labels is None else 12, 30))
-    # Every batch of the whole training, drawn here: tf.data's own shuffle would depend on TensorFlow's global seed.
-    order = np.concatenate([rng.permutation(num_train)[: steps * batch_size] for _ in range(epochs)])
-    images, labels = tf.constant(dataset.images[chosen]), tf.constant(targets[chosen])
-    batches = tf.data.Dataset.from_tensor_slices(order.reshape(epochs * steps, batch_size)).map(
-        lambda batch: (tf.gather(images, batch), tf.gather(labels, batch))
-    )
-
-    model = _build_cnn(dataset.spec.image_shape, dataset.spec.num_classes, seed)
-    model.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)),
-        loss="categorical_crossentropy" if targets.ndim == 2 else "sparse_categorical_crossentropy",
-    )
-    stopping: Any = keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=math.ceil(epochs / 4), restore_best_weights=True
-    )
-    model.fit(
-        batches.prefetch(2),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        validation_data=(dataset.images[held_out], targets[held_out]),
-        validation_batch_size=1024,
-        callbacks=[stopping],
-        verbose=cast(Any, verbose),  # Keras's annotation names strings alone
-    )
-    model.set_weights(stopping.best_weights)  # Keras 2 restores them only if it has stopped early.
-    return model
-
-
-def accuracy(model: keras.Model, dataset: LabeledDataset) -> float:
-    """The share of rows in [0, 1] whose most probable class is their label.
-
-    Raises:
-      ValueError: if there are no rows.
-    """
-    if not len(dataset):
-        raise ValueError("`dataset` should have rows to test on; it is empty.")
-    probabilities = model.predict(dataset.images, batch_size=1024, verbose=0)
-    return float(np.mean(probabilities.argmax(axis=-1) == dataset.labels))
-
-
-def _build_cnn(image_shape: tuple[int, int, int], num_classes: int, seed: int) -> keras.Model:
-    """Two convolutions and a dense layer; strides halve small images once (8x8 to 4x4) and others twice."""
-    seeds = iter(np.random.SeedSequence(seed).generate_state(8) >> 1)
-
-    def init() -> keras.initializers.Initializer:
-        return keras.initializers.HeUniform(seed=int(next(seeds)))
-
-    inputs = keras.Input(image_shape, dtype="uint8", name="images")
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    large = min(image_shape[:2]) >= 16
-    x = keras.layers.Conv2D(
-        32, 5 if large else 3, 2 if large else 1, padding="same", activation="relu", kernel_initializer=init()
-    )(x)
-    x = keras.layers.Conv2D(64, 3, 2, padding="same", activation="relu", kernel_initializer=init())(x)
-    x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(128, activation="relu", kernel_initializer=init())(x)
-    # rng_type: a generator of the layer's own, not TensorFlow's global one.
-    stateful: Any = {"rng_type": "stateful"}  # Keras passes it on to its base layer, which its type does not say
-    x = keras.layers.Dropout(0.3, seed=int(next(seeds)), **stateful)(x)
-    outputs = keras.layers.Dense(num_classes, activation="softmax", kernel_initializer=init())(x)
-    return keras.Model(inputs, outputs, name="utility_cnn")
+    right: dict[str, npt.NDArray[np.bool_]] = {
+        "p1": private.right(private_test),
+        "p2": generated.right(private_test),
+        "p3": private.right(synthetic_test),
+        "p4": generated.right(synthetic_test),
+    }
+    intervals = {name: accuracy_interval(int(rows.sum()), len(rows)) for name, rows in right.items()}
+    intervals["accuracy_loss"] = difference_interval(right["p1"], right["p2"])
+    accuracies = {name: float(rows.mean()) for name, rows in right.items()}
+    return UtilityMatrix(**accuracies, intervals=intervals, num_rows=(private.num_rows, generated.num_rows))

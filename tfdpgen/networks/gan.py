@@ -1,71 +1,74 @@
-"""Generator and critic of a conditional GAN (Mirza & Osindero 2014) in the manner of DCGAN (Radford et al. 2016).
+"""Refiner and critic of a GAN on images: convolutions in the manner of DCGAN (Radford et al. 2016).
 
-    generator = build_generator((28, 28, 1), num_classes=10, latent_dim=64, filters=64, seed=0)
-    critic = build_critic((28, 28, 1), num_classes=10, filters=32, seed=0)
-    images = generator([latents, labels], training=True)
-    scores = critic(images)                                # [n, num_classes]: how real, as an image of each class
+    refiner = build_refiner((28, 28, 1), filters=16, seed=0)
+    critic = build_critic((28, 28, 1), filters=32, seed=0)
+    images = refiner(sketches)                             # rough images in, better ones out
+    scores = critic(images)                                # [n, patches]: how real each part of an image is
 
-The critic has one output a class and the label picks one of them, which makes it conditional without an input of its
-own. It holds no normalisation: what mixes the examples of a batch cannot be clipped example by example. The generator
-never sees a private row and may use batch normalisation.
+Neither knows classes: a refiner that knew them would learn to mark its images with what pleases the critic of their
+class, and a classifier would learn the marks. The critic judges patches (Isola et al. 2017, section 3.2.2), which takes
+few weights. It holds no normalisation: what mixes the examples of a batch cannot be clipped example by example.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from tfdpgen.networks.layers import Seeded, one_hot
+from tfdpgen.networks.layers import Seeded
 
 keras = tf.keras
 
+_CONTRAST = 8.0  # logits of a sketch's white less those of its black
 
-def build_generator(
-    image_shape: tuple[int, int, int], num_classes: int, latent_dim: int, filters: int, seed: int
-) -> keras.Model:
-    """[latents float32 [n, latent_dim], labels int64 [n]] -> images float32 [n, h, w, c] in [0, 1].
 
-    Doubles a small map once or twice, as often as both sides halve, up to the image's size.
+def build_refiner(image_shape: tuple[int, int, int], filters: int, seed: int) -> keras.Model:
+    """Sketches float32 [n, h, w, c] in [0, 1] -> images float32 [n, h, w, c] in [0, 1].
+
+    A small U-Net (Ronneberger et al. 2015), which enlarges by repeating pixels before it convolves them, so that no
+    grid shows (Odena et al. 2016). It adds to the sketch, between logits, and adds nothing before it is trained, when
+    images are sketches with more contrast.
     """
     seeded = Seeded(seed)
     height, width, channels = image_shape
-    doublings = _halvings(height, width)
-    top = filters * 2**doublings // 2
-    latents = keras.Input((latent_dim,), name="latents")
-    labels = keras.Input((), dtype=tf.int64, name="labels")
-    hidden = keras.layers.Concatenate()([latents, one_hot(labels, num_classes)])
-    small = (height // 2**doublings, width // 2**doublings, top)
-    hidden = keras.layers.Dense(small[0] * small[1] * top, use_bias=False, kernel_initializer=seeded.glorot())(hidden)
-    hidden = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(hidden))
-    hidden = keras.layers.Reshape(small)(hidden)
-    for doubling in reversed(range(doublings)):
-        hidden = keras.layers.Conv2DTranspose(
-            max(filters * 2**doubling // 2, 8),
-            5 if height > 16 else 3,
-            strides=2,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=seeded.glorot(),
-        )(hidden)
-        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(hidden))
-    kernel = 5 if height > 16 else 3
-    hidden = keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer=seeded.glorot())(hidden)
-    images = keras.layers.Activation("sigmoid", dtype="float32", name="images")(hidden)
-    return keras.Model([latents, labels], images, name="generator")
+    halvings = _halvings(height, width)
+    kernel = _kernel(height)
+
+    def convolved(hidden: tf.Tensor, size: int, kernel: int, strides: int = 1) -> tf.Tensor:
+        layer = keras.layers.Conv2D(size, kernel, strides, padding="same", kernel_initializer=seeded.he())
+        return keras.layers.LeakyReLU(0.2)(layer(hidden))
+
+    sketches = keras.Input(image_shape, name="sketches")
+    hidden = convolved(sketches, filters, kernel)
+    levels = [hidden]
+    for halving in range(halvings):
+        hidden = convolved(hidden, filters * 2 ** (halving + 1), 4, strides=2)
+        levels.append(hidden)
+    hidden = convolved(hidden, filters * 2**halvings, 3)
+    for halving in reversed(range(halvings)):
+        hidden = keras.layers.UpSampling2D()(convolved(hidden, filters * 2**halving, 3))
+        hidden = convolved(keras.layers.Concatenate()([hidden, levels[halving]]), filters * 2**halving, 3)
+    hidden = keras.layers.Concatenate()([hidden, sketches])
+    change = keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="zeros")(hidden)
+    logits = keras.layers.Add()([keras.layers.Rescaling(_CONTRAST, offset=-_CONTRAST / 2)(sketches), change])
+    images = keras.layers.Activation("sigmoid", dtype="float32", name="images")(logits)
+    return keras.Model(sketches, images, name="refiner")
 
 
-def build_critic(image_shape: tuple[int, int, int], num_classes: int, filters: int, seed: int) -> keras.Model:
-    """Images float32 [n, h, w, c] in [0, 1] -> scores float32 [n, num_classes], each example on its own."""
+def build_critic(image_shape: tuple[int, int, int], filters: int, seed: int) -> keras.Model:
+    """Images float32 [n, h, w, c] in [0, 1] -> scores float32 [n, patches], each example on its own."""
     seeded = Seeded(seed)
-    kernel = 5 if image_shape[0] > 16 else 3
     images = keras.Input(image_shape, name="images")
     hidden = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(images)
     for width in (filters, 2 * filters):
-        hidden = keras.layers.Conv2D(width, kernel, strides=2, padding="same", kernel_initializer=seeded.he())(hidden)
-        hidden = keras.layers.LeakyReLU(0.2)(hidden)
-    scores = keras.layers.Dense(num_classes, kernel_initializer=seeded.glorot(), name="scores")(
-        keras.layers.Flatten()(hidden)
-    )
-    return keras.Model(images, scores, name="critic")
+        layer = keras.layers.Conv2D(width, _kernel(image_shape[0]), 2, padding="same", kernel_initializer=seeded.he())
+        hidden = keras.layers.LeakyReLU(0.2)(layer(hidden))
+    scores = keras.layers.Conv2D(1, 3, padding="same", kernel_initializer=seeded.glorot(), name="scores")(hidden)
+    return keras.Model(images, keras.layers.Flatten()(scores), name="critic")
+
+
+def _kernel(height: int) -> int:
+    """Side of the kernels."""
+    return 5 if height > 16 else 3
 
 
 def _halvings(height: int, width: int) -> int:

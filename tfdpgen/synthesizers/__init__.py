@@ -1,6 +1,6 @@
 """Methods that learn a generator from private rows; one file for each."""
 
-from tfdpgen.synthesizers.base import Synthesizer, synthesizer_names, train
+from tfdpgen.synthesizers.base import Synthesizer, Trained, synthesizer_names, train, train_with_networks
 from tfdpgen.synthesizers.c_vae import CVAE, CVAEPreset
 from tfdpgen.synthesizers.class_gaussian import ClassGaussian, ClassGaussianPreset, TaughtGaussian
 from tfdpgen.synthesizers.dp_gan import DPGAN, DPGANPreset
@@ -22,8 +22,10 @@ __all__ = [
     "TaughtGaussian",
     "Teacher",
     "TeacherPreset",
+    "Trained",
     "draw_latents",
     "synthesizer_names",
     "to_uint8",
     "train",
+    "train_with_networks",
 ]

@@ -3,7 +3,8 @@
     release = train("c_vae", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5), seed=0)
 
 `train` is the one way from private rows to a `Release`. It builds and checks the networks, calibrates the plan,
-reserves the whole cost in the ledger, and only then hands the rows to the synthesizer.
+reserves the whole cost in the ledger, and only then hands the rows to the synthesizer. `train_with_networks` does the
+same and gives auditors the synthesizer's `networks` beside the release.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -77,6 +78,31 @@ class Synthesizer(tf.keras.Model):
           backup: where the progress is kept. What `prepare` brought has to be in the state that is given to it.
         """
 
+    def networks(self) -> dict[str, tf.keras.Model]:
+        """What else was trained privately and may be shown to auditors, by name; never part of a Release.
+
+        Each network is a function of what DP-SGD and the mechanisms of `alongside` gave, so that epsilon bounds what an
+        attack on it finds. Asked for after `learn`. Names and signatures that attacks know:
+
+        - "critic": images float32 [n, h, w, c] in [0, 1] -> scores [n, num_classes], one for each label, or [n, parts],
+          one for each part of the image, where the critic sees no label and parts are not as many as classes.
+        - "encoder": [images float32 in [0, 1], labels int64 [n]] -> mean, log variance float32 [n, latent_dim].
+        - "decoder": [latents float32 [n, latent_dim], labels int64 [n]] -> images float32 [n, h, w, c] in [0, 1].
+        """
+        return {}
+
+
+class Trained(NamedTuple):
+    """What `train_with_networks` gives.
+
+    Attributes:
+      release: what may leave the trust boundary.
+      networks: the synthesizer's `networks`, which stay inside.
+    """
+
+    release: Release
+    networks: dict[str, tf.keras.Model]
+
 
 def register(cls: _Class) -> _Class:
     """Class decorator: makes a synthesizer known under its `method`."""
@@ -122,6 +148,37 @@ def train(
         the method's statistics, or a backup with seeded noise; nothing was spent then.
       BackupError: if `backup` keeps another training, or other rows; nothing was spent then.
       BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
+    """
+    return train_with_networks(
+        name,
+        dataset,
+        budget,
+        seed=seed,
+        insecure_reproducible=insecure_reproducible,
+        ledger=ledger,
+        limit=limit,
+        preset=preset,
+        backup=backup,
+        verbose=verbose,
+    ).release
+
+
+def train_with_networks(
+    name: str,
+    dataset: Dataset,
+    budget: PrivacyBudget,
+    *,
+    seed: int = 0,
+    insecure_reproducible: bool = False,
+    ledger: Ledger | None = None,
+    limit: PrivacyBudget | None = None,
+    preset: Any = None,
+    backup: Backup | None = None,
+    verbose: int = 1,
+) -> Trained:
+    """Does what `train` does, and gives the networks that auditors may attack beside the release.
+
+    Arguments and errors are those of `train`.
     """
     if name not in _REGISTRY:
         raise ValueError(f"`synthesizer` should be one of {', '.join(synthesizer_names())}; got {name!r}.")
@@ -169,4 +226,5 @@ def train(
     if not is_resumed:
         synthesizer.prepare(dataset, alongside, noise, verbose)
     generator = synthesizer.learn(dataset, plan, noise, verbose, backup)
-    return Release(generator, dataset.spec, event, statement, name, synthesizer.teacher, synthesizer.enrichment)
+    release = Release(generator, dataset.spec, event, statement, name, synthesizer.teacher, synthesizer.enrichment)
+    return Trained(release, synthesizer.networks())

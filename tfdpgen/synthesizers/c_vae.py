@@ -1,29 +1,52 @@
-"""C-VAE: a conditional variational autoencoder, both halves trained by DP-SGD.
+"""C-VAE: a conditional variational autoencoder that starts from private Gaussians; both halves are trained by DP-SGD.
 
-    release = train("c_vae", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5))
+    release = train("c_vae", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
-The loss of one row is -ELBO = cross-entropy of its pixels + KL(q(z | x, y) || N(0, I)), one number for each row, with
-the KL inside, so that one clip bounds all that the row contributes (Kingma & Welling 2014; Sohn et al. 2015). Before
-the training, a share of the budget buys noisy class means, which become the decoder's class logits: with little data
-they are worth more than any number of noisy steps.
+Statistics before gradients: what a noisy sum can say of the rows it says better than noisy steps do. An image becomes a
+vector of features: its pose (`networks/poses.py`), and the lowest frequencies of what is left when the pose is taken
+off. One Gaussian mechanism releases count, mean and covariance of each class in them (`ClassMoments`). These make a
+linear conditional VAE with its exact posterior (Kingma & Welling 2014; Sohn et al. 2015; probabilistic PCA, Tipping &
+Bishop 1999). Where rows are many and noise is small, each class becomes a mixture first: k-means on draws of the
+released Gaussians, which costs nothing, cuts every class into a few components, whose moments are then released; one
+latent variable, whose posterior is known, says which.
+
+With what the budget has left, DP-SGD trains networks that correct the linear halves. The loss of a row is -ELBO, its
+squared error / (2 variance) + KL(q(z | x, y) || N(0, I)), one number for each row, with the KL inside, so that one clip
+bounds all that the row contributes.
+
+No public prior: pose and frequencies are those of any image.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+from sklearn.cluster import KMeans
 
 from tfdpgen.data.dataset import Dataset, DataSpec
-from tfdpgen.networks import vae
-from tfdpgen.privacy import Backup, ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.networks import poses, vae
+from tfdpgen.networks.layers import one_hot
+from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
+from tfdpgen.synthesizers.class_gaussian import lowest_waves
 from tfdpgen.synthesizers.running import make_slots, run_plan
+
+_CENTRE = 0.2  # of the pixels: what frequencies are measured from, so that their norms are small
+_POSE_SCALE = (1.0, 1.0, 0.18)  # of shifts as shares of a side, and of the lean: as large as frequencies are
+_COMPONENTS = "moments of components"
+_DRAWS = 3000  # of each class, that its components are found in
+_ROWS_IN_COMPONENT = 27  # for each feature and unit of noise multiplier: fewer rows, and the noise outweighs the shape
+_CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +54,22 @@ class CVAEPreset:
     """Hyperparameters, chosen by image shape and number of rows alone.
 
     Attributes:
-      latent_dim, hidden_units: of encoder and decoder.
-      expected_batch_size, steps, l2_norm_clip, learning_rate: of the training.
-      means_share: share of epsilon that buys the class means.
+      latent_dim: principal axes of each component that are kept; at most the number of features.
+      hidden_units: of the networks that correct encoder and decoder.
+      expected_batch_size, steps, l2_norm_clip: of their training.
+      learning_rate: at its start; it falls to 0 in a line. With a noise multiplier above 1 it is lower in proportion.
+      num_waves: lowest frequencies of each channel that are features.
+      has_poses: whether poses are.
+      radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
+      moments_share: share of epsilon that buys the Gaussians.
+      first_share: of `moments_share`, what buys the classes' Gaussians where components follow.
+      components: of a class; one where the noise would outweigh them.
+      variance: of a row's features around what the decoder makes of its latents.
       kl_weight: weight of the KL in the loss (beta; Higgins et al. 2017).
+      spread: standard deviation of the latents that are drawn / that of the prior: wider ones are more diverse.
+
+    Raises:
+      ValueError: if a number is out of range.
     """
 
     latent_dim: int
@@ -42,19 +77,56 @@ class CVAEPreset:
     expected_batch_size: int
     steps: int
     l2_norm_clip: float = 1.0
-    learning_rate: float = 2e-3
-    means_share: float = 0.4
+    learning_rate: float = 2e-4
+    num_waves: int = 49
+    has_poses: bool = False
+    radius: float = 0.25
+    moments_share: float = 0.95
+    first_share: float = 0.3
+    components: int = 1
+    variance: float = 0.05
     kl_weight: float = 1.0
+    spread: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name in ("latent_dim", "num_waves", "components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
+        for name in ("learning_rate", "radius", "variance", "spread"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
+        for name in ("moments_share", "first_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
 
 
 def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
     """The preset for images of this shape and this many rows."""
-    batch = min(1024, max(1, num_examples // 4))
-    if max(spec.image_shape[:2]) <= 16:
-        return CVAEPreset(latent_dim=8, hidden_units=(128,), expected_batch_size=batch, steps=400)
-    if spec.image_shape[2] == 1:
-        return CVAEPreset(latent_dim=16, hidden_units=(400,), expected_batch_size=batch, steps=2000)
-    return CVAEPreset(latent_dim=32, hidden_units=(512,), expected_batch_size=batch, steps=2000)
+    height, width, channels = spec.image_shape
+    batch = min(2048, max(1, num_examples // 4))
+    if channels > 1:
+        return CVAEPreset(
+            latent_dim=128, hidden_units=(256,), expected_batch_size=batch, steps=100, num_waves=90, spread=1.25
+        )
+    if height * width <= 256:
+        return CVAEPreset(
+            latent_dim=49,
+            hidden_units=(64,),
+            expected_batch_size=batch,
+            steps=100,
+            radius=0.33,
+            moments_share=0.98,
+            spread=1.0,
+        )
+    return CVAEPreset(
+        latent_dim=93,
+        hidden_units=(256,),
+        expected_batch_size=batch,
+        steps=100,
+        num_waves=90,
+        has_poses=True,
+        components=3,
+    )
 
 
 @register
@@ -64,7 +136,7 @@ class CVAE(Synthesizer):
     Args:
       spec: public facts of the data.
       num_examples: number of private rows.
-      seed: of initial weights and latent draws.
+      seed: of initial weights, latent draws and components.
       preset: by default the one for the spec.
     """
 
@@ -72,41 +144,59 @@ class CVAE(Synthesizer):
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: CVAEPreset | None = None) -> None:
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
-        sizes = (spec.image_shape, spec.num_classes, self.preset.latent_dim, self.preset.hidden_units)
+        classes, components = spec.num_classes, self.preset.components
+        self._waves = lowest_waves(spec.image_shape, min(self.preset.num_waves, math.prod(spec.image_shape[:2])))
+        self._pose_scale = np.array(_POSE_SCALE, np.float32) * math.sqrt(math.prod(spec.image_shape[:2]))
+        self._pose_scale[:2] /= spec.image_shape[1], spec.image_shape[0]
+        self.num_features = self._waves.shape[1] + poses.NUM_POSES * self.preset.has_poses
+        self.axes = min(self.preset.latent_dim, self.num_features)
+        sizes = (self.num_features, classes * components, self.axes, self.preset.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
         self.decoder = vae.build_decoder(*sizes, seed=2 * seed + 1)
         check_network(self.encoder)
         check_network(self.decoder)
+        shape = [classes, components]
+        self._centres = tf.Variable(tf.zeros([*shape, self.num_features]), trainable=False, name="centres")
+        self._shares = tf.Variable(tf.fill(shape, 1.0 / components), trainable=False, name="shares")
 
     def plan(self) -> DPSGDPlan:
         preset = self.preset
         return DPSGDPlan(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
-        share = PrivacyBudget(budget.epsilon * self.preset.means_share, budget.delta)
-        return (ClassMeans(calibrate_noise_multiplier(lambda z: ClassMeans(z).event, share)),)
+        preset = self.preset
+        share = PrivacyBudget(budget.epsilon * preset.moments_share, budget.delta)
+        moments = self._moments(share)
+        if not self._tells_components(moments):
+            return (moments,)
+        first = self._moments(PrivacyBudget(share.epsilon * preset.first_share, share.delta))
+        # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
+        rest = (moments.noise_multiplier**-2 - first.noise_multiplier**-2) ** -0.5
+        return first, ClassMoments(rest, self._radius(), name=_COMPONENTS)
 
-    def losses(self, images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        """-ELBO float32 [n] of images float32 [n, h, w, c] in [0, 1], with standard normal noise [n, latent_dim]."""
-        mean, log_variance = self.encoder([images, labels])
+    def losses(self, features: tf.Tensor, groups: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        """-ELBO float32 [n], but for constants, of features [n, d] in groups one-hot [n, g]; noise normal [n, axes]."""
+        mean, log_variance = self.encoder([features, groups])
         log_variance = tf.clip_by_value(log_variance, -10.0, 10.0)
-        logits = self.decoder([mean + tf.exp(log_variance / 2) * noise, labels])
-        entropies = tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits)
-        divergences = (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance) / 2
-        return tf.reduce_sum(entropies, axis=[1, 2, 3]) + self.preset.kl_weight * tf.reduce_sum(divergences, axis=1)
+        made = self.decoder([mean + tf.exp(log_variance / 2) * noise, groups])
+        errors = tf.reduce_sum(tf.square(features - made), axis=1) / (2 * self.preset.variance)
+        divergences = tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=1) / 2
+        return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
         for mechanism in mechanisms:
-            assert isinstance(mechanism, ClassMeans)
-            means = np.clip(mechanism.release(dataset, noise), 0.02, 0.98).reshape(self.spec.num_classes, -1)
-            self.decoder.get_layer(vae.CLASS_LOGITS).set_weights([np.log(means / (1 - means))])
+            assert isinstance(mechanism, ClassMoments)
+            self._start_from(dataset, mechanism, noise)
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         assert plan is not None
+        assert plan.noise_multiplier is not None
         rows_of = row_reader(dataset)
-        optimizer = plan.optimizer(noise, learning_rate=self.preset.learning_rate)
+        first_rate = self.preset.learning_rate * min(1.0, _CALM / max(plan.noise_multiplier, 1e-9))
+        rate = tf.keras.optimizers.schedules.PolynomialDecay(first_rate, plan.steps, 0.0)
+        optimizer = plan.optimizer(noise, learning_rate=rate)
         variables = self.encoder.trainable_variables + self.decoder.trainable_variables
         make_slots(optimizer, variables)
         latent_rng = tf.random.Generator.from_seed(self.seed)
@@ -114,14 +204,161 @@ class CVAE(Synthesizer):
         @private_step(plan)
         def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
             def chunk_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
-                draws = latent_rng.normal([plan.physical_batch_size, self.preset.latent_dim])
+                draws = latent_rng.normal([plan.physical_batch_size, self.axes])
+                features = self._features(scaled(images))
+                groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
                 with optimizer.gradient_tape(self.encoder, self.decoder) as tape:
-                    losses = self.losses(scaled(images), labels, draws) * weights
+                    losses = self.losses(features, groups, draws) * weights
                 return optimizer.clipped_gradient_sum(losses, variables, tape)
 
             sums = accumulate(rows_of(indices), weights, chunk_fn, variables)
             optimizer.apply_clipped_sum(sums, variables)
 
-        state = {"encoder": self.encoder, "decoder": self.decoder, "optimizer": optimizer, "latents": latent_rng}
+        state = {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "optimizer": optimizer,
+            "latents": latent_rng,
+            "components": tf.train.Checkpoint(centres=self._centres, shares=self._shares),
+        }
         run_plan(plan, noise, step, state=state, backup=backup, verbose=verbose)
-        return vae.generator_of(self.decoder)
+        return self.generator()
+
+    def generator(self) -> tf.keras.Model:
+        """[latents, labels] -> images, as the moments and whatever training there was have made it."""
+        return self._decoder_of_images(self.preset.spread, "generator")
+
+    def networks(self) -> dict[str, tf.keras.Model]:
+        """Both halves, between images and latents, for attacks that have access to the model.
+
+        Returns:
+          "encoder": [images float32 [n, h, w, c] in [0, 1], labels int64 [n]] -> mean and log variance [n, latents] of
+          q(z | x, y), and "decoder": [latents float32 [n, latents], labels int64 [n]] -> images. Its prior is N(0, I):
+          the generator is this decoder on latents that are `spread` times as wide.
+        """
+        images = tf.keras.Input(self.spec.image_shape, name="images")
+        labels = tf.keras.Input((), dtype=tf.int64, name="labels")
+        features = self._features(images)
+        classes = one_hot(labels, self.spec.num_classes)
+        groups = self._groups(features, classes)
+        posterior = self.encoder([features, groups])
+        if self.preset.components > 1:  # that of the latent that chooses: an interval's middle and width
+            ends = vae.interval_ends(self._shares.numpy().astype(np.float64)).astype(np.float32)
+            middles, widths = (ends[:, 1:] + ends[:, :-1]) / 2, np.maximum(ends[:, 1:] - ends[:, :-1], 1e-3)
+            chosen = (middles, np.log(np.square(widths) / 12))
+            layers = [tf.keras.layers.Dense(1, use_bias=False) for _ in chosen]
+            columns = [layer(groups) for layer in layers]
+            for layer, values in zip(layers, chosen, strict=True):
+                layer.set_weights([values.reshape(-1, 1)])
+            posterior = [tf.concat(parts, axis=1) for parts in zip(columns, posterior, strict=True)]
+        return {
+            "encoder": tf.keras.Model([images, labels], posterior, name="encoder"),
+            "decoder": self._decoder_of_images(1.0, "decoder"),
+        }
+
+    def _moments(self, budget: PrivacyBudget) -> ClassMoments:
+        """The mechanism for the classes' moments that costs this much."""
+        radius = self._radius()
+        return ClassMoments(calibrate_noise_multiplier(lambda z: ClassMoments(z, radius).event, budget), radius)
+
+    def _radius(self) -> float:
+        """Bound on the norm of features."""
+        return self.preset.radius * math.sqrt(math.prod(self.spec.image_shape))
+
+    def _tells_components(self, mechanism: ClassMoments) -> bool:
+        """Whether moments with that noise can tell the components of a class: a function of public facts alone."""
+        components = self.preset.components
+        needed = _ROWS_IN_COMPONENT * self.num_features * mechanism.noise_multiplier
+        return components > 1 and self.num_examples >= self.spec.num_classes * components * needed
+
+    def _start_from(self, dataset: Dataset, mechanism: ClassMoments, noise: NoiseSource) -> None:
+        """Releases moments and makes the linear halves theirs."""
+        classes, most = self.spec.num_classes, self.preset.components
+        if mechanism.name != _COMPONENTS:
+            moments = mechanism.release(self._blocks(dataset), self.num_features, classes, noise)
+            self._centres.assign(self._found_components(moments.means, moments.factors))
+            means, factors = (np.repeat(part, most, axis=0) for part in (moments.means, moments.factors))
+        else:
+            moments = mechanism.release(self._blocks(dataset, True), self.num_features, classes * most, noise)
+            counts = np.maximum(moments.counts, 1.0).reshape(classes, most)
+            self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
+            means, factors = moments.means, moments.factors
+        # Eigenvalues come in ascending order.
+        largest = factors[:, :, ::-1][:, :, : self.axes]
+        vae.set_gaussians(self.encoder, self.decoder, means, largest, self.preset.variance)
+
+    def _found_components(self, means: Array, factors: Array) -> Array:
+        """Centres [classes, components, d] of the components of draws of Gaussians; no private row is near."""
+        if self.preset.components == 1:
+            return means[:, None]
+        rng = np.random.default_rng(self.seed)
+        clusters = KMeans(self.preset.components, random_state=self.seed % 2**32)
+        return np.stack(
+            [
+                clusters.fit(mean + rng.normal(size=(_DRAWS, factor.shape[1])) @ factor.T).cluster_centers_
+                for mean, factor in zip(means, factors, strict=True)
+            ]
+        )
+
+    def _blocks(
+        self, dataset: Dataset, by_component: bool = False
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        """Features of all rows with their classes, or components, block by block."""
+
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, *self.spec.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)]
+        )
+        def described(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            features = self._features(scaled(images))
+            if not by_component:
+                return features, labels
+            groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
+            return features, tf.argmax(groups, axis=1)
+
+        for images, labels in dataset.blocks():
+            features, places = described(tf.constant(images), tf.constant(labels))
+            yield features.numpy(), places.numpy()
+
+    def _features(self, images: tf.Tensor) -> tf.Tensor:
+        """float32 [n, h, w, c] in [0, 1] -> [n, d]."""
+        parts = []
+        if self.preset.has_poses:
+            found = poses.measured(images)
+            parts.append(found * self._pose_scale)
+            images = poses.moved(images, found)
+        pixels = tf.reshape(images, [-1, len(self._waves)]) - _CENTRE
+        parts.append(tf.linalg.matmul(pixels, self._waves.astype(np.float32)))
+        return tf.concat(parts, axis=1)
+
+    def _groups(self, features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """The nearest component of its class, one-hot [n, g], of features [n, d] and classes one-hot [n, c]."""
+        num_classes, components = self.spec.num_classes, self.preset.components
+        if components == 1:
+            return classes
+        centres = tf.reshape(tf.convert_to_tensor(self._centres), [num_classes * components, -1])
+        distances = tf.reduce_sum(tf.square(centres), axis=1) - 2.0 * tf.linalg.matmul(
+            features, centres, transpose_b=True
+        )
+        own = tf.reduce_sum(tf.reshape(distances, [-1, num_classes, components]) * classes[:, :, None], axis=1)
+        nearest = tf.one_hot(tf.argmin(own, axis=1), components)
+        return tf.reshape(classes[:, :, None] * nearest[:, None, :], [-1, num_classes * components])
+
+    def _decoder_of_images(self, spread: float, name: str) -> tf.keras.Model:
+        """[latents, labels] -> images: which component, what features, the image that has them."""
+        choosing = int(self.preset.components > 1)
+        latents = tf.keras.Input((choosing + self.axes,), name="latents")
+        labels = tf.keras.Input((), dtype=tf.int64, name="labels")
+        if choosing:
+            groups = vae.build_selector(self._shares.numpy())([latents[:, :1], labels])
+        else:
+            groups = one_hot(labels, self.spec.num_classes)
+        features = self.decoder([tf.keras.layers.Rescaling(spread)(latents[:, choosing:]), groups])
+        pixels = tf.keras.layers.Dense(len(self._waves), name="waves")
+        skipped = poses.NUM_POSES * self.preset.has_poses
+        images = tf.keras.layers.ReLU(max_value=1.0)(pixels(features[:, skipped:]))
+        pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), _CENTRE, np.float32)])
+        images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
+        if skipped:
+            images = poses.moved(images, features[:, :skipped] / self._pose_scale, back=True)
+        images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(images)
+        return tf.keras.Model([latents, labels], images, name=name)

@@ -32,7 +32,7 @@ from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.teacher import TeacherPreset, teacher_plan, train_teacher
 
-_CENTRE = 0.2  # of the pixels: what features are measured from, so that their norms are small
+CENTRE = 0.2  # of the pixels: what features are measured from, so that their norms are small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,28 +105,15 @@ class ClassGaussian(Synthesizer):
     def _released(self, dataset: Dataset, mechanism: ClassMoments, noise: NoiseSource) -> tf.keras.Model:
         """The generator: waves whose coefficients are a draw of the class's Gaussian, cut to [0, 1]."""
         waves = lowest_waves(self.spec.image_shape, self.preset.num_waves)
-        moments = mechanism.release(self._features(dataset, waves), waves.shape[1], self.spec.num_classes, noise)
+        moments = mechanism.release(wave_features(dataset, waves), waves.shape[1], self.spec.num_classes, noise)
         gaussians = vae.class_gaussians(moments.means, moments.factors * self.preset.spread, waves.shape[1])
-        pixels = tf.keras.layers.Dense(len(waves), name="waves")
-        hidden = pixels(gaussians.output)
-        pixels.set_weights([waves.T.astype(np.float32), np.full(len(waves), _CENTRE, np.float32)])
-        hidden = tf.keras.layers.Reshape(self.spec.image_shape)(tf.keras.layers.ReLU(max_value=1.0)(hidden))
-        images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(hidden)
-        return tf.keras.Model(gaussians.inputs, images, name="generator")
+        return wave_generator(gaussians, self.spec.image_shape, waves)
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         assert self._generator is not None
         return self._generator
-
-    @staticmethod
-    def _features(
-        dataset: Dataset, waves: npt.NDArray[np.float64]
-    ) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
-        """The waves' coefficients of all rows, block by block."""
-        for images, labels in dataset.blocks():
-            yield (images.reshape(len(images), -1) / 255.0 - _CENTRE) @ waves, labels
 
 
 @register
@@ -155,3 +142,23 @@ def lowest_waves(image_shape: tuple[int, int, int], num_waves: int) -> npt.NDArr
         for channel in range(channels):
             waves[:, :, channel, i, channel] = fft.idctn(spectrum, norm="ortho")
     return waves.reshape(height * width * channels, len(chosen) * channels)
+
+
+def wave_features(
+    dataset: Dataset, waves: npt.NDArray[np.floating]
+) -> Iterator[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]]:
+    """The waves' coefficients of all rows, measured from `CENTRE`, and their labels, block by block."""
+    for images, labels in dataset.blocks():
+        yield (images.reshape(len(images), -1) / 255.0 - CENTRE) @ waves, labels
+
+
+def wave_generator(
+    gaussians: tf.keras.Model, image_shape: tuple[int, int, int], waves: npt.NDArray[np.floating]
+) -> tf.keras.Model:
+    """[latents, labels] -> images float32 [n, h, w, c] in [0, 1] whose waves' coefficients come from `gaussians`."""
+    pixels = tf.keras.layers.Dense(len(waves), trainable=False, name="waves")
+    hidden = pixels(gaussians.output)
+    pixels.set_weights([waves.T.astype(np.float32), np.full(len(waves), CENTRE, np.float32)])
+    hidden = tf.keras.layers.Reshape(image_shape)(tf.keras.layers.ReLU(max_value=1.0)(hidden))
+    images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(hidden)
+    return tf.keras.Model(gaussians.inputs, images, name="generator")

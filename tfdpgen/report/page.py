@@ -4,8 +4,9 @@
     write_report("output/report.html", summary, synthetic)  # synthetic: a LabeledDataset of generated images
 
 The page says what was promised, shows generated images, and sets what was measured beside what theory allows. It needs
-no network and no script: images are data URIs, intervals are inline SVG. Everything that comes from the summary or the
-data set is escaped. Accuracies and attack figures are computed on private rows and are marked internal on the page.
+no network and no script: images are data URIs, intervals and charts are inline SVG. Everything that comes from the
+summary or the data set is escaped. Figures that are computed on private rows without noise are marked internal on the
+page. It shows generated images only, never a private row, not even beside them for comparison.
 
 The cap on a membership attack's advantage follows from the definition of differential privacy: Kairouz et al. 2015,
 "The Composition Theorem for Differential Privacy"; Humphries et al. 2023, "Investigating Membership Inference Attacks
@@ -20,7 +21,7 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -30,15 +31,28 @@ from PIL import Image
 
 from tfdpgen.attacks import privacy_loss_cap
 from tfdpgen.data import LabeledDataset
+from tfdpgen.report.curves import epsilon_chart, roc_chart
 
 _TILE_PIXELS = 56  # smallest height of an enlarged sample
 _GAP_PIXELS = 8  # between two samples of a row
 _LARGEST_EPSILON = 300.0  # beyond it e^epsilon overflows, and every cap is 1 to double precision anyway
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_METRICS = (  # key, name, lowest and highest possible value; what guessing reaches lies in the middle
-    ("accuracy", "accuracy", 0.0, 1.0),
-    ("privacy_loss", "privacy loss", -1.0, 1.0),
-    ("auc", "AUC", 0.0, 1.0),
+_METRICS = (  # key, name, lowest and highest possible value, what guessing reaches
+    ("accuracy", "accuracy", 0.0, 1.0, 0.5),
+    ("privacy_loss", "privacy loss", -1.0, 1.0, 0.0),
+    ("auc", "AUC", 0.0, 1.0, 0.5),
+    ("tpr_at_1_percent_fpr", "TPR at 1 % FPR", 0.0, 1.0, 0.01),
+    ("tpr_at_01_percent_fpr", "TPR at 0.1 % FPR", 0.0, 1.0, 0.001),
+)
+_FIDELITY = (  # key, name, what it says
+    ("fid", "Fréchet distance", "of means and covariances; 0 is best"),
+    ("precision", "precision", "share of generated images near real ones"),
+    ("recall", "recall", "share of real images near generated ones"),
+    ("density", "density", "about 1 where generated images lie as densely as real ones"),
+    ("coverage", "coverage", "share of real images with a generated one close by"),
+    ("diversity", "diversity within classes", "1: images of a class differ as much as real ones do"),
+    ("vendi_score", "Vendi score", "number of different images, in effect"),
+    ("class_imbalance", "class imbalance", "distance of the shares of classes; 0 is best"),
 )
 
 
@@ -47,8 +61,9 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
 
     Args:
       summary: as in summary.json: `privacy` (`PrivacyStatement.to_dict()`) is needed; of `dataset`, `synthesizer`,
-        `num_examples`, `utility`, `attacks`, `release`, `versions` and `seconds` the page says so where one is missing.
-        Without `release: true` the page is marked as not for release.
+        `num_examples`, `utility`, `fidelity`, `attacks`, `strongest_attack`, `memorisation`, `audit`, `release`,
+        `versions` and `seconds` the page says so where one is missing. Without `release: true` the page is marked as
+        not for release. `published_metrics` is shown where it is there.
       synthetic: generated images; the first `samples_per_class` of each class are shown.
       samples_per_class: images in a row of the sample grid.
 
@@ -81,7 +96,13 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
             rows=[_sample_row(synthetic, label, samples_per_class) for label in range(synthetic.spec.num_classes)],
             image_shape=synthetic.spec.image_shape,
             num_synthetic=len(synthetic),
-            attacks=[_attack(name, figures, cap) for name, figures in (summary.get("attacks") or {}).items()],
+            attacks=[_attack(name, figures, cap, privacy) for name, figures in (summary.get("attacks") or {}).items()],
+            strongest=_strongest(summary.get("strongest_attack"), cap),
+            audit=_audit(summary.get("audit")),
+            memorisation=_memorisation(summary.get("memorisation")),
+            spaces=list((summary.get("fidelity") or {}).items()),
+            fidelity_measures=_FIDELITY,
+            steps_chart=epsilon_chart(privacy),
         )
     )
 
@@ -108,7 +129,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, rate=_rate)
+    environment.filters.update(number=_number, rate=_rate, interval=_interval)
     return environment
 
 
@@ -136,42 +157,111 @@ def _rate(value: Any) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "undefined"
 
 
+def _interval(values: Any) -> str:
+    """[0.912, 0.943], or that there is none."""
+    if isinstance(values, jinja2.Undefined) or not values:
+        return "no interval"
+    return f"[{', '.join(_rate(value) for value in values)}]"
+
+
 def _exchange_cap(epsilon: float, delta: float) -> float:
     """The cap where a row is exchanged for another: one removal and one addition, by group privacy."""
     delta = (1 + math.exp(epsilon)) * delta
     return privacy_loss_cap(2 * epsilon, delta) if delta < 1 else 1.0
 
 
-def _attack(name: str, figures: Mapping[str, Any], cap: float) -> dict[str, Any]:
-    """One attack as the template wants it: a row for each metric, with its places on the axis in per cent."""
+def _bar(
+    name: str,
+    value: float | None,
+    interval: Sequence[float] | None,
+    axis: tuple[float, float],
+    chance: float | None,
+    cap: float | None = None,
+) -> dict[str, Any]:
+    """A figure on an axis as the template draws it, with its places in per cent."""
+    return {
+        "name": name,
+        "value": value,
+        "interval": interval,
+        "axis": axis,
+        "cap": cap,
+        "chance_at": _place(chance, *axis),
+        "value_at": _place(value, *axis),
+        "interval_at": [_place(bound, *axis) for bound in interval] if interval else None,
+        "cap_at": _place(cap, *axis),
+    }
+
+
+def _attack(name: str, figures: Mapping[str, Any], cap: float, privacy: Mapping[str, Any]) -> dict[str, Any]:
+    """One attack as the template wants it: a row for each metric, and the curve."""
     is_membership = bool(figures.get("is_membership"))
-    metrics = []
-    for key, label, low, high in _METRICS:
-        value, interval = figures.get(key), figures.get(f"{key}_interval")
-        limit = cap if is_membership and key == "privacy_loss" else None
-        metrics.append(
-            {
-                "name": label,
-                "value": value,
-                "interval": interval,
-                "axis": (low, high),
-                "cap": limit,
-                "value_at": _place(value, low, high),
-                "interval_at": [_place(bound, low, high) for bound in interval] if interval else None,
-                "cap_at": _place(limit, low, high),
-            }
+    epsilon, delta, replaced = (privacy.get(key) for key in ("epsilon", "delta", "epsilon_replace_one"))
+    metrics = [
+        _bar(
+            label,
+            figures.get(key),
+            figures.get(f"{key}_interval"),
+            (low, high),
+            chance,
+            cap if is_membership and key == "privacy_loss" else None,
         )
+        for key, label, low, high, chance in _METRICS
+    ]
     interval = figures.get("privacy_loss_interval")
     return {
         "name": name,
         "is_membership": is_membership,
         "description": figures.get("description"),
+        "access": figures.get("access"),
+        "paper": figures.get("paper"),
+        "chart": roc_chart(
+            name, figures, epsilon=float(epsilon or 0), delta=float(delta or 0), epsilon_replace_one=replaced
+        ),
         "repetitions": figures.get("repetitions"),
         "num_members": figures.get("num_members"),
         "num_nonmembers": figures.get("num_nonmembers"),
         "metrics": metrics,
         "contradicts": is_membership and bool(interval) and interval[0] > cap,
     }
+
+
+def _strongest(figures: Mapping[str, Any] | None, cap: float) -> dict[str, Any] | None:
+    """The strongest membership attack, with its interval beside the cap."""
+    if not figures:
+        return None
+    bar = _bar("privacy loss", figures.get("privacy_loss"), figures.get("interval"), (-1.0, 1.0), 0.0, cap)
+    return {**figures, "bar": bar}
+
+
+def _audit(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Epsilon as claimed and as an audit could show it, on one axis."""
+    if not figures:
+        return None
+    claimed, shown = figures.get("claimed_epsilon"), figures.get("lower_bound")
+    finite = [value for value in (claimed, shown) if value is not None and math.isfinite(value)]
+    axis = (0.0, 1.1 * max([*finite, 0.1]))
+    others = {
+        name.replace("_", " "): value
+        for name, value in figures.items()
+        if name not in ("claimed_epsilon", "lower_bound", "description") and not isinstance(value, (dict, list))
+    }
+    return {
+        "bars": [
+            _bar("ε as claimed", claimed, None, axis, None),
+            _bar("ε shown at least", shown, None, axis, None, cap=claimed),
+        ],
+        "description": figures.get("description"),
+        "others": others,
+        "contradicts": len(finite) == 2 and finite[1] > finite[0],
+    }
+
+
+def _memorisation(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The description, and the numbers with their names in words."""
+    if not figures:
+        return None
+    numbers = {name.replace("_", " "): value for name, value in figures.items() if name != "description"}
+    return {"description": figures.get("description"), "numbers": numbers}
 
 
 def _place(value: float | None, low: float, high: float) -> float | None:

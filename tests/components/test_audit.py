@@ -1,0 +1,84 @@
+"""The audit as a step: figures where canaries are asked for, and nothing trained or kept otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import AuditFigures, ComponentError
+from components.audit import audit
+from components.ingest import ingest
+from pipelines.config import SynthesisConfig
+
+_KEYS = {
+    "adversary",
+    "claimed_epsilon",
+    "delta",
+    "lower_bound",
+    "lower_bound_gaussian",
+    "confidence",
+    "canaries",
+    "guesses",
+    "right",
+    "seconds",
+}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ingest") / "examples"
+    ingest.execute({}, {"examples": folder})
+    return folder
+
+
+def _audit(examples: Path, folder: Path, **parameters: Any) -> dict[str, Any]:
+    audit.execute({"examples": examples}, {"audited": folder}, parameters)
+    return json.loads((AuditFigures.open(folder).path / "audit.json").read_text())
+
+
+def test_without_canaries_there_are_no_figures(examples: Path, tmp_path: Path) -> None:
+    assert _audit(examples, tmp_path / "audited") == {}
+
+
+def test_the_synthesizer_is_audited_with_canaries_among_the_rows(examples: Path, tmp_path: Path) -> None:
+    settings = {"canaries": 300, "synthesizer": "class_gaussian", "insecure_reproducible": True}
+    figures = _audit(examples, tmp_path / "audited", **settings)
+    assert set(figures) == {*_KEYS, "synthesizer"}
+    assert (figures["adversary"], figures["synthesizer"]) == ("black_box", "class_gaussian")
+    assert (figures["claimed_epsilon"], figures["delta"], figures["canaries"]) == (3.0, 1e-5, 300)
+    assert 0 <= figures["lower_bound"] < 3
+    again = _audit(examples, tmp_path / "again", **settings)
+    assert {**again, "seconds": 0} == {**figures, "seconds": 0}
+    assert AuditFigures.open(tmp_path / "again").internal
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"artifact.json", "audit.json"}  # no model
+
+
+def test_the_optimizer_is_audited_without_any_row(examples: Path, tmp_path: Path) -> None:
+    figures = _audit(
+        examples, tmp_path / "audited", canaries=3_000, adversary="white_box", epsilon=4.0, insecure_reproducible=True
+    )
+    assert set(figures) == {*_KEYS, "lower_bound_independent", "optimizer"}
+    assert figures["optimizer"]["name"] == "DPKerasAdam"
+    assert 0.5 < figures["lower_bound"] < figures["claimed_epsilon"] <= 4
+
+
+def test_an_unknown_adversary_is_refused(examples: Path, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match="`adversary`"):
+        _audit(examples, tmp_path / "audited", adversary="grey_box")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"audit_canaries": 1}, "audit_canaries"),
+        ({"audit_canaries": -5}, "audit_canaries"),
+        ({"audit_canaries": 200_000}, "delta"),
+        ({"audit_adversary": "grey_box"}, "audit_adversary"),
+    ],
+)
+def test_a_run_that_cannot_be_audited_is_refused_before_it_starts(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"`{named}`"):
+        SynthesisConfig(**settings)

@@ -1,0 +1,110 @@
+"""Downstream classifiers: each learns, is chosen by its own rows, and remembers what it has seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from tests.evaluation.test_utility import meaningless, stripes
+from tfdpgen.data import DataSpec, LabeledDataset, load_splits
+from tfdpgen.evaluation import CLASSIFIERS, check_classifiers, compare_classifiers, fit_classifier, utility_matrix
+from tfdpgen.evaluation import classifiers as module
+
+OTHERS = CLASSIFIERS[1:]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_digits_are_learnt(name: str) -> None:
+    splits = load_splits("digits")
+    classifier = fit_classifier(name, splits.train.in_memory(), trained_on="private", seed=0)
+    assert classifier.right(splits.test.in_memory()).mean() >= 0.9
+    assert (classifier.name, classifier.trained_on, classifier.num_rows) == (name, "private", 1077)
+
+
+@pytest.mark.parametrize("name", OTHERS)  # for the CNN: test_utility.py
+def test_a_classifier_is_a_function_of_its_seed(name: str) -> None:
+    dataset, images = meaningless(200), meaningless(60).images[::-1]
+    first, again = (fit_classifier(name, dataset, trained_on="private", seed=1).predict(images) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first.dtype, first.shape) == (np.int64, (60,))
+
+
+def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_figures() -> None:
+    matrix = utility_matrix(
+        stripes(90), stripes(60), stripes(90, shift=1), stripes(60), classifier="random_forest", seed=0
+    )
+    assert (matrix.p1, matrix.p2, matrix.p3, matrix.p4) == (1.0, 0.0, 1.0, 0.0)
+    values = matrix.to_dict()
+    for name in ("p1", "p2", "p3", "p4", "accuracy_loss"):
+        low, high = values["intervals"][name]
+        assert low <= values[name] <= high
+    assert values["intervals"]["p1"] == pytest.approx([0.025 ** (1 / 60), 1])  # Clopper-Pearson, all of 60 right
+    assert values["num_rows"] == [90, 90]
+
+
+def test_classifiers_of_other_rows_are_not_compared() -> None:
+    one, other = (fit_classifier("mlp", stripes(30), trained_on=kind, seed=0) for kind in ("private", "generated"))
+    with pytest.raises(ValueError, match="were trained on generated and private rows"):
+        compare_classifiers(other, one, stripes(30), stripes(30))
+
+
+def test_settings_are_chosen_on_rows_that_were_not_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watched(LogisticRegression):
+        def fit(self, X, y):
+            self.learnt = {row.tobytes() for row in X}
+            return super().fit(X, y)
+
+        def score(self, X, y):
+            seen.append((len(X), len(self.learnt & {row.tobytes() for row in X})))
+            return -self.C  # the strongest penalty is to win
+
+    settings = tuple(lambda seed, rows, penalty=penalty: Watched(C=penalty) for penalty in (1.0, 0.5, 2.0))
+    chosen = module._best(
+        settings, meaningless(100).images.reshape(100, -1) / np.float32(255), meaningless(100).labels, 0
+    )
+    assert chosen.C == 0.5
+    assert seen == [(10, 0)] * 3
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_few_rows_are_enough_for_simple_classes(name: str) -> None:
+    classifier = fit_classifier(name, stripes(100), trained_on="generated", seed=0)
+    assert classifier.right(stripes(60)).mean() >= 0.95
+
+
+def test_no_more_rows_are_seen_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ROWS", 120)
+    rows = stripes(300)
+    by_class = rows.take(np.argsort(rows.labels, kind="stable"))  # the first 120 rows would lack a class
+    classifier = fit_classifier("random_forest", by_class, trained_on="private", seed=0)
+    assert classifier.num_rows == 120
+    assert classifier.right(stripes(60)).all()
+
+
+def test_large_images_are_averaged_down() -> None:
+    images = np.zeros((3, 64, 40, 1), np.uint8)
+    images[:, :2, :, :] = 100
+    pixels = module._pixels(images)
+    assert pixels.shape == (3, 32 * 32)
+    np.testing.assert_allclose(pixels[:, :32], 100 / 255, rtol=1e-5)
+    assert not pixels[:, 32:].any()
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"`classifiers` should be some of cnn.*got \['svm'\]"):
+        check_classifiers(["cnn", "svm"])
+    with pytest.raises(ValueError, match="each once"):
+        check_classifiers(["mlp", "mlp"])
+    with pytest.raises(ValueError, match="`trained_on` should be"):
+        fit_classifier("mlp", stripes(30), trained_on="public", seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`soft_labels` can be learnt by the cnn alone"):
+        fit_classifier("mlp", stripes(30), trained_on="private", soft_labels=np.zeros((30, 3), np.float32), seed=0)
+    single = LabeledDataset(stripes(30).images, np.zeros(30, np.int64), DataSpec((8, 8, 1), 3))
+    for rows in (stripes(10), single):
+        with pytest.raises(ValueError, match="`dataset` should have at least 20 rows of two classes"):
+            fit_classifier("random_forest", rows, trained_on="private", seed=0)
+    with pytest.raises(ValueError, match="`dataset` should have rows to test on"):
+        fit_classifier("mlp", stripes(30), trained_on="private", seed=0).right(stripes(0))

@@ -1,0 +1,99 @@
+"""The evaluate step: what it writes, and that publishing is refused or paid for before private rows are asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.artifacts import PrivateExamples, SyntheticExamples
+from components.component import ComponentError
+from components.evaluate import evaluate
+from tests.evaluation.test_utility import stripes
+from tfdpgen.data import LabeledDataset, Splits
+from tfdpgen.privacy import Ledger, dataset_id
+
+TEST = stripes(60)
+SETTINGS: dict[str, Any] = {"classifiers": "random_forest", "delta": 1e-3}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """Private stripes, and generated ones whose last sixth has other labels, with an enriched row for each."""
+    examples = PrivateExamples(tmp_path / "examples", "ingest")
+    Splits(stripes(90), stripes(45), TEST).save(examples.path)
+    examples.seal()
+    synthetic = SyntheticExamples(tmp_path / "synthetic", "generate", facts={"spec": TEST.spec.to_dict()})
+    synthetic.path.mkdir()
+    rows = stripes(120)
+    labels = np.where(np.arange(120) < 100, rows.labels, (rows.labels + 1) % 3)
+    soft = np.eye(3, dtype=np.float32)[np.concatenate([labels, rows.labels])]
+    np.savez(
+        synthetic.path / "synthetic.npz",
+        images=np.concatenate([rows.images, rows.images]),
+        labels=np.concatenate([labels, rows.labels]),
+        soft_labels=soft,
+        is_enriched=np.repeat([False, True], 120),
+    )
+    synthetic.seal()
+    return {"examples": examples.path, "synthetic": synthetic.path}
+
+
+def run(inputs: dict[str, Path], **parameters: Any) -> dict[str, Any]:
+    """The step's figures by file."""
+    output = inputs["examples"].parent / "utility"
+    evaluate.execute(inputs, {"utility": output}, SETTINGS | parameters)
+    return {path.stem: json.loads(path.read_text()) for path in output.glob("*.json")}
+
+
+def test_figures_are_of_the_rows_that_they_name(inputs: dict[str, Path], tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    figures = run(
+        inputs, publish_metrics_epsilon=2.0, publish_metrics="p2, p2_enriched,p2_random_forest", ledger=str(ledger)
+    )
+    assert set(figures) == {"artifact", "utility", "fidelity", "published_metrics"}
+    for matrix in (figures["utility"], figures["utility"]["classifiers"]["random_forest"]):
+        # The last sixth of the plain rows, which is tested on, is the one that is labelled otherwise.
+        assert (matrix["p1"], matrix["p2"], matrix["p3"], matrix["p4"]) == (1, 1, 0, 0)
+    assert figures["utility"]["label_agreement"] == 0
+    assert figures["utility"]["p2_enriched"] == 1
+    assert figures["utility"]["intervals"]["p2_enriched"][1] == 1
+    assert set(figures["fidelity"]) == {"scattering", "cnn"}
+    assert {space["num_rows"] for space in figures["fidelity"].values()} == {45}  # as many as there are held out
+
+    published = figures["published_metrics"]
+    assert set(published["figures"]) == {"p2", "p2_enriched", "p2_random_forest"}
+    assert published["num_rows"] == 60
+    assert published["epsilon"] <= 2.0
+    rows = LabeledDataset(TEST.images, TEST.labels, TEST.spec)
+    assert Ledger(ledger).spent(dataset_id(rows), 1e-3) == published["epsilon"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"publish_metrics": "p1,p2"}, "cannot hold p1: its classifier was trained on private rows"),
+        ({"publish_metrics": "p2_mlp"}, r"`publish_metrics` should name some of .*got \['p2_mlp'\]"),
+        ({"publish_metrics": ""}, "`figures` should name figures to publish"),
+        ({"publish_metrics_epsilon": -1.0}, "`epsilon` should be a finite number greater than 0"),
+        ({"delta": 0.5}, "`delta` should be smaller than 1 / num_examples"),
+        ({"classifiers": "svm"}, "`classifiers` should be some of"),
+        ({"inception_weights": "none.h5"}, "`weights` should be the file inception_v3"),
+    ],
+)
+def test_refusals_come_before_anything_is_spent(
+    inputs: dict[str, Path], tmp_path: Path, parameters: dict[str, Any], message: str
+) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(inputs, **{"publish_metrics_epsilon": 2.0, "ledger": str(ledger), **parameters})
+    assert not ledger.exists() or Ledger(ledger).reservations(dataset_id(TEST)) == 0
+
+
+def test_accuracies_of_a_seeded_release_are_not_published(inputs: dict[str, Path]) -> None:
+    (inputs["synthetic"] / "NOT_FOR_RELEASE.txt").write_text("seeded")
+    with pytest.raises(ComponentError, match="`publish_metrics_epsilon` should be 0 where the release may not leave"):
+        run(inputs, publish_metrics_epsilon=2.0)

@@ -1,0 +1,241 @@
+"""The C-VAE's parts: poses, linear halves and their posterior, components, and what DP-SGD adds to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdpgen.data import DataSpec, LabeledDataset, load_splits
+from tfdpgen.networks import poses, vae
+from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, PrivacyBudget, epsilon_of
+from tfdpgen.serving import export_saved_model
+from tfdpgen.synthesizers import CVAE, CVAEPreset, Release
+from tfdpgen.synthesizers.c_vae import preset_for
+
+_ROWS = load_splits("digits").train.in_memory()
+_PRESET = CVAEPreset(
+    latent_dim=12, hidden_units=(16,), expected_batch_size=200, steps=30, num_waves=20, has_poses=True, components=2
+)
+_TINY = 1e-6  # noise multiplier of a release that can be compared
+
+
+def _blob(right: float, down: float, lean: float, size: int = 24) -> np.ndarray:
+    """A Gaussian spot, wide and high, [1, size, size, 1]."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    y = y - down
+    x = x - right - lean * y
+    return np.exp(-(x**2) / 8 - y**2 / 18).astype(np.float32)[None, ..., None]
+
+
+@pytest.mark.parametrize(("right", "down", "lean"), [(0, 0, 0), (2.5, -1.25, 0), (0, 0, 0.4), (-1.5, 2, -0.3)])
+def test_a_pose_is_measured_taken_off_and_given_back(right: float, down: float, lean: float) -> None:
+    image = tf.constant(_blob(right, down, lean))
+    found = poses.measured(image)
+    np.testing.assert_allclose(found[0], [right, down, lean], atol=0.03)
+    upright = poses.moved(image, found)
+    np.testing.assert_allclose(upright, _blob(0, 0, 0), atol=0.06)
+    np.testing.assert_allclose(poses.measured(upright)[0], [0, 0, 0], atol=0.03)
+    np.testing.assert_allclose(poses.moved(upright, found, back=True), image, atol=0.09)
+
+
+def test_a_pose_is_that_of_the_image_alone_and_of_a_dark_one_too() -> None:
+    images = np.random.default_rng(0).random((5, 9, 15, 3)).astype(np.float32)
+    together = poses.moved(tf.constant(images), poses.measured(tf.constant(images)))
+    alone = poses.moved(tf.constant(images[2:3]), poses.measured(tf.constant(images[2:3])))
+    np.testing.assert_allclose(together[2:3], alone, atol=1e-6)
+    dark = tf.zeros([1, 9, 15, 3])
+    np.testing.assert_array_equal(poses.measured(dark), 0)
+    np.testing.assert_array_equal(poses.moved(dark, poses.measured(dark)), dark)
+    np.testing.assert_array_equal(poses.moved(images, np.zeros((5, 3), np.float32)), images)
+
+
+def test_the_linear_halves_are_gaussians_and_their_posterior() -> None:
+    rng, variance = np.random.default_rng(0), 0.3
+    means, factors = rng.normal(size=(4, 6)), rng.normal(size=(4, 6, 3))
+    encoder, decoder = vae.build_encoder(6, 4, 3, (5,), seed=0), vae.build_decoder(6, 4, 3, (5,), seed=0)
+    vae.set_gaussians(encoder, decoder, means, factors, variance)
+    groups, features = np.eye(4, dtype=np.float32), rng.normal(size=(4, 6)).astype(np.float32)
+    latents = rng.normal(size=(4, 3)).astype(np.float32)
+    expected = means + np.einsum("gdl,gl->gd", factors, latents)
+    np.testing.assert_allclose(decoder([latents, groups]), expected, rtol=1e-4, atol=1e-5)
+    # The joint Gaussian of latents and features, conditioned on the features.
+    gains = factors.transpose(0, 2, 1) @ np.linalg.inv(factors @ factors.transpose(0, 2, 1) + variance * np.eye(6))
+    mean, log_variance = encoder([features, groups])
+    np.testing.assert_allclose(mean, np.einsum("gld,gd->gl", gains, features - means), rtol=1e-3, atol=1e-4)
+    covariances = np.eye(3) - gains @ factors
+    np.testing.assert_allclose(np.exp(log_variance), np.diagonal(covariances, axis1=1, axis2=2), rtol=1e-3)
+
+
+def test_one_latent_chooses_components_with_their_probabilities() -> None:
+    probabilities = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
+    selector = vae.build_selector(probabilities)
+    draws = np.random.default_rng(0).normal(size=(20_000, 1)).astype(np.float32)
+    for label in (0, 1):
+        chosen = selector([draws, np.full(len(draws), label)]).numpy()
+        np.testing.assert_allclose(chosen.sum(axis=1), 1.0, atol=1e-5)
+        assert np.mean((chosen > 0.99).any(axis=1)) > 0.999
+        shares = chosen.mean(axis=0).reshape(2, 3)
+        np.testing.assert_allclose(shares[label], probabilities[label], atol=0.015)
+        np.testing.assert_array_equal(shares[1 - label], 0)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "names"), [(1.0, ["class moments"]), (10.0, ["class moments", "moments of components"])]
+)
+def test_components_are_released_where_the_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
+    spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(epsilon, 1e-5)
+    preset = dataclasses.replace(preset_for(spec, 54_000), hidden_units=(4,))
+    model = CVAE(spec, 54_000, 0, preset)
+    mechanisms = model.alongside(budget)
+    assert [mechanism.name for mechanism in mechanisms] == names
+    # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
+    together = sum(mechanism.noise_multiplier**-2 for mechanism in mechanisms) ** -0.5
+    cost = epsilon_of(ClassMoments(together, 1.0).event, 1e-5)
+    assert 0.99 * preset.moments_share * epsilon < cost <= preset.moments_share * epsilon * (1 + 1e-6)
+
+
+def _started(preset: CVAEPreset = _PRESET) -> CVAE:
+    """A model whose moments have hardly any noise."""
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    radius = 10.0
+    mechanisms = [ClassMoments(_TINY, radius), ClassMoments(_TINY, radius, name="moments of components")]
+    model.prepare(_ROWS, mechanisms[: preset.components], NoiseSource(), 0)
+    return model
+
+
+def test_it_starts_as_the_gaussians_of_its_components() -> None:
+    """Means and variances of what the decoder makes are those of the rows, class by class."""
+    model = _started(dataclasses.replace(_PRESET, latent_dim=23))
+    features, labels = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS), strict=True))
+    _, places = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS, True), strict=True))
+    np.testing.assert_array_equal(places // 2, labels)  # a component is of its own class
+    assert len(np.unique(places)) == 20
+    rng = np.random.default_rng(0)
+    for place in (0, 7, 13):
+        rows = features[places == place]
+        latents = rng.normal(size=(4000, model.axes)).astype(np.float32)
+        made = model.decoder([latents, np.eye(20, dtype=np.float32)[np.full(4000, place)]]).numpy()
+        np.testing.assert_allclose(made.mean(axis=0), rows.mean(axis=0), atol=0.05)
+        np.testing.assert_allclose(made.std(axis=0), rows.std(axis=0), atol=0.05)
+        assert model._shares.numpy().reshape(-1)[place] == pytest.approx(
+            len(rows) / np.sum(labels == place // 2), abs=1e-3
+        )
+
+
+def test_without_components_all_groups_of_a_class_are_that_class() -> None:
+    model = CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET)
+    model.prepare(_ROWS, [ClassMoments(_TINY, 10.0)], NoiseSource(), 0)
+    latents = np.ones((2, model.axes), np.float32)
+    for label in (0, 9):
+        made = model.decoder([latents, np.eye(20, dtype=np.float32)[[2 * label, 2 * label + 1]]]).numpy()
+        np.testing.assert_allclose(made[0], made[1], atol=1e-5)
+
+
+def _loss(model: CVAE) -> float:
+    """-ELBO of the rows with fixed noise."""
+    images = tf.constant(_ROWS.images / 255.0, tf.float32)
+    features = model._features(images)
+    groups = model._groups(features, tf.one_hot(_ROWS.labels, 10))
+    noise = np.random.default_rng(0).normal(size=(len(_ROWS), model.axes)).astype(np.float32)
+    return float(np.mean(model.losses(features, groups, tf.constant(noise))))
+
+
+def test_dp_sgd_trains_the_corrections_of_both_halves_and_nothing_else() -> None:
+    """Without noise, and from Gaussians that say nothing, the corrections learn what can be said of the rows."""
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, learning_rate=2e-2, steps=60))
+    halves = (model.encoder, model.decoder)
+    loss, before = _loss(model), [half.get_weights() for half in halves]
+    plan = DPSGDPlan(len(_ROWS), 200, 60, l2_norm_clip=1000.0, noise_multiplier=0.0)
+    model.learn(_ROWS, plan, NoiseSource(), 0)
+    assert _loss(model) < 0.8 * loss
+    for half, weights in zip(halves, before, strict=True):
+        trained = {id(variable) for variable in half.trainable_variables}
+        for variable, old in zip(half.weights, weights, strict=True):
+            assert np.array_equal(variable.numpy(), old) is (id(variable) not in trained), variable.name
+
+
+def test_more_noise_means_smaller_steps_and_all_fall_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+    original = DPSGDPlan.optimizer
+
+    def optimizer(self: DPSGDPlan, *arguments: Any, **keywords: Any) -> Any:
+        rates.append([float(keywords["learning_rate"](step)) for step in (0, self.steps)])
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(DPSGDPlan, "optimizer", optimizer)
+    for noise_multiplier in (0.5, 4.0):
+        plan = DPSGDPlan(len(_ROWS), 20, 1, 1.0, noise_multiplier)
+        CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET).learn(_ROWS, plan, NoiseSource(), 0)
+    np.testing.assert_allclose(rates, [[_PRESET.learning_rate, 0.0], [_PRESET.learning_rate / 4, 0.0]], rtol=1e-5)
+
+
+def test_the_networks_reconstruct_and_the_decoder_is_the_generator_without_spread() -> None:
+    model = _started()
+    plan = DPSGDPlan(len(_ROWS), 20, 1, 1.0, 4.0)
+    generator = model.learn(_ROWS, plan, NoiseSource(), 0)
+    networks = model.networks()
+    assert set(networks) == {"encoder", "decoder"}
+    images, labels = tf.constant(_ROWS.images[:200] / 255.0, tf.float32), tf.constant(_ROWS.labels[:200])
+    mean, log_variance = networks["encoder"]([images, labels])
+    assert mean.shape == log_variance.shape == (200, 13)
+    rebuilt = networks["decoder"]([mean, labels])
+    assert rebuilt.shape == images.shape
+    assert 0 <= float(tf.reduce_min(rebuilt)) <= float(tf.reduce_max(rebuilt)) <= 1
+    typical = networks["decoder"]([tf.concat([mean[:, :1], tf.zeros([200, 12])], axis=1), labels])
+    errors = [float(np.mean(np.square(made - images))) for made in (rebuilt, typical)]
+    assert errors[0] < 0.8 * errors[1]
+    # The first latent says which component an image is of, and those of the decoder and of the encoder are the same.
+    places = np.concatenate([part for _, part in model._blocks(_ROWS, True)])[:200]
+    chosen = vae.build_selector(model._shares.numpy())([mean[:, :1], labels]).numpy().argmax(axis=1)
+    np.testing.assert_array_equal(chosen, places)
+    spread = tf.concat([mean[:, :1], mean[:, 1:] / _PRESET.spread], axis=1)
+    np.testing.assert_allclose(generator([spread, labels]), rebuilt, atol=1e-4)
+
+
+def test_a_generator_with_poses_and_components_needs_nothing_of_ours(tmp_path: pathlib.Path) -> None:
+    plan = DPSGDPlan(len(_ROWS), 20, 1, 1.0, 4.0)
+    generator = _started().learn(_ROWS, plan, NoiseSource(), 0)
+    release = Release(generator, _ROWS.spec, plan.event, plan.statement(1e-5), "c_vae")
+    release.generator.save(tmp_path / "generator.keras")
+    loaded: Any = tf.keras.models.load_model(tmp_path / "generator.keras", compile=False)
+    labels = tf.constant([3, 0, 9], tf.int64)
+    latents = tf.random.stateless_normal([3, release.latent_dim], seed=(0, 1))
+    images = release.generator([latents, labels])
+    np.testing.assert_allclose(loaded([latents, labels]), images, atol=1e-6)
+    export_saved_model(release, tmp_path / "serving")
+    served: Any = tf.saved_model.load(str(tmp_path / "serving"))
+    result = served.signatures["serving_default"](labels=labels, latents=latents)["images"]
+    np.testing.assert_allclose(np.asarray(result, np.float32), np.round(images * 255), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"latent_dim": 0}, "latent_dim"),
+        ({"components": 0}, "components"),
+        ({"spread": 0.0}, "spread"),
+        ({"variance": float("nan")}, "variance"),
+        ({"moments_share": 1.0}, "moments_share"),
+    ],
+)
+def test_a_preset_out_of_range_is_refused(changed: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"`{named}`"):
+        dataclasses.replace(_PRESET, **changed)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
+def test_a_few_rows_are_enough_to_run(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    rows = LabeledDataset(rng.integers(256, size=(30, *shape), dtype=np.uint8), np.arange(30) % 3, DataSpec(shape, 3))
+    model = CVAE(rows.spec, 30, 0)
+    model.prepare(rows, model.alongside(PrivacyBudget(3.0, 1e-3)), NoiseSource(), 0)
+    plan = dataclasses.replace(model.plan(), steps=2, noise_multiplier=5.0)
+    generator = model.learn(rows, plan, NoiseSource(), 0)
+    images = generator([np.zeros((3, generator.inputs[0].shape[1]), np.float32), np.arange(3)])
+    assert images.shape == (3, *shape)
+    assert np.all(np.isfinite(images))

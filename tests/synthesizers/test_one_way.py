@@ -1,0 +1,142 @@
+"""Rows reach a release through its mechanisms alone: with the mechanisms' outputs given, other rows change nothing.
+
+Every draw is empty, what a statistic released for the first rows is given for the second ones too, and noise is seeded:
+all that is left of the rows then are peeks that nobody paid for, such as a scaler that was fitted to them, a choice
+among checkpoints by their loss, or labels of fakes that follow theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TRAINED, _watched
+from tfdpgen import privacy
+from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
+from tfdpgen.synthesizers import Release, synthesizer_names, train
+from tfdpgen.synthesizers.chunks import scaled
+
+_SPEC = DataSpec((8, 8, 1), 10)
+
+
+def _rows(seed: int) -> LabeledDataset:
+    """Rows of any kind: with another seed of other brightness, labels and contents."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(256 >> seed, size=(80, 8, 8, 1), dtype=np.uint8)
+    return LabeledDataset(images, rng.integers(0, 10 - 3 * seed, size=80), _SPEC)
+
+
+def _preset(name: str) -> Any:
+    """The small preset of the conformance suite; a teacher without axes, which take long to find."""
+    preset = _PRESETS[name]
+    if getattr(preset, "teacher", None) is None:
+        return preset
+    return dataclasses.replace(preset, teacher=dataclasses.replace(preset.teacher, axes=0))
+
+
+@pytest.fixture
+def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Makes draws empty and statistics say what they said before; holds what they said."""
+    said: list[Any] = []
+
+    def empty(plan: DPSGDPlan, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
+        shape = (1, plan.physical_batch_size)
+        for _ in range(first_step, plan.steps):
+            yield PoissonBatch(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+
+    def repeating(release: Any, position: list[int]) -> Any:
+        def repeated(*arguments: Any) -> Any:
+            fresh = release(*arguments)  # for the noise that it takes, which everything after it would else get
+            position[0] += 1
+            if position[0] > len(said):
+                said.append(fresh)
+            return said[position[0] - 1]
+
+        return repeated
+
+    def given_noise(plan: DPSGDPlan, *_: Any) -> DPSGDPlan:
+        return dataclasses.replace(plan, noise_multiplier=8.0)
+
+    monkeypatch.setattr(DPSGDPlan, "calibrate", given_noise)  # it takes long, and reads nothing
+    monkeypatch.setattr(DPSGDPlan, "batches", empty)
+    position = [0]
+    mechanism: Any
+    for _, mechanism in inspect.getmembers(privacy, inspect.isclass):
+        if hasattr(mechanism, "release"):
+            monkeypatch.setattr(mechanism, "release", repeating(mechanism.release, position))
+    return [said, position]
+
+
+@pytest.mark.parametrize("name", synthesizer_names())
+def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(name: str, given_outputs: list[Any]) -> None:
+    releases = []
+    for seed in (0, 1):
+        given_outputs[1][0] = 0
+        rows = _rows(seed)
+        release = train(name, rows, _BUDGET, preset=_preset(name), seed=3, insecure_reproducible=True, verbose=0)
+        releases.append(release)
+    one, other = releases
+    assert (one.event, one.statement) == (other.event, other.statement)
+    weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
+    for first, second in [*weights, *_teachers(one, other)]:
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
+
+
+def _teachers(one: Release, other: Release) -> list[tuple[Any, Any]]:
+    """The weights of both teachers, if there are teachers."""
+    assert (one.teacher is None) == (other.teacher is None)
+    if one.teacher is None or other.teacher is None:
+        return []
+    return [(one.teacher.kernel, other.teacher.kernel), (one.teacher.bias, other.teacher.bias)]
+
+
+@pytest.fixture
+def eager_functions() -> Iterator[None]:
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def _noised_sums(name: str, weights: list[float], padding: int) -> np.ndarray:
+    """What a step adds noise to, in a training that has come some way: its weights are random."""
+    rows = _rows(0)
+    model = _CLASSES[name](rows.spec, len(rows), 0, _PRESETS[name])
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign_add(0.3 * rng.normal(size=variable.shape.as_list()))
+    indices = np.array([[5, 6, 7, padding]], np.int32)
+    plan = _watched(name, steps=1, given=(PoissonBatch(indices, np.array([[*weights, 0.0]], np.float32)),), chunk=4)
+    model.learn(rows, plan, NoiseSource(), 0)
+    return np.concatenate([value.ravel() for value in plan.applied[0]])
+
+
+@pytest.mark.parametrize("name", _TRAINED)
+def test_a_row_counts_for_one_clip_wherever_the_training_is(name: str, eager_functions: None) -> None:
+    """Where weights start, some terms of a loss have no gradient: of a KL, say, or of what follows zeros."""
+    everyone = _noised_sums(name, [1.0, 1.0, 1.0], padding=0)
+    np.testing.assert_allclose(_noised_sums(name, [1.0, 1.0, 1.0], padding=9), everyone, atol=1e-6)
+    assert np.linalg.norm(_noised_sums(name, [0.0, 1.0, 1.0], padding=0) - everyone) <= 0.25 * (1 + 1e-4)
+
+
+def test_an_image_is_scaled_by_the_declared_range_and_not_by_its_neighbours() -> None:
+    images = np.array([[10, 20], [30, 200]], np.uint8).reshape(2, 2, 1, 1)
+    together = scaled(tf.constant(images)).numpy()
+    np.testing.assert_allclose(together[:1], scaled(tf.constant(images[:1])))
+    np.testing.assert_allclose(together, images / 255, rtol=1e-6)
+
+
+def test_a_saved_release_holds_these_facts_and_no_other(tmp_path: Path) -> None:
+    rows = _rows(0)
+    train("class_gaussian", rows, _BUDGET, preset=_PRESETS["class_gaussian"], verbose=0).save(tmp_path)
+    facts = json.loads((tmp_path / "release.json").read_text())
+    assert set(facts) == {"synthesizer", "spec", "event", "statement", "enrichment"}
+    assert set(facts["spec"]) == set(_SPEC.to_dict())

@@ -1,0 +1,204 @@
+"""Downstream classifiers: what a receiver of the data would train, one registry for all kinds.
+
+    classifier = fit_classifier("random_forest", synthetic, trained_on="generated", seed=0)
+    classifier.predict(images)              # int64 [n]
+    classifier.right(private_test)          # bool [n]: which rows it names rightly
+
+| name | what it is |
+|---|---|
+| cnn | the CNN of `utility.train_classifier`, on all rows |
+| logistic_regression | multinomial, penalty chosen from three |
+| mlp | one hidden layer of 128, stopped early |
+| random_forest | 60 trees, each of half the rows; size of leaves chosen from two |
+| gradient_boosting | histogram gradient boosting (Ke et al. 2017, "LightGBM"), stopped early |
+
+All but the CNN are scikit-learn's, learn from pixels as they are (sides longer than 32 are averaged down), and see
+`MOST_ROWS` rows at most, drawn at random, which keeps the whole set within minutes. Whatever is chosen, penalty, size
+of leaves or number of epochs, is chosen on a tenth of the rows that the classifier is given: one that learns from
+generated rows is chosen by generated rows alone.
+
+A classifier remembers whether it learnt from private rows (`trained_on`): such a one was trained without differential
+privacy, and neither it nor its accuracy may leave.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
+
+from tfdpgen.data import LabeledDataset
+from tfdpgen.evaluation.cnn import train_classifier
+
+TrainedOn = Literal["private", "generated"]
+
+MOST_ROWS = 10_000  # that a scikit-learn classifier sees of a data set
+_VALIDATION = 0.1
+_LONGEST_SIDE = 32
+_BATCH = 1024
+_MLP_BATCH, _MLP_PATIENCE = 64, 150  # rows; steps without a better score
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained classifier and what it may be used for.
+
+    Attributes:
+      name: of its kind.
+      trained_on: "private" if it has seen private rows, without differential privacy; then nothing of it may leave.
+      num_rows: rows that it was given, those included that only chose its settings.
+      predict: uint8 images [n, h, w, c] -> classes int64 [n].
+      model: the Keras model of a CNN, None for others.
+    """
+
+    name: str
+    trained_on: TrainedOn
+    num_rows: int
+    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
+    model: Any = None
+
+    def right(self, dataset: LabeledDataset) -> npt.NDArray[np.bool_]:
+        """Which rows it names rightly, bool [n].
+
+        Raises:
+          ValueError: if there are no rows.
+        """
+        if not len(dataset):
+            raise ValueError("`dataset` should have rows to test on; it is empty.")
+        return self.predict(dataset.images) == dataset.labels
+
+
+_STOPPED_EARLY: Any = {"early_stopping": True, "validation_fraction": _VALIDATION, "n_iter_no_change": 5}
+_SETTINGS: Mapping[str, Sequence[Callable[[int, int], Any]]] = {
+    "logistic_regression": tuple(
+        lambda seed, _, penalty=penalty: LogisticRegression(C=penalty, max_iter=100, random_state=seed)
+        for penalty in (0.01, 0.1, 1.0)
+    ),
+    "mlp": (
+        # Few rows make short epochs: patience is counted in steps.
+        lambda seed, rows: MLPClassifier(
+            (128,),
+            random_state=seed,
+            **_STOPPED_EARLY
+            | {
+                "batch_size": min(_MLP_BATCH, rows // 2),
+                "n_iter_no_change": max(5, _MLP_PATIENCE * _MLP_BATCH // rows),
+            },
+        ),
+    ),
+    "random_forest": tuple(
+        lambda seed, _, leaf=leaf: RandomForestClassifier(
+            60, min_samples_leaf=leaf, max_samples=0.5, n_jobs=-1, random_state=seed
+        )
+        for leaf in (1, 4)
+    ),
+    "gradient_boosting": (
+        lambda seed, _: HistGradientBoostingClassifier(
+            learning_rate=0.3, max_iter=40, max_leaf_nodes=8, max_bins=32, random_state=seed, **_STOPPED_EARLY
+        ),
+    ),
+}
+CLASSIFIERS: tuple[str, ...] = ("cnn", *_SETTINGS)
+
+
+def fit_classifier(
+    name: str,
+    dataset: LabeledDataset,
+    *,
+    trained_on: TrainedOn,
+    soft_labels: npt.NDArray[np.float32] | None = None,
+    seed: int,
+    verbose: int = 0,
+) -> Classifier:
+    """Trains one classifier; the result is a function of the arguments (on one machine).
+
+    Args:
+      name: one of `CLASSIFIERS`.
+      dataset: its rows; at least two classes among them.
+      trained_on: whether `dataset` is private or generated. Nothing can tell it from the rows.
+      soft_labels: float32 [n, num_classes], for the CNN alone; see `train_classifier`.
+      seed: of everything that is drawn.
+      verbose: Keras's verbosity, of the CNN.
+
+    Raises:
+      ValueError: for an unknown name or kind of rows, too few rows or a single class, or soft labels that the
+        classifier cannot learn.
+    """
+    check_classifiers([name])
+    if trained_on not in ("private", "generated"):
+        raise ValueError(f"`trained_on` should be 'private' or 'generated'; got {trained_on!r}.")
+    if name == "cnn":
+        model = train_classifier(dataset, soft_labels=soft_labels, seed=seed, verbose=verbose)
+
+        def named(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+            return model.predict(images, batch_size=_BATCH, verbose=0).argmax(axis=-1)
+
+        return Classifier(name, trained_on, len(dataset), named, model)
+    if soft_labels is not None:
+        raise ValueError(f"`soft_labels` can be learnt by the cnn alone; got them for {name}.")
+    drawn = np.random.default_rng(seed).permutation(len(dataset))[:MOST_ROWS]
+    rows = dataset.take(drawn)
+    if len(np.unique(rows.labels)) < 2 or len(rows) < 20:
+        raise ValueError(
+            f"`dataset` should have at least 20 rows of two classes for {name}; got {len(rows)} of "
+            f"{len(np.unique(rows.labels))}. Give more rows, or choose the cnn alone."
+        )
+    estimator = _best(_SETTINGS[name], _pixels(rows.images), rows.labels, seed)
+    return Classifier(name, trained_on, len(rows), lambda images: estimator.predict(_pixels(images)).astype(np.int64))
+
+
+def check_classifiers(names: Sequence[str]) -> None:
+    """Raises a ValueError where a name is not one of `CLASSIFIERS`, or is there twice."""
+    if (unknown := [name for name in names if name not in CLASSIFIERS]) or len(set(names)) < len(names):
+        raise ValueError(
+            f"`classifiers` should be some of {', '.join(CLASSIFIERS)}, each once; got {unknown or list(names)}."
+        )
+
+
+def _best(
+    settings: Sequence[Callable[[int, int], Any]],
+    pixels: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    seed: int,
+) -> Any:
+    """The estimator that does best on a tenth of the rows, which it has not learnt from; a single one learns from all.
+
+    Those that stop early set a tenth aside themselves.
+    """
+    if len(settings) == 1:
+        chosen, held_out = np.arange(len(labels)), np.arange(0)
+    else:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        held_out, chosen = np.split(order, [math.ceil(_VALIDATION * len(labels))])
+    fitted, scores = [], []
+    for make in settings:
+        # One thread: on a busy machine the threads of a fit this small wait for each other a hundred times longer.
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # more iterations are not worth their time here
+            estimator = make(seed % 2**32, len(chosen)).fit(pixels[chosen], labels[chosen])
+        fitted.append(estimator)
+        scores.append(estimator.score(pixels[held_out], labels[held_out]) if held_out.size else 0.0)
+    return fitted[int(np.argmax(scores))]
+
+
+def _pixels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Images as rows of pixels in [0, 1], float32 [n, d]; sides longer than 32 pixels are averaged down to 32."""
+    sides = [min(side, _LONGEST_SIDE) for side in images.shape[1:3]]
+    if tuple(sides) != images.shape[1:3]:
+        parts = [
+            np.asarray(tf.image.resize(images[start : start + _BATCH], sides, method="area"))
+            for start in range(0, len(images), _BATCH)
+        ]
+        images = np.concatenate(parts)
+    return (images.reshape(len(images), -1) / 255).astype(np.float32)
