@@ -55,7 +55,8 @@ class ShadowConfig:
       num_candidates: members and as many others that are asked about; as many as there are if None.
       num_synthetic: rows drawn from each release.
       bases: names of registered membership attacks whose scores are compared; those that lack networks are left out.
-      processes: trainings at a time. 1 trains in this process.
+      processes: trainings at a time. 1 trains in this process. More start Python anew, so that a script that calls
+        this has to do so below `if __name__ == "__main__":`, as with everything in `multiprocessing`.
       seed: of the choice of candidates and of the trainings, but of no privacy noise.
 
     Raises:

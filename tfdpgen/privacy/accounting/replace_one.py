@@ -8,17 +8,20 @@ The pair of distributions that bounds a step is, in units of the clip, with nois
 
 1. Given what was released before, and which of the common rows were drawn, a step's output is N(m, sigma^2 I) if the
    row was not drawn, N(m + x, sigma^2 I) if it was drawn from D, N(m + x', sigma^2 I) if from D', where |x|, |x'| <= 1
-   and so |x - x'| <= 2. H is jointly convex, so averaging over the draws of the common rows cannot increase it.
+   and so |x - x'| <= 2. The draws of the common rows, and latents, fakes and augmentations, have the same distribution
+   under D and D', whatever the row is; H is jointly convex, so averaging over them cannot increase it.
 2. Let g >= 1. For a set S of probability p under N(m + x), the expression to maximise is
    q p - (g - 1) (1 - q) N(m)(S) - g q N(m + x')(S), in which both last terms count against S. By the lemma of Neyman
    and Pearson, a set of probability p under one Gaussian has at least probability F(F^-1(p) - d / sigma) under another
-   at distance d, F being the normal distribution; the two distances are at most 1 and 2.
-3. The half-lines {y > t} attain both at once for N(1), N(0), N(-1). So H_g is at most H_g(P, Q).
+   at distance d, F being the normal distribution. That falls with d, and the two distances are at most 1 and 2.
+3. The half-lines {y > t} attain both at once for N(1), N(0), N(-1), whose means lie on one line in this order, so that
+   one family of sets is worst for both terms. So H_g is at most H_g(P, Q).
 4. For g < 1, H_g(A, B) = 1 - g + g H_{1/g}(B, A). The relation is symmetric, and y -> -y exchanges P and Q, so the
    bound of 3 carries over. P, Q thus dominate for all g >= 0, which is what adaptive composition needs (Zhu, Dong &
    Wang 2022, "Optimal accounting of differential privacy via characteristic function").
 
-It is also attained, by rows whose clipped gradients always point in opposite directions, so it cannot be improved.
+It is also attained, by rows whose clipped gradients always point in opposite directions and against common rows of
+which nothing is hidden (m known in each step, zero for example), so it cannot be improved.
 x' = 0 covers adding and removing, which therefore never cost more; q = 1 gives the plain Gaussian of sensitivity 2.
 
 Lebeda et al. 2024, "Avoiding pitfalls for privacy accounting of subsampled mechanisms under composition", warn that
