@@ -185,14 +185,14 @@ def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_sp
     assert {path.name for path in tmp_path.iterdir()} == {"examples"}
 
 
-def test_kfp_local_runs_kubeflow_s_pipeline_with_the_gan_in_reproducible_mode(
+def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
     pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
-    pipeline(synthesizer="dp_gan", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
-    summary = _check_published(tmp_path / "output", synthesizer="dp_gan", release=False)
+    pipeline(synthesizer="class_gaussian", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
+    summary = _check_published(tmp_path / "output", synthesizer="class_gaussian", release=False)
     assert "NOT FOR RELEASE" in describe(summary, tmp_path)
     (publication,) = (tmp_path / "root").glob("*/publish/publication")
     assert Publication.open(publication).path.joinpath("summary.json").is_file()
