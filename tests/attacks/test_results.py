@@ -340,7 +340,7 @@ def test_run_attacks_is_a_function_of_its_seed(nearest: list[int]) -> None:
 def test_networks_decide_which_attacks_run(nearest: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = noise_rows(30, 0)
     needy = an_attack("needy", nearness, networks=("critic",))
-    monkeypatch.setattr("tfdpgen.attacks.results.ATTACKS", {"needy": needy, "nearest": ATTACKS["nearest"]})
+    monkeypatch.setattr("tfdpgen.attacks.running.ATTACKS", {"needy": needy, "nearest": ATTACKS["nearest"]})
     monkeypatch.setitem(ATTACKS, "needy", needy)
     assert set(run_attacks(Replay(rows), rows, rows, seed=0, repetitions=1)) == {"nearest"}
     networks = {"critic": object()}

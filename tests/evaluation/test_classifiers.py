@@ -99,7 +99,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="each once"):
         check_classifiers(["mlp", "mlp"])
     with pytest.raises(ValueError, match="`trained_on` should be"):
-        fit_classifier("mlp", stripes(30), trained_on="public", seed=0)  # type: ignore[arg-type]
+        fit_classifier("mlp", stripes(30), trained_on="public", seed=0)
     with pytest.raises(ValueError, match="`soft_labels` can be learnt by the cnn alone"):
         fit_classifier("mlp", stripes(30), trained_on="private", soft_labels=np.zeros((30, 3), np.float32), seed=0)
     single = LabeledDataset(stripes(30).images, np.zeros(30, np.int64), DataSpec((8, 8, 1), 3))

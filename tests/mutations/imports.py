@@ -5,13 +5,10 @@ TensorFlow starts no thread before its first operation, so that a process that h
 
 from __future__ import annotations
 
+import importlib
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import dp_accounting  # noqa: F401
-import hypothesis  # noqa: F401
-import pytest  # noqa: F401
-import scipy.stats  # noqa: F401
-import tensorflow  # noqa: F401  # pyright: ignore[reportMissingImports]
-import tensorflow_privacy  # noqa: F401
+for name in ("dp_accounting", "hypothesis", "pytest", "scipy.stats", "tensorflow", "tensorflow_privacy"):
+    importlib.import_module(name)

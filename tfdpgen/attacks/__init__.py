@@ -29,10 +29,9 @@ from tfdpgen.attacks.results import (
     Roc,
     StrongestAttack,
     compare_scores,
-    draw_synthetic,
-    run_attacks,
     strongest_attack,
 )
+from tfdpgen.attacks.running import draw_synthetic, run_attacks
 
 __all__ = [
     "ATTACKS",

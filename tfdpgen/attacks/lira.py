@@ -36,7 +36,8 @@ import numpy.typing as npt
 import scipy.stats
 
 from tfdpgen.attacks.base import Knowledge, ReleaseLike, check_candidates, get
-from tfdpgen.attacks.results import AttackResult, compare_scores, draw_synthetic, joined, some_rows, split_reference
+from tfdpgen.attacks.results import AttackResult, compare_scores
+from tfdpgen.attacks.running import draw_synthetic, joined, some_rows, split_reference
 from tfdpgen.data import Dataset, LabeledDataset
 
 TrainFn = Callable[[LabeledDataset, int], tuple[ReleaseLike, Mapping[str, Any]]]

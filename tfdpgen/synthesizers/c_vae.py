@@ -36,10 +36,9 @@ from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
-from tfdpgen.synthesizers.class_gaussian import lowest_waves
+from tfdpgen.synthesizers.class_gaussian import CENTRE, lowest_waves
 from tfdpgen.synthesizers.running import make_slots, run_plan
 
-_CENTRE = 0.2  # of the pixels: what frequencies are measured from, so that their norms are small
 _POSE_SCALE = (1.0, 1.0, 0.18)  # of shifts as shares of a side, and of the lean: as large as frequencies are
 _COMPONENTS = "moments of components"
 _DRAWS = 3000  # of each class, that its components are found in
@@ -326,7 +325,7 @@ class CVAE(Synthesizer):
             found = poses.measured(images)
             parts.append(found * self._pose_scale)
             images = poses.moved(images, found)
-        pixels = tf.reshape(images, [-1, len(self._waves)]) - _CENTRE
+        pixels = tf.reshape(images, [-1, len(self._waves)]) - CENTRE
         parts.append(tf.linalg.matmul(pixels, self._waves.astype(np.float32)))
         return tf.concat(parts, axis=1)
 
@@ -356,7 +355,7 @@ class CVAE(Synthesizer):
         pixels = tf.keras.layers.Dense(len(self._waves), name="waves")
         skipped = poses.NUM_POSES * self.preset.has_poses
         images = tf.keras.layers.ReLU(max_value=1.0)(pixels(features[:, skipped:]))
-        pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), _CENTRE, np.float32)])
+        pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), CENTRE, np.float32)])
         images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
         if skipped:
             images = poses.moved(images, features[:, :skipped] / self._pose_scale, back=True)

@@ -25,6 +25,8 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
+from tfdpgen.attacks.results import clopper_pearson
+
 _MOST_EPSILON = 64.0  # a claim above this says nothing; bounds end there
 _MOST_MU = 16.0
 
@@ -153,8 +155,8 @@ def clopper_pearson_lower_bound(
         if not 0 <= count <= total or total < 1:
             raise ValueError(f"`{name}` should lie between 0 and the number asked, at least 1; got {count} of {total}.")
     half = (1 - confidence) / 2
-    false_negative_rate = _most_likely(positives - true_positives, positives, half)
-    false_positive_rate = _most_likely(false_positives, negatives, half)
+    false_negative_rate = float(clopper_pearson(positives - true_positives, positives, half)[1])
+    false_positive_rate = float(clopper_pearson(false_positives, negatives, half)[1])
     if gaussian:
         mu = -scipy.special.ndtri(false_positive_rate) - scipy.special.ndtri(false_negative_rate)
         return gaussian_epsilon(max(0.0, float(mu)), delta)
@@ -233,11 +235,6 @@ def _refutes_gaussian(canaries: int, guesses: int, right: int, mu: float, signif
             break  # neither can change any more
         hits, misses = min(1.0, hits + i / (guesses - i) * (forced - misses)), forced
     return hits + misses > guesses / canaries
-
-
-def _most_likely(count: int, total: int, significance: float) -> float:
-    """Clopper & Pearson's one-sided upper bound on a rate."""
-    return float(scipy.stats.beta.ppf(1 - significance, count + 1, total - count)) if count < total else 1.0
 
 
 def _largest(refutes: Callable[[float], bool], most: float, tolerance: float = 1e-6) -> float:
