@@ -22,9 +22,10 @@ from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import Backup, DPSGDPlan, Ledger, PrivacyBudget
 from tfdpgen.synthesizers import CVAEPreset, DPGANPreset, train
 
-SKETCHES = CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, num_waves=6)
+MOVES: dict[str, Any] = {"noisy_spread": 0.7, "shift": 0.1, "lean": 0.2}
+SKETCHES = CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, num_waves=6, **MOVES)
 PRESETS: dict[str, Any] = {
-    "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1),
+    "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, **MOVES),
     "dp_gan": DPGANPreset(SKETCHES, generator_filters=8, critic_filters=4, expected_batch_size=20, steps=1, fakes=8),
 }
 BUDGET = PrivacyBudget(3.0, 1e-4)

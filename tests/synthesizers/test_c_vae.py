@@ -16,6 +16,7 @@ from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, PrivacyBudget,
 from tfdpgen.serving import export_saved_model
 from tfdpgen.synthesizers import CVAE, CVAEPreset, Release
 from tfdpgen.synthesizers.c_vae import preset_for
+from tfdpgen.synthesizers.class_gaussian import CENTRE
 
 _ROWS = load_splits("digits").train.in_memory()
 _PRESET = CVAEPreset(
@@ -213,12 +214,47 @@ def test_a_generator_with_poses_and_components_needs_nothing_of_ours(tmp_path: p
     np.testing.assert_allclose(np.asarray(result, np.float32), np.round(images * 255), atol=1)
 
 
+@pytest.mark.parametrize(("noise_multiplier", "is_noisy"), [(1e-3, False), (50.0, True)])
+def test_images_are_moved_and_latents_not_widened_where_noise_outweighs_rows(
+    noise_multiplier: float, is_noisy: bool
+) -> None:
+    preset = dataclasses.replace(_PRESET, spread=2.0, noisy_spread=0.5, shift=0.25, lean=0.4, components=1)
+    model = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    model.prepare(_ROWS, [ClassMoments(noise_multiplier, 10.0)], NoiseSource(), 0)
+    generator, decoder = model.generator(), model.networks()["decoder"]
+    own = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
+    labels = np.arange(20) % 10
+    moves = np.tile(np.float32([1.0, -0.5, 1.0]), (20, 1))
+    still = generator([np.concatenate([own, 0 * moves], axis=1), labels])
+    moved = generator([np.concatenate([own, moves], axis=1), labels])
+    np.testing.assert_allclose(still, decoder([own * (0.5 if is_noisy else 2.0), labels]), atol=1e-5)
+    if not is_noisy:
+        np.testing.assert_array_equal(moved, still)
+        return
+    # Poses add up, and the features' first three are a pose already.
+    features = model.decoder([own * 0.5, np.eye(10, dtype=np.float32)[labels]])
+    upright = np.clip(features[:, 3:] @ model._waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1).astype(np.float32)
+    pose = features[:, :3] / model._pose_scale + moves * np.float32([2.0, 2.0, 0.4])
+    np.testing.assert_allclose(moved, poses.moved(tf.constant(upright), pose, back=True), atol=1e-4)
+
+
+@pytest.mark.parametrize(("epsilon", "is_noisy"), [(1.0, False), (0.2, True)])
+def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: bool) -> None:
+    model = CVAE(DataSpec((28, 28, 1), 10), 54_000, 0)
+    noise_multiplier = sum(part.noise_multiplier**-2 for part in model.alongside(PrivacyBudget(epsilon, 1e-5))) ** -0.5
+    assert model._is_noisy(noise_multiplier) is is_noisy
+    assert CVAE(DataSpec((28, 28, 1), 10), 5_000, 0)._is_noisy(noise_multiplier)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
         ({"latent_dim": 0}, "latent_dim"),
         ({"components": 0}, "components"),
         ({"spread": 0.0}, "spread"),
+        ({"noisy_spread": float("inf")}, "noisy_spread"),
+        ({"shift": -0.1}, "shift"),
+        ({"lean": 1.5}, "lean"),
         ({"variance": float("nan")}, "variance"),
         ({"moments_share": 1.0}, "moments_share"),
     ],

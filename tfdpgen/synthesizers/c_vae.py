@@ -43,6 +43,7 @@ _POSE_SCALE = (1.0, 1.0, 0.18)  # of shifts as shares of a side, and of the lean
 _COMPONENTS = "moments of components"
 _DRAWS = 3000  # of each class, that its components are found in
 _ROWS_IN_COMPONENT = 27  # for each feature and unit of noise multiplier: fewer rows, and the noise outweighs the shape
+_ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
 
 Array = npt.NDArray[np.float64]
@@ -65,7 +66,12 @@ class CVAEPreset:
       components: of a class; one where the noise would outweigh them.
       variance: of a row's features around what the decoder makes of its latents.
       kl_weight: weight of the KL in the loss (beta; Higgins et al. 2017).
-      spread: standard deviation of the latents that are drawn / that of the prior: wider ones are more diverse.
+      spread: standard deviation of the latents that are drawn / that of the prior, where rows outweigh the noise: wider
+        ones are more diverse.
+      noisy_spread: the same where they do not.
+      shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
+        made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
+        can tell (Simard et al. 2003). Public, the same for every class.
 
     Raises:
       ValueError: if a number is out of range.
@@ -86,14 +92,25 @@ class CVAEPreset:
     variance: float = 0.05
     kl_weight: float = 1.0
     spread: float = 1.5
+    noisy_spread: float = 1.0
+    shift: float = 0.0
+    lean: float = 0.0
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether images may be moved."""
+        return self.shift > 0 or self.lean > 0
 
     def __post_init__(self) -> None:
         for name in ("latent_dim", "num_waves", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
-        for name in ("learning_rate", "radius", "variance", "spread"):
+        for name in ("learning_rate", "radius", "variance", "spread", "noisy_spread"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
+        for name in ("shift", "lean"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
         for name in ("moments_share", "first_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
@@ -116,6 +133,8 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
             radius=0.33,
             moments_share=0.98,
             spread=1.0,
+            shift=0.06,
+            lean=0.13,
         )
     return CVAEPreset(
         latent_dim=93,
@@ -125,6 +144,8 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
         num_waves=90,
         has_poses=True,
         components=3,
+        shift=0.06,
+        lean=0.13,
     )
 
 
@@ -157,6 +178,8 @@ class CVAE(Synthesizer):
         shape = [classes, components]
         self._centres = tf.Variable(tf.zeros([*shape, self.num_features]), trainable=False, name="centres")
         self._shares = tf.Variable(tf.fill(shape, 1.0 / components), trainable=False, name="shares")
+        self._spread = tf.Variable(self.preset.spread, trainable=False, name="spread")
+        self._moves = tf.Variable(tf.zeros([poses.NUM_POSES]), trainable=False, name="moves")
 
     def plan(self) -> DPSGDPlan:
         preset = self.preset
@@ -183,9 +206,15 @@ class CVAE(Synthesizer):
         return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
+        noises = []
         for mechanism in mechanisms:
             assert isinstance(mechanism, ClassMoments)
             self._start_from(dataset, mechanism, noise)
+            noises.append(mechanism.noise_multiplier)
+        if self._is_noisy(sum(multiplier**-2 for multiplier in noises) ** -0.5):
+            height, width, _ = self.spec.image_shape
+            self._spread.assign(self.preset.noisy_spread)
+            self._moves.assign([self.preset.shift * width, self.preset.shift * height, self.preset.lean])
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
@@ -218,14 +247,16 @@ class CVAE(Synthesizer):
             "decoder": self.decoder,
             "optimizer": optimizer,
             "latents": latent_rng,
-            "components": tf.train.Checkpoint(centres=self._centres, shares=self._shares),
+            "moments": tf.train.Checkpoint(
+                centres=self._centres, shares=self._shares, spread=self._spread, moves=self._moves
+            ),
         }
         run_plan(plan, noise, step, state=state, backup=backup, verbose=verbose)
         return self.generator()
 
     def generator(self) -> tf.keras.Model:
         """[latents, labels] -> images, as the moments and whatever training there was have made it."""
-        return self._decoder_of_images(self.preset.spread, "generator")
+        return self._decoder_of_images("generator", self._spread.numpy(), self._moves.numpy())
 
     def networks(self) -> dict[str, tf.keras.Model]:
         """Both halves, between images and latents, for attacks that have access to the model.
@@ -233,7 +264,7 @@ class CVAE(Synthesizer):
         Returns:
           "encoder": [images float32 [n, h, w, c] in [0, 1], labels int64 [n]] -> mean and log variance [n, latents] of
           q(z | x, y), and "decoder": [latents float32 [n, latents], labels int64 [n]] -> images. Its prior is N(0, I):
-          the generator is this decoder on latents that are `spread` times as wide.
+          the generator is this decoder on wider latents, and moves what comes out where the preset says so.
         """
         images = tf.keras.Input(self.spec.image_shape, name="images")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
@@ -252,7 +283,7 @@ class CVAE(Synthesizer):
             posterior = [tf.concat(parts, axis=1) for parts in zip(columns, posterior, strict=True)]
         return {
             "encoder": tf.keras.Model([images, labels], posterior, name="encoder"),
-            "decoder": self._decoder_of_images(1.0, "decoder"),
+            "decoder": self._decoder_of_images("decoder"),
         }
 
     def _moments(self, budget: PrivacyBudget) -> ClassMoments:
@@ -269,6 +300,10 @@ class CVAE(Synthesizer):
         components = self.preset.components
         needed = _ROWS_IN_COMPONENT * self.num_features * mechanism.noise_multiplier
         return components > 1 and self.num_examples >= self.spec.num_classes * components * needed
+
+    def _is_noisy(self, noise_multiplier: float) -> bool:
+        """Whether the noise of the moments outweighs rows: a function of public facts alone."""
+        return self.num_examples < self.spec.num_classes * _ROWS_IN_CLASS * self.num_features * noise_multiplier
 
     def _start_from(self, dataset: Dataset, mechanism: ClassMoments, noise: NoiseSource) -> None:
         """Releases moments and makes the linear halves theirs."""
@@ -342,22 +377,43 @@ class CVAE(Synthesizer):
         nearest = tf.one_hot(tf.argmin(own, axis=1), components)
         return tf.reshape(classes[:, :, None] * nearest[:, None, :], [-1, num_classes * components])
 
-    def _decoder_of_images(self, spread: float, name: str) -> tf.keras.Model:
-        """[latents, labels] -> images: which component, what features, the image that has them."""
+    def _decoder_of_images(
+        self, name: str, spread: float = 1.0, moves: npt.NDArray[np.float32] | None = None
+    ) -> tf.keras.Model:
+        """[latents, labels] -> images: which component, what features, the image that has them, in what pose.
+
+        Args:
+          name: of the model.
+          spread: what latents are multiplied by.
+          moves: [3] what the last latents are multiplied by, to be added to an image's pose; None: there are none.
+        """
         choosing = int(self.preset.components > 1)
-        latents = tf.keras.Input((choosing + self.axes,), name="latents")
+        own = choosing + self.axes
+        is_moved = moves is not None and self.preset.is_moved
+        latents = tf.keras.Input((own + poses.NUM_POSES * is_moved,), name="latents")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
         if choosing:
             groups = vae.build_selector(self._shares.numpy())([latents[:, :1], labels])
         else:
             groups = one_hot(labels, self.spec.num_classes)
-        features = self.decoder([tf.keras.layers.Rescaling(spread)(latents[:, choosing:]), groups])
+        features = self.decoder([_scaled_by(np.full(self.axes, spread), "spread")(latents[:, choosing:own]), groups])
         pixels = tf.keras.layers.Dense(len(self._waves), name="waves")
         skipped = poses.NUM_POSES * self.preset.has_poses
         images = tf.keras.layers.ReLU(max_value=1.0)(pixels(features[:, skipped:]))
         pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), CENTRE, np.float32)])
         images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
-        if skipped:
-            images = poses.moved(images, features[:, :skipped] / self._pose_scale, back=True)
+        pose = features[:, :skipped] / self._pose_scale if skipped else 0.0
+        if is_moved:
+            pose = _scaled_by(moves, "moves")(latents[:, own:]) + pose
+        if skipped or is_moved:
+            images = poses.moved(images, pose, back=True)
         images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(images)
         return tf.keras.Model([latents, labels], images, name=name)
+
+
+def _scaled_by(factors: npt.NDArray[np.floating], name: str) -> tf.keras.layers.Layer:
+    """A layer that multiplies each column; its factors are weights, which a checkpoint of the model holds."""
+    layer = tf.keras.layers.Dense(len(factors), use_bias=False, trainable=False, name=name)
+    layer.build((None, len(factors)))
+    layer.set_weights([np.diag(factors)])
+    return layer
