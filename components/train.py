@@ -23,9 +23,7 @@ def train(
     release: Output[TrainedRelease],
     networks: Output[PrivateNetworks],
     *,
-    synthesizer: Annotated[
-        str, "the method: class_gaussian, taught_gaussian, c_vae, dp_gan or stroke_vae"
-    ] = "class_gaussian",
+    synthesizer: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "class_gaussian",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",

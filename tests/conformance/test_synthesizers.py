@@ -37,7 +37,6 @@ from tfdpgen.synthesizers import (
     StrokeVAE,
     StrokeVAEPreset,
     Synthesizer,
-    TaughtGaussian,
     TeacherPreset,
     synthesizer_names,
     train,
@@ -58,9 +57,6 @@ _PRESETS: dict[str, Any] = {
         ema=0.5,
     ),
     "class_gaussian": ClassGaussianPreset(num_waves=6, radius=0.33),
-    "taught_gaussian": ClassGaussianPreset(
-        num_waves=6, radius=0.33, moments_share=0.4, teacher=TeacherPreset(expected_batch_size=10, steps=4)
-    ),
     "stroke_vae": StrokeVAEPreset(
         latent_dim=3,
         hidden_units=(16,),
@@ -74,11 +70,10 @@ _CLASSES: dict[str, type[Synthesizer]] = {
     "class_gaussian": ClassGaussian,
     "dp_gan": DPGAN,
     "stroke_vae": StrokeVAE,
-    "taught_gaussian": TaughtGaussian,
 }
 _BUDGET = PrivacyBudget(3.0, 1e-4)
 _TRAINED = ("c_vae", "dp_gan")  # by DP-SGD of their networks; the others release statistics
-_TAUGHT = ("stroke_vae", "taught_gaussian")
+_TAUGHT = ("stroke_vae",)
 
 every_synthesizer = pytest.mark.parametrize("name", synthesizer_names())
 every_trained_one = pytest.mark.parametrize("name", _TRAINED)

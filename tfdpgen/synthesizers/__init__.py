@@ -2,7 +2,7 @@
 
 from tfdpgen.synthesizers.base import Synthesizer, Trained, synthesizer_names, train, train_with_networks
 from tfdpgen.synthesizers.c_vae import CVAE, CVAEPreset
-from tfdpgen.synthesizers.class_gaussian import ClassGaussian, ClassGaussianPreset, TaughtGaussian
+from tfdpgen.synthesizers.class_gaussian import ClassGaussian, ClassGaussianPreset
 from tfdpgen.synthesizers.dp_gan import DPGAN, DPGANPreset
 from tfdpgen.synthesizers.release import Release, draw_latents, to_uint8
 from tfdpgen.synthesizers.stroke_vae import StrokeVAE, StrokeVAEPreset
@@ -19,7 +19,6 @@ __all__ = [
     "StrokeVAE",
     "StrokeVAEPreset",
     "Synthesizer",
-    "TaughtGaussian",
     "Teacher",
     "TeacherPreset",
     "Trained",

@@ -256,7 +256,7 @@ class CVAE(Synthesizer):
 
     def generator(self) -> tf.keras.Model:
         """[latents, labels] -> images, as the moments and whatever training there was have made it."""
-        return self._decoder_of_images("generator", self._spread.numpy(), self._moves.numpy())
+        return self._decoder_of_images("generator", float(self._spread.numpy()), self._moves.numpy())
 
     def networks(self) -> dict[str, tf.keras.Model]:
         """Both halves, between images and latents, for attacks that have access to the model.
@@ -389,7 +389,7 @@ class CVAE(Synthesizer):
         """
         choosing = int(self.preset.components > 1)
         own = choosing + self.axes
-        is_moved = moves is not None and self.preset.is_moved
+        is_moved = self.preset.is_moved and moves is not None
         latents = tf.keras.Input((own + poses.NUM_POSES * is_moved,), name="latents")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
         if choosing:
@@ -403,7 +403,7 @@ class CVAE(Synthesizer):
         pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), CENTRE, np.float32)])
         images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
         pose = features[:, :skipped] / self._pose_scale if skipped else 0.0
-        if is_moved:
+        if is_moved and moves is not None:
             pose = _scaled_by(moves, "moves")(latents[:, own:]) + pose
         if skipped or is_moved:
             images = poses.moved(images, pose, back=True)

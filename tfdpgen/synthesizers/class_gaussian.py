@@ -5,12 +5,7 @@
 The baseline that takes a second, and that every trained method has to beat. An image is described by its lowest
 frequencies (the two-dimensional cosine transform, Ahmed et al. 1974), a public basis of which few axes hold most of an
 image. One Gaussian mechanism releases count, mean and covariance of each class in it ("Analyze Gauss", Dwork et al.
-2014, and `ClassMoments`). What a Gaussian cannot say is that strokes bend.
-
-    release = train("taught_gaussian", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
-
-is the same with less than half of the budget; the rest buys a teacher (`teacher.py`), which denies draws that do not
-look like their label and labels the enriched rows. Neither of them has a public prior.
+2014, and `ClassMoments`). What a Gaussian cannot say is that strokes bend. There is no public prior.
 """
 
 from __future__ import annotations
@@ -30,7 +25,6 @@ from tfdpgen.networks import vae
 from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.synthesizers.base import Synthesizer, register
-from tfdpgen.synthesizers.teacher import TeacherPreset, teacher_plan, train_teacher
 
 CENTRE = 0.2  # of the pixels: what features are measured from, so that their norms are small
 
@@ -43,15 +37,11 @@ class ClassGaussianPreset:
       num_waves: lowest frequencies of each channel that the Gaussians are about.
       radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
       spread: standard deviations of the released Gaussians / those that were measured: wider ones are more diverse.
-      moments_share: share of epsilon that buys the Gaussians; the teacher gets what they leave.
-      teacher: labels and selects; None without one.
     """
 
     num_waves: int
     radius: float
     spread: float = 1.0
-    moments_share: float = 1.0
-    teacher: TeacherPreset | None = None
 
 
 def preset_for(spec: DataSpec, num_examples: int) -> ClassGaussianPreset:
@@ -76,31 +66,20 @@ class ClassGaussian(Synthesizer):
     method = "class_gaussian"
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: ClassGaussianPreset | None = None) -> None:
-        super().__init__(spec, num_examples, seed, preset or self.preset_for(spec, num_examples))
+        super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         self._generator: tf.keras.Model | None = None
-
-    @staticmethod
-    def preset_for(spec: DataSpec, num_examples: int) -> ClassGaussianPreset:
-        """The preset for images of this shape and this many rows."""
-        return preset_for(spec, num_examples)
 
     def plan(self) -> DPSGDPlan | None:
         return None
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         radius = self.preset.radius * math.sqrt(math.prod(self.spec.image_shape))
-        share = PrivacyBudget(budget.epsilon * self.preset.moments_share, budget.delta)
-        moments = ClassMoments(calibrate_noise_multiplier(lambda z: ClassMoments(z, radius).event, share), radius)
-        if self.preset.teacher is None:
-            return (moments,)
-        return moments, teacher_plan(self.preset.teacher, self.num_examples).calibrate(budget, [moments])
+        return (ClassMoments(calibrate_noise_multiplier(lambda z: ClassMoments(z, radius).event, budget), radius),)
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
         for mechanism in mechanisms:
-            if isinstance(mechanism, ClassMoments):
-                self._generator = self._released(dataset, mechanism, noise)
-            elif isinstance(mechanism, DPSGDPlan):
-                self.teacher = train_teacher(self.preset.teacher, dataset, mechanism, noise, verbose)
+            assert isinstance(mechanism, ClassMoments)
+            self._generator = self._released(dataset, mechanism, noise)
 
     def _released(self, dataset: Dataset, mechanism: ClassMoments, noise: NoiseSource) -> tf.keras.Model:
         """The generator: waves whose coefficients are a draw of the class's Gaussian, cut to [0, 1]."""
@@ -114,20 +93,6 @@ class ClassGaussian(Synthesizer):
     ) -> tf.keras.Model:
         assert self._generator is not None
         return self._generator
-
-
-@register
-class TaughtGaussian(ClassGaussian):
-    """Class Gaussians beside a teacher; see the top of this file."""
-
-    method = "taught_gaussian"
-
-    @staticmethod
-    def preset_for(spec: DataSpec, num_examples: int) -> ClassGaussianPreset:
-        """The preset for images of this shape and this many rows."""
-        return dataclasses.replace(
-            preset_for(spec, num_examples), spread=1.2, moments_share=0.4, teacher=TeacherPreset()
-        )
 
 
 def lowest_waves(image_shape: tuple[int, int, int], num_waves: int) -> npt.NDArray[np.float64]:
