@@ -15,7 +15,8 @@ SPLITS = load_splits("digits")
 MEMBERS = SPLITS.train.take(np.arange(100))
 OTHERS = SPLITS.train.take(np.arange(100, 700))
 SEARCHES = ("domias", "gan_leaks", "gan_leaks_calibrated", "monte_carlo")
-OF_NETWORKS = ("logan", "vae_reconstruction", "vae_elbo")
+OF_CRITICS = ("logan", "critic_gradient", "critic_neighbours")
+OF_NETWORKS = (*OF_CRITICS, "vae_reconstruction", "vae_elbo")
 
 
 def test_no_membership_attack_is_left_out_here() -> None:
@@ -49,7 +50,7 @@ def test_networks_that_learnt_rows_by_heart_give_them_away_and_no_others() -> No
     for result in run_attacks(Noise(SPLITS.spec), MEMBERS, SPLITS.holdout, **arguments).values():
         assert result.auc > 0.8
         assert result.privacy_loss_interval[0] > 0.2
-    strangers = SPLITS.test.take(np.arange(150))
+    strangers = SPLITS.train.take(np.arange(700, len(SPLITS.train)))
     for result in run_attacks(Noise(SPLITS.spec), strangers, SPLITS.holdout, **arguments).values():
         assert result.auc_interval[0] < 0.5 < result.auc_interval[1]
 
@@ -85,7 +86,8 @@ def test_pure_noise_teaches_a_classifier_nothing() -> None:
 
 def test_at_epsilon_1_no_attack_exceeds_its_cap() -> None:
     release = train("class_gaussian", SPLITS.train, PrivacyBudget(1.0, 1e-5), verbose=0)
-    results = run_attacks(release, SPLITS.train, SPLITS.holdout, repetitions=2, seed=0)
+    # One repetition: Student's interval over two would reach below any cap.
+    results = run_attacks(release, SPLITS.train, SPLITS.holdout, repetitions=1, seed=0)
     allowed = caps(release.statement.epsilon, release.statement.delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
@@ -95,7 +97,9 @@ def test_at_epsilon_1_no_attack_exceeds_its_cap() -> None:
             assert result.tpr_at_1_percent_fpr_interval[0] <= allowed["tpr_at_1_percent_fpr"]
 
 
-def test_a_critic_without_labels_gives_its_rows_away_by_its_mean_score() -> None:
+def test_a_critic_without_labels_gives_its_rows_away_by_its_parts() -> None:
     networks = overfitted_critic(MEMBERS, OTHERS, parts=4)
-    arguments = {"networks": networks, "repetitions": 1, "seed": 0, "names": ["logan"]}
-    assert run_attacks(Noise(SPLITS.spec), MEMBERS, SPLITS.holdout, **arguments)["logan"].auc > 0.8
+    results = run_attacks(
+        Noise(SPLITS.spec), MEMBERS, SPLITS.holdout, networks=networks, repetitions=1, seed=0, names=OF_CRITICS
+    )
+    assert {name: result.auc for name, result in results.items() if result.auc <= 0.8} == {}

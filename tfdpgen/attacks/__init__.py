@@ -17,6 +17,8 @@ from tfdpgen.attacks.base import (
 )
 from tfdpgen.attacks.caps import auc_cap, caps, privacy_loss_cap, tpr_cap
 from tfdpgen.attacks.classifier import CLASSIFIER_HOLDOUT, CLASSIFIER_NOISE
+from tfdpgen.attacks.critic_gradient import CRITIC_GRADIENT
+from tfdpgen.attacks.critic_neighbours import CRITIC_NEIGHBOURS
 from tfdpgen.attacks.domias import DOMIAS
 from tfdpgen.attacks.gan_leaks import GAN_LEAKS, GAN_LEAKS_CALIBRATED
 from tfdpgen.attacks.lira import ShadowConfig, lira_scores, run_shadow_attacks
@@ -37,6 +39,8 @@ __all__ = [
     "ATTACKS",
     "CLASSIFIER_HOLDOUT",
     "CLASSIFIER_NOISE",
+    "CRITIC_GRADIENT",
+    "CRITIC_NEIGHBOURS",
     "DOMIAS",
     "GAN_LEAKS",
     "GAN_LEAKS_CALIBRATED",

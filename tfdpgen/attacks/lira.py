@@ -10,9 +10,10 @@ log likelihood ratio of the two, `lira_offline_*` looks at the trainings without
     results["lira_online_gan_leaks"].tpr_at_1_percent_fpr
 
 Any attack of one candidate may be what is compared: by default the distance to the nearest synthetic row of its label,
-and the attacks on the networks that there are. The attacker is the one that differential privacy is about: it knows all
-training rows but the candidates, and half of the candidates belong to each shadow's training set, balanced so that each
-candidate is in exactly half of them. Below 64 shadows one variance serves all candidates, as the paper advises.
+and the plain scores that critic or autoencoder give, where there are any. The attacker is the one that differential
+privacy is about: it knows all training rows but the candidates, and half of the candidates belong to each shadow's
+training set, balanced so that each candidate is in exactly half of them. Below 64 shadows one variance serves all
+candidates, as the paper advises.
 
 Each shadow's scores are a file of their own in the folder, so that a run that was stopped goes on. Shadows are trained
 on private rows and cost nobody budget because nothing but the attack's figures comes of them: folder and figures are

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdpgen.attacks.base import Attack, Knowledge, Scorer, register
+from tfdpgen.attacks.critic import scores_that_count
 from tfdpgen.data import LabeledDataset
 
 
@@ -29,10 +30,9 @@ class _Critic:
 
     def __call__(self, candidates: LabeledDataset) -> npt.NDArray[np.float64]:
         """Scores float64 [n]."""
-        scores = np.asarray(self.critic(candidates.images.astype(np.float32) / 255, training=False), np.float64)
-        if scores.shape[1] != candidates.spec.num_classes:
-            return scores.mean(axis=1)
-        return scores[np.arange(len(candidates)), candidates.labels]
+        images = candidates.images.astype(np.float32) / 255
+        scores = scores_that_count(self.critic, images, candidates.labels, candidates.spec.num_classes)
+        return np.mean(np.asarray(scores, np.float64), axis=1)
 
 
 def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
