@@ -14,8 +14,9 @@ With what the budget has left, DP-SGD trains networks that correct the linear ha
 squared error / (2 variance) + KL(q(z | x, y) || N(0, I)), one number for each row, with the KL inside, so that one clip
 bounds all that the row contributes.
 
-No public prior: pose and frequencies are those of any image. Where noise outweighs rows, drawn images are moved at random
-besides, which assumes that a small shift or lean makes no other class of an image; `shift=0, lean=0` turns it off.
+No public prior: pose and frequencies are those of any image. Where noise outweighs rows, drawn images are moved at
+random besides, which assumes that a small shift or lean makes no other class of an image; `shift=0, lean=0` turns it
+off.
 """
 
 from __future__ import annotations
