@@ -80,7 +80,7 @@ def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
     critic = known.networks["critic"]
     try:
         check_network(critic)
-    except ValueError:
+    except ValueError:  # a layer without a rule: its gradients are taken row by row
         return _GradientNorm(critic, is_fast=False)
     return _GradientNorm(critic, is_fast=True)
 

@@ -1,9 +1,11 @@
-"""What the builders share: seeded dense and convolutional layers, and labels as one-hot vectors."""
+"""What the builders share: seeded initial weights, labels as one-hot vectors, columns that are scaled."""
 
 from __future__ import annotations
 
 import itertools
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 keras = tf.keras
@@ -29,3 +31,11 @@ def one_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     # As a column: from a single label without that, Keras would make a vector instead of a matrix of one row.
     column = keras.layers.Reshape((1,), name="column")(labels)
     return keras.layers.CategoryEncoding(num_tokens=num_classes, output_mode="one_hot", name="one_hot")(column)
+
+
+def scaled_columns(factors: npt.NDArray[np.floating], name: str) -> keras.layers.Layer:
+    """A layer [n, d] -> [n, d] that multiplies columns by factors [d]: weights, which a checkpoint of a model holds."""
+    layer = keras.layers.Dense(len(factors), use_bias=False, trainable=False, name=name)
+    layer.build((None, len(factors)))
+    layer.set_weights([np.diag(factors)])
+    return layer

@@ -32,7 +32,7 @@ from sklearn.cluster import KMeans
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import poses, vae
-from tfdpgen.networks.layers import one_hot
+from tfdpgen.networks.layers import one_hot, scaled_columns
 from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
@@ -97,11 +97,6 @@ class CVAEPreset:
     noisy_spread: float = 1.0
     shift: float = 0.0
     lean: float = 0.0
-
-    @property
-    def is_moved(self) -> bool:
-        """Whether images may be moved."""
-        return self.shift > 0 or self.lean > 0
 
     def __post_init__(self) -> None:
         for name in ("latent_dim", "num_waves", "components"):
@@ -258,7 +253,8 @@ class CVAE(Synthesizer):
 
     def generator(self) -> tf.keras.Model:
         """[latents, labels] -> images, as the moments and whatever training there was have made it."""
-        return self._decoder_of_images("generator", float(self._spread.numpy()), self._moves.numpy())
+        moves = self._moves.numpy() if self.preset.shift or self.preset.lean else None
+        return self._decoder_of_images("generator", float(self._spread.numpy()), moves)
 
     def networks(self) -> dict[str, tf.keras.Model]:
         """Both halves, between images and latents, for attacks that have access to the model.
@@ -391,31 +387,24 @@ class CVAE(Synthesizer):
         """
         choosing = int(self.preset.components > 1)
         own = choosing + self.axes
-        is_moved = self.preset.is_moved and moves is not None
-        latents = tf.keras.Input((own + poses.NUM_POSES * is_moved,), name="latents")
+        latents = tf.keras.Input((own + (0 if moves is None else poses.NUM_POSES),), name="latents")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
         if choosing:
             groups = vae.build_selector(self._shares.numpy())([latents[:, :1], labels])
         else:
             groups = one_hot(labels, self.spec.num_classes)
-        features = self.decoder([_scaled_by(np.full(self.axes, spread), "spread")(latents[:, choosing:own]), groups])
+        features = self.decoder(
+            [scaled_columns(np.full(self.axes, spread), "spread")(latents[:, choosing:own]), groups]
+        )
         pixels = tf.keras.layers.Dense(len(self._waves), name="waves")
         skipped = poses.NUM_POSES * self.preset.has_poses
         images = tf.keras.layers.ReLU(max_value=1.0)(pixels(features[:, skipped:]))
         pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), CENTRE, np.float32)])
         images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
         pose = features[:, :skipped] / self._pose_scale if skipped else 0.0
-        if is_moved and moves is not None:
-            pose = _scaled_by(moves, "moves")(latents[:, own:]) + pose
-        if skipped or is_moved:
+        if moves is not None:
+            pose = scaled_columns(moves, "moves")(latents[:, own:]) + pose
+        if skipped or moves is not None:
             images = poses.moved(images, pose, back=True)
         images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(images)
         return tf.keras.Model([latents, labels], images, name=name)
-
-
-def _scaled_by(factors: npt.NDArray[np.floating], name: str) -> tf.keras.layers.Layer:
-    """A layer that multiplies each column; its factors are weights, which a checkpoint of the model holds."""
-    layer = tf.keras.layers.Dense(len(factors), use_bias=False, trainable=False, name=name)
-    layer.build((None, len(factors)))
-    layer.set_weights([np.diag(factors)])
-    return layer
