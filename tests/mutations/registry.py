@@ -561,6 +561,20 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_MOMENTS}::test_the_counts_are_noised_like_everything_else",),
     ),
     Mutant(
+        name="choice_by_exact_counts",
+        rule=4,
+        bug="Which of two trials is the better one is decided by exact counts of rows.",
+        had_by="class of bug of hyperparameters that are chosen on private rows (Papernot & Steinke 2022)",
+        edits=(
+            Edit(
+                "tfdpgen/synthesizers/c_vae.py",
+                "right = counts.release(is_right, noise)",
+                "counts.release(is_right, noise); right = [part.sum() for part in is_right]",
+            ),
+        ),
+        caught_by=(f"{_TEST_ONE_WAY}::test_a_trial_decides_by_its_noisy_counts_alone",),
+    ),
+    Mutant(
         name="means_divided_by_true_counts",
         rule=4,
         bug="Noisy sums are divided by exact counts.",

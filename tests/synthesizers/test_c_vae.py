@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
 from tfdpgen.networks import poses, vae
-from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.serving import export_saved_model
-from tfdpgen.synthesizers import CVAE, CVAEPreset, Release
+from tfdpgen.synthesizers import CVAE, CVAEPreset, Release, c_vae
 from tfdpgen.synthesizers.c_vae import preset_for
 from tfdpgen.synthesizers.class_gaussian import CENTRE
 
@@ -85,10 +85,18 @@ def test_one_latent_chooses_components_with_their_probabilities() -> None:
         np.testing.assert_array_equal(shares[1 - label], 0)
 
 
+_CHOICE = ["moments for a trial with poses", "moments for a trial without poses", "rows that trials name rightly"]
+
+
 @pytest.mark.parametrize(
-    ("epsilon", "names"), [(1.0, ["class moments"]), (10.0, ["class moments", "moments of components"])]
+    ("epsilon", "names"),
+    [
+        (0.2, ["class moments"]),
+        (1.0, [*_CHOICE, "class moments"]),
+        (10.0, [*_CHOICE, "class moments", "moments of components"]),
+    ],
 )
-def test_components_are_released_where_the_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
+def test_components_and_trials_are_released_where_the_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(epsilon, 1e-5)
     preset = dataclasses.replace(preset_for(spec, 54_000), hidden_units=(4,))
     model = CVAE(spec, 54_000, 0, preset)
@@ -140,7 +148,7 @@ def test_without_components_all_groups_of_a_class_are_that_class() -> None:
 def _loss(model: CVAE) -> float:
     """-ELBO of the rows with fixed noise."""
     images = tf.constant(_ROWS.images / 255.0, tf.float32)
-    features = model._features(images)
+    features = model._features(images, model._posed)
     groups = model._groups(features, tf.one_hot(_ROWS.labels, 10))
     noise = np.random.default_rng(0).normal(size=(len(_ROWS), model.axes)).astype(np.float32)
     return float(np.mean(model.losses(features, groups, tf.constant(noise))))
@@ -238,10 +246,57 @@ def test_images_are_moved_and_latents_not_widened_where_noise_outweighs_rows(
     np.testing.assert_allclose(moved, poses.moved(tf.constant(upright), pose, back=True), atol=1e-4)
 
 
+@pytest.mark.parametrize("posed", [True, False])
+@pytest.mark.parametrize("is_noisy", [True, False])
+def test_a_trial_decides_whether_images_have_poses(
+    posed: bool, is_noisy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The better of two counts decides; without poses images are upright, and as wide as the preset has it."""
+    preset = dataclasses.replace(
+        _PRESET, trial_share=0.1, spread=2.0, noisy_spread=0.7, still_spread=0.5, components=1, shift=0.2
+    )
+    model = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    tried = []
+
+    def rightly_named(generator: Any, dataset: LabeledDataset, seed: int) -> np.ndarray:
+        tried.append(bool(model._posed.numpy()))
+        return np.arange(len(dataset)) < (600 if tried[-1] is posed else 400)
+
+    monkeypatch.setattr(c_vae, "rightly_named", rightly_named)
+    mechanisms = [
+        *(ClassMoments(5.0, 10.0, name=name) for name in _CHOICE[:2]),
+        NoisyCounts(5.0, 2, name=_CHOICE[2]),
+        ClassMoments(50.0 if is_noisy else 1e-3, 10.0),
+    ]
+    model.prepare(_ROWS, mechanisms, NoiseSource(), 0)
+    assert tried == [True, False]
+    assert bool(model._posed.numpy()) is posed
+    features = model._features(tf.constant(_ROWS.images[:9] / 255.0, tf.float32), model._posed)
+    assert np.any(features[:, :3].numpy() != 0) is np.bool_(posed)
+    moves = np.where([is_noisy and posed] * 3, np.float32([0.2 * 8, 0.2 * 8, 0]), 0)
+    np.testing.assert_allclose(model._moves, moves, rtol=1e-6)
+    assert float(model._spread.numpy()) == pytest.approx(0.7 if is_noisy else 2.0 if posed else 0.5)
+    own = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
+    labels = np.arange(20) % 10
+    made = model.decoder([own, np.eye(10, dtype=np.float32)[labels]]).numpy()
+    upright = np.clip(made[:, 3:] @ model._waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1)
+    images = model.networks()["decoder"]([own, labels]).numpy()
+    assert np.allclose(images, upright, atol=1e-5) is not posed
+    assert np.abs(model.networks()["encoder"]([_ROWS.images[:9] / 255.0, _ROWS.labels[:9]])[0]).max() > 0
+
+
+def test_trials_are_not_made_of_few_rows_nor_without_poses() -> None:
+    spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(1.0, 1e-5)
+    assert [part.name for part in CVAE(spec, 6000, 0).alongside(budget)] == ["class moments"]
+    untried = dataclasses.replace(preset_for(spec, 54_000), trial_share=0.0)
+    assert [part.name for part in CVAE(spec, 54_000, 0, untried).alongside(budget)] == ["class moments"]
+
+
 @pytest.mark.parametrize(("epsilon", "is_noisy"), [(1.0, False), (0.2, True)])
 def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: bool) -> None:
     model = CVAE(DataSpec((28, 28, 1), 10), 54_000, 0)
-    noise_multiplier = sum(part.noise_multiplier**-2 for part in model.alongside(PrivacyBudget(epsilon, 1e-5))) ** -0.5
+    mechanism: Any = model.alongside(PrivacyBudget(epsilon, 1e-5))[-1]
+    noise_multiplier = mechanism.noise_multiplier
     assert model._is_noisy(noise_multiplier) is is_noisy
     assert CVAE(DataSpec((28, 28, 1), 10), 5_000, 0)._is_noisy(noise_multiplier)
 
@@ -257,6 +312,9 @@ def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: b
         ({"lean": 1.5}, "lean"),
         ({"variance": float("nan")}, "variance"),
         ({"moments_share": 1.0}, "moments_share"),
+        ({"still_spread": 0.0}, "still_spread"),
+        ({"trial_share": 0.5}, "trial_share"),
+        ({"trial_share": 0.1, "has_poses": False}, "trial_share"),
     ],
 )
 def test_a_preset_out_of_range_is_refused(changed: dict[str, Any], named: str) -> None:

@@ -22,7 +22,7 @@ from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TR
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
-from tfdpgen.synthesizers import Release, synthesizer_names, train
+from tfdpgen.synthesizers import Release, c_vae, synthesizer_names, train
 from tfdpgen.synthesizers.chunks import scaled
 
 _SPEC = DataSpec((8, 8, 1), 10)
@@ -88,6 +88,27 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(name: str, 
     assert (one.event, one.statement) == (other.event, other.statement)
     weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
     for first, second in [*weights, *_teachers(one, other)]:
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
+
+
+def test_a_trial_decides_by_its_noisy_counts_alone(given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one run are named rightly with poses, those of the other without; the counts that were said decide."""
+    monkeypatch.setattr(c_vae, "_ROWS_IN_TRIAL", 0)
+    preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, has_poses=True, trial_share=0.1)
+    chosen = []
+    for seed in (0, 1):
+        given_outputs[1][0] = 0
+        rows, trials = _rows(seed), []
+
+        def rightly_named(generator: Any, dataset: Any, seed_of_it: int, by: int = seed, trials: Any = trials) -> Any:
+            trials.append(generator)
+            return np.full(len(dataset), len(trials) == 1 + by)
+
+        monkeypatch.setattr(c_vae, "rightly_named", rightly_named)
+        release = train("c_vae", rows, _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
+        assert len(trials) == 2
+        chosen.append(release.generator.get_weights())
+    for first, second in zip(*chosen, strict=True):
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 

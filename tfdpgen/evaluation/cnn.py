@@ -18,6 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data import LabeledDataset
+from tfdpgen.networks.cnn import build_cnn
 
 keras = tf.keras
 
@@ -79,7 +80,7 @@ def train_classifier(
         lambda batch: (tf.gather(images, batch), tf.gather(labels, batch))
     )
 
-    model = _build_cnn(dataset.spec.image_shape, dataset.spec.num_classes, seed)
+    model = build_cnn(dataset.spec.image_shape, dataset.spec.num_classes, seed)
     model.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)),
         loss="categorical_crossentropy" if targets.ndim == 2 else "sparse_categorical_crossentropy",
@@ -110,26 +111,3 @@ def accuracy(model: keras.Model, dataset: LabeledDataset) -> float:
         raise ValueError("`dataset` should have rows to test on; it is empty.")
     probabilities = model.predict(dataset.images, batch_size=1024, verbose=0)
     return float(np.mean(probabilities.argmax(axis=-1) == dataset.labels))
-
-
-def _build_cnn(image_shape: tuple[int, int, int], num_classes: int, seed: int) -> keras.Model:
-    """Two convolutions and a dense layer; strides halve small images once (8x8 to 4x4) and others twice."""
-    seeds = iter(np.random.SeedSequence(seed).generate_state(8) >> 1)
-
-    def init() -> keras.initializers.Initializer:
-        return keras.initializers.HeUniform(seed=int(next(seeds)))
-
-    inputs = keras.Input(image_shape, dtype="uint8", name="images")
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    large = min(image_shape[:2]) >= 16
-    x = keras.layers.Conv2D(
-        32, 5 if large else 3, 2 if large else 1, padding="same", activation="relu", kernel_initializer=init()
-    )(x)
-    x = keras.layers.Conv2D(64, 3, 2, padding="same", activation="relu", kernel_initializer=init())(x)
-    x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(128, activation="relu", kernel_initializer=init())(x)
-    # rng_type: a generator of the layer's own, not TensorFlow's global one.
-    stateful: Any = {"rng_type": "stateful"}  # Keras passes it on to its base layer, which its type does not say
-    x = keras.layers.Dropout(0.3, seed=int(next(seeds)), **stateful)(x)
-    outputs = keras.layers.Dense(num_classes, activation="softmax", kernel_initializer=init())(x)
-    return keras.Model(inputs, outputs, name="utility_cnn")

@@ -3,6 +3,7 @@
 from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, epsilon_of
 from tfdpgen.privacy.backup import Backup, BackupError
 from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.counts import NoisyCounts
 from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, dataset_id
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
@@ -23,6 +24,7 @@ __all__ = [
     "Ledger",
     "Mechanism",
     "NoiseSource",
+    "NoisyCounts",
     "PoissonBatch",
     "PrivacyBudget",
     "PrivacyStatement",

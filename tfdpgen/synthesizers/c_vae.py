@@ -10,6 +10,10 @@ Bishop 1999). Where rows are many and noise is small, each class becomes a mixtu
 released Gaussians, which costs nothing, cuts every class into a few components, whose moments are then released; one
 latent variable, whose posterior is known, says which.
 
+Whether poses suit the data is asked of the rows, and paid for: moments with poses and without are released with a small
+share of the budget each, a classifier learns from draws of either, and noisy counts of the rows that it names rightly
+(`trial.py`) say which of the two the rest of the budget goes to.
+
 With what the budget has left, DP-SGD trains networks that correct the linear halves. The loss of a row is -ELBO, its
 squared error / (2 variance) + KL(q(z | x, y) || N(0, I)), one number for each row, with the KL inside, so that one clip
 bounds all that the row contributes.
@@ -24,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,19 +38,23 @@ from sklearn.cluster import KMeans
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.layers import one_hot, scaled_columns
-from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.synthesizers.class_gaussian import CENTRE, lowest_waves
 from tfdpgen.synthesizers.running import make_slots, run_plan
+from tfdpgen.synthesizers.trial import rightly_named
 
 _POSE_SCALE = (1.0, 1.0, 0.18)  # of shifts as shares of a side, and of the lean: as large as frequencies are
 _COMPONENTS = "moments of components"
+_TRIALS = {1.0: "moments for a trial with poses", 0.0: "moments for a trial without poses"}
+_COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2) that buys the trials' counts
 _DRAWS = 3000  # of each class, that its components are found in
 _ROWS_IN_COMPONENT = 27  # for each feature and unit of noise multiplier: fewer rows, and the noise outweighs the shape
 _ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
+_ROWS_IN_TRIAL = 2  # likewise, of a class and with the noise of a trial: fewer, and it tells nothing
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
 
 Array = npt.NDArray[np.float64]
@@ -62,6 +71,8 @@ class CVAEPreset:
       learning_rate: at its start; it falls to 0 in a line. With a noise multiplier above 1 it is lower in proportion.
       num_waves: lowest frequencies of each channel that are features.
       has_poses: whether poses are.
+      trial_share: share of the moments' precision (1 / noise multiplier ^ 2) that buys moments for a trial with poses,
+        and as much one without, where counts of rows can tell which is better; 0: poses are taken untried.
       radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
       moments_share: share of epsilon that buys the Gaussians.
       first_share: of `moments_share`, what buys the classes' Gaussians where components follow.
@@ -71,6 +82,7 @@ class CVAEPreset:
       spread: standard deviation of the latents that are drawn / that of the prior, where rows outweigh the noise: wider
         ones are more diverse.
       noisy_spread: the same where they do not.
+      still_spread: the same where a trial has decided against poses, whose images are not moved either.
       shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
         made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
         can tell (Simard et al. 2003). Public, the same for every class.
@@ -87,6 +99,7 @@ class CVAEPreset:
     learning_rate: float = 2e-4
     num_waves: int = 49
     has_poses: bool = False
+    trial_share: float = 0.0
     radius: float = 0.25
     moments_share: float = 0.95
     first_share: float = 0.3
@@ -95,6 +108,7 @@ class CVAEPreset:
     kl_weight: float = 1.0
     spread: float = 1.5
     noisy_spread: float = 1.0
+    still_spread: float = 1.0
     shift: float = 0.0
     lean: float = 0.0
 
@@ -102,7 +116,7 @@ class CVAEPreset:
         for name in ("latent_dim", "num_waves", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
-        for name in ("learning_rate", "radius", "variance", "spread", "noisy_spread"):
+        for name in ("learning_rate", "radius", "variance", "spread", "noisy_spread", "still_spread"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
         for name in ("shift", "lean"):
@@ -111,6 +125,10 @@ class CVAEPreset:
         for name in ("moments_share", "first_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
+        if not 0 <= self.trial_share <= 0.4 or (self.trial_share and not self.has_poses):
+            raise ValueError(
+                f"`trial_share` should lie between 0 and 0.4, and be 0 without poses; got {self.trial_share!r}."
+            )
 
 
 def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
@@ -140,6 +158,7 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
         steps=100,
         num_waves=90,
         has_poses=True,
+        trial_share=0.08,
         components=3,
         shift=0.06,
         lean=0.13,
@@ -175,6 +194,9 @@ class CVAE(Synthesizer):
         shape = [classes, components]
         self._centres = tf.Variable(tf.zeros([*shape, self.num_features]), trainable=False, name="centres")
         self._shares = tf.Variable(tf.fill(shape, 1.0 / components), trainable=False, name="shares")
+        self._posed = tf.Variable(
+            tf.ones([]), trainable=False, name="posed"
+        )  # 0 where a trial has decided against poses
         self._spread = tf.Variable(self.preset.spread, trainable=False, name="spread")
         self._moves = tf.Variable(tf.zeros([poses.NUM_POSES]), trainable=False, name="moves")
 
@@ -186,12 +208,20 @@ class CVAE(Synthesizer):
         preset = self.preset
         share = PrivacyBudget(budget.epsilon * preset.moments_share, budget.delta)
         moments = self._moments(share)
-        if not self._tells_components(moments):
-            return (moments,)
-        first = self._moments(PrivacyBudget(share.epsilon * preset.first_share, share.delta))
         # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
-        rest = (moments.noise_multiplier**-2 - first.noise_multiplier**-2) ** -0.5
-        return first, ClassMoments(rest, self._radius(), name=_COMPONENTS)
+        precision = moments.noise_multiplier**-2
+        trials = self._trials(precision)
+        rest = precision - sum(trial.noise_multiplier**-2 for trial in trials)
+        moments = ClassMoments(rest**-0.5, self._radius())
+        if not self._tells_components(moments):
+            return (*trials, moments)
+        first = self._moments(PrivacyBudget(share.epsilon * preset.first_share, share.delta)).noise_multiplier ** -2
+        first *= rest / precision
+        return (
+            *trials,
+            ClassMoments(first**-0.5, self._radius()),
+            ClassMoments((rest - first) ** -0.5, self._radius(), name=_COMPONENTS),
+        )
 
     def losses(self, features: tf.Tensor, groups: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         """-ELBO float32 [n], but for constants, of features [n, d] in groups one-hot [n, g]; noise normal [n, axes]."""
@@ -203,15 +233,14 @@ class CVAE(Synthesizer):
         return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
-        noises = []
-        for mechanism in mechanisms:
-            assert isinstance(mechanism, ClassMoments)
+        moments = [part for part in mechanisms if isinstance(part, ClassMoments) and part.name not in _TRIALS.values()]
+        is_noisy = self._is_noisy(sum(part.noise_multiplier**-2 for part in moments) ** -0.5)
+        counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
+        if counts is not None:
+            self._choose(dataset, {part.name: part for part in mechanisms}, counts, is_noisy, noise, verbose)
+        for mechanism in moments:
             self._start_from(dataset, mechanism, noise)
-            noises.append(mechanism.noise_multiplier)
-        if self._is_noisy(sum(multiplier**-2 for multiplier in noises) ** -0.5):
-            height, width, _ = self.spec.image_shape
-            self._spread.assign(self.preset.noisy_spread)
-            self._moves.assign([self.preset.shift * width, self.preset.shift * height, self.preset.lean])
+        self._settle(is_noisy)
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
@@ -230,7 +259,7 @@ class CVAE(Synthesizer):
         def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
             def chunk_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
                 draws = latent_rng.normal([plan.physical_batch_size, self.axes])
-                features = self._features(scaled(images))
+                features = self._features(scaled(images), self._posed)
                 groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
                 with optimizer.gradient_tape(self.encoder, self.decoder) as tape:
                     losses = self.losses(features, groups, draws) * weights
@@ -245,7 +274,11 @@ class CVAE(Synthesizer):
             "optimizer": optimizer,
             "latents": latent_rng,
             "moments": tf.train.Checkpoint(
-                centres=self._centres, shares=self._shares, spread=self._spread, moves=self._moves
+                centres=self._centres,
+                shares=self._shares,
+                posed=self._posed,
+                spread=self._spread,
+                moves=self._moves,
             ),
         }
         run_plan(plan, noise, step, state=state, backup=backup, verbose=verbose)
@@ -266,7 +299,7 @@ class CVAE(Synthesizer):
         """
         images = tf.keras.Input(self.spec.image_shape, name="images")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
-        features = self._features(images)
+        features = self._features(images, float(self._posed.numpy()))
         classes = one_hot(labels, self.spec.num_classes)
         groups = self._groups(features, classes)
         posterior = self.encoder([features, groups])
@@ -292,6 +325,49 @@ class CVAE(Synthesizer):
     def _radius(self) -> float:
         """Bound on the norm of features."""
         return self.preset.radius * math.sqrt(math.prod(self.spec.image_shape))
+
+    def _trials(self, precision: float) -> Sequence[ClassMoments | NoisyCounts]:
+        """The mechanisms that choose between poses and none, of moments with that precision; public facts decide."""
+        if not self.preset.trial_share:
+            return ()
+        noise_multiplier = (precision * self.preset.trial_share) ** -0.5
+        if self.num_examples < self.spec.num_classes * _ROWS_IN_TRIAL * self.num_features * noise_multiplier:
+            return ()
+        counts = NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_TRIALS), name="rows that trials name rightly")
+        return (*(ClassMoments(noise_multiplier, self._radius(), name=name) for name in _TRIALS.values()), counts)
+
+    def _choose(
+        self,
+        dataset: Dataset,
+        mechanisms: dict[str, Mechanism],
+        counts: NoisyCounts,
+        is_noisy: bool,
+        noise: NoiseSource,
+        verbose: int,
+    ) -> None:
+        """Tries moments with poses and without, and keeps which of them the rows' classes are learnt better from."""
+        bar = tf.keras.utils.Progbar(len(_TRIALS), verbose=verbose, unit_name="trial")
+        is_right = []
+        for posed, name in _TRIALS.items():
+            mechanism = mechanisms[name]
+            assert isinstance(mechanism, ClassMoments)
+            self._posed.assign(posed)
+            self._start_from(dataset, mechanism, noise)
+            self._settle(is_noisy)
+            is_right.append(rightly_named(self.generator(), dataset, self.seed))
+            bar.add(1)
+        right = counts.release(is_right, noise)
+        del is_right
+        self._posed.assign(list(_TRIALS)[int(np.argmax(right))])
+
+    def _settle(self, is_noisy: bool) -> None:
+        """Decides how wide latents are drawn and how far images are moved."""
+        height, width, _ = self.spec.image_shape
+        is_still = not self._posed.numpy()
+        spread = self.preset.noisy_spread if is_noisy else self.preset.still_spread if is_still else self.preset.spread
+        moves = [self.preset.shift * width, self.preset.shift * height, self.preset.lean]
+        self._spread.assign(spread)
+        self._moves.assign(np.multiply(moves, is_noisy and not is_still))
 
     def _tells_components(self, mechanism: ClassMoments) -> bool:
         """Whether moments with that noise can tell the components of a class: a function of public facts alone."""
@@ -341,7 +417,7 @@ class CVAE(Synthesizer):
             input_signature=[tf.TensorSpec([None, *self.spec.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)]
         )
         def described(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            features = self._features(scaled(images))
+            features = self._features(scaled(images), self._posed)
             if not by_component:
                 return features, labels
             groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
@@ -351,11 +427,11 @@ class CVAE(Synthesizer):
             features, places = described(tf.constant(images), tf.constant(labels))
             yield features.numpy(), places.numpy()
 
-    def _features(self, images: tf.Tensor) -> tf.Tensor:
-        """float32 [n, h, w, c] in [0, 1] -> [n, d]."""
+    def _features(self, images: tf.Tensor, posed: tf.Variable | float) -> tf.Tensor:
+        """float32 [n, h, w, c] in [0, 1] -> [n, d]; where `posed` is 0, the pose counts as none."""
         parts = []
         if self.preset.has_poses:
-            found = poses.measured(images)
+            found = poses.measured(images) * posed
             parts.append(found * self._pose_scale)
             images = poses.moved(images, found)
         pixels = tf.reshape(images, [-1, len(self._waves)]) - CENTRE
@@ -401,7 +477,10 @@ class CVAE(Synthesizer):
         images = tf.keras.layers.ReLU(max_value=1.0)(pixels(features[:, skipped:]))
         pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), CENTRE, np.float32)])
         images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
-        pose = features[:, :skipped] / self._pose_scale if skipped else 0.0
+        pose: Any = 0.0
+        if skipped:
+            scales = self._posed.numpy() / self._pose_scale
+            pose = scaled_columns(scales, "poses")(features[:, :skipped])
         if moves is not None:
             pose = scaled_columns(moves, "moves")(latents[:, own:]) + pose
         if skipped or moves is not None:
