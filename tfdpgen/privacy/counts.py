@@ -28,7 +28,8 @@ class NoisyCounts:
 
     Unit of privacy: one row. It adds 0 or 1 to each of k counts, so that adding, removing or replacing it moves them
     together by at most sqrt(k); every count gets Gaussian noise of `noise_multiplier` times that. This holds where no
-    predicate depends on the rows that are counted. Without rows the counts are noise alone.
+    predicate depends on the rows that are counted, but through what was released privately before. Without rows the
+    counts are noise alone.
 
     Attributes:
       noise_multiplier: standard deviation of the noise / sensitivity; greater than 0.
