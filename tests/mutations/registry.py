@@ -568,8 +568,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 "tfdpgen/synthesizers/c_vae.py",
-                "right = counts.release(is_right, noise)",
-                "counts.release(is_right, noise); right = [part.sum() for part in is_right]",
+                "with_poses, without = counts.release(is_right, noise)",
+                "counts.release(is_right, noise); with_poses, without = (part.sum() for part in is_right)",
             ),
         ),
         caught_by=(f"{_TEST_ONE_WAY}::test_a_trial_decides_by_its_noisy_counts_alone",),

@@ -251,7 +251,10 @@ def test_images_are_moved_and_latents_not_widened_where_noise_outweighs_rows(
 def test_a_trial_decides_whether_images_have_poses(
     posed: bool, is_noisy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The better of two counts decides; without poses images are upright, and as wide as the preset has it."""
+    """The better of two counts decides; without poses images are upright, and as wide as the preset has it.
+
+    Poses are kept where the other trial is hardly better.
+    """
     preset = dataclasses.replace(
         _PRESET, trial_share=0.1, spread=2.0, noisy_spread=0.7, still_spread=0.5, components=1, shift=0.2
     )
@@ -260,12 +263,12 @@ def test_a_trial_decides_whether_images_have_poses(
 
     def rightly_named(generator: Any, dataset: LabeledDataset, seed: int) -> np.ndarray:
         tried.append(bool(model._posed.numpy()))
-        return np.arange(len(dataset)) < (600 if tried[-1] is posed else 400)
+        return np.arange(len(dataset)) < (602 if tried[-1] else 606 if posed else 640)
 
     monkeypatch.setattr(c_vae, "rightly_named", rightly_named)
     mechanisms = [
         *(ClassMoments(5.0, 10.0, name=name) for name in _CHOICE[:2]),
-        NoisyCounts(5.0, 2, name=_CHOICE[2]),
+        NoisyCounts(1e-3, 2, name=_CHOICE[2]),
         ClassMoments(50.0 if is_noisy else 1e-3, 10.0),
     ]
     model.prepare(_ROWS, mechanisms, NoiseSource(), 0)

@@ -51,6 +51,7 @@ _POSE_SCALE = (1.0, 1.0, 0.18)  # of shifts as shares of a side, and of the lean
 _COMPONENTS = "moments of components"
 _TRIALS = {1.0: "moments for a trial with poses", 0.0: "moments for a trial without poses"}
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2) that buys the trials' counts
+_LEAD = 0.0075  # of the trial without poses, in rows' share, that decides against them: its noise suits them least
 _DRAWS = 3000  # of each class, that its components are found in
 _ROWS_IN_COMPONENT = 27  # for each feature and unit of noise multiplier: fewer rows, and the noise outweighs the shape
 _ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
@@ -356,9 +357,9 @@ class CVAE(Synthesizer):
             self._settle(is_noisy)
             is_right.append(rightly_named(self.generator(), dataset, self.seed))
             bar.add(1)
-        right = counts.release(is_right, noise)
+        with_poses, without = counts.release(is_right, noise)
         del is_right
-        self._posed.assign(list(_TRIALS)[int(np.argmax(right))])
+        self._posed.assign(float(without - with_poses <= _LEAD * self.num_examples))
 
     def _settle(self, is_noisy: bool) -> None:
         """Decides how wide latents are drawn and how far images are moved."""
