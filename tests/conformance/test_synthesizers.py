@@ -16,10 +16,13 @@ from sklearn.datasets import load_digits
 from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits
 from tfdpgen.privacy import (
     BudgetExceededError,
+    ClassMeans,
+    ClassMoments,
     DPKerasAdam,
     DPSGDPlan,
     Ledger,
     NoiseSource,
+    NoisyCounts,
     PoissonBatch,
     PrivacyBudget,
     PrivacyStatement,
@@ -38,8 +41,10 @@ from tfdpgen.synthesizers import (
     StrokeVAEPreset,
     Synthesizer,
     TeacherPreset,
+    c_vae,
     synthesizer_names,
     train,
+    trial,
 )
 
 _PRESETS: dict[str, Any] = {
@@ -87,7 +92,7 @@ def digits() -> LabeledDataset:
 
 
 def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
-    return train(name, dataset, _BUDGET, preset=_PRESETS[name], **{"verbose": 0, **arguments})
+    return train(name, dataset, _BUDGET, **{"preset": _PRESETS[name], "verbose": 0, **arguments})
 
 
 @pytest.fixture(scope="module", params=synthesizer_names())
@@ -113,6 +118,35 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
         assert part["name"] in statement.text
     assert release.is_releasable
     assert statement.noise_source == "operating system"
+
+
+@pytest.mark.parametrize("name", [*synthesizer_names(), "c_vae with trials", "dp_gan with trials"])
+def test_every_statistic_runs_once_and_as_it_is_accounted(
+    name: str, digits: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, trials = name.partition(" ")
+    preset = _PRESETS[name]
+    if trials:
+        tried = {"has_poses": True, "trial_share": 0.1}
+        of_preset = tried if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **tried)}
+        preset = dataclasses.replace(preset, **of_preset)
+        monkeypatch.setattr(c_vae, "_ROWS_IN_TRIAL", 0)
+        monkeypatch.setattr(trial, "_ROWS", 256)
+    ran = []
+
+    def noting(original: Any) -> Any:
+        def release(self: Any, *arguments: Any) -> Any:
+            ran.append((self.name, str(self.event)))
+            return original(self, *arguments)
+
+        return release
+
+    for mechanism in (ClassMeans, ClassMoments, NoisyCounts):
+        monkeypatch.setattr(mechanism, "release", noting(mechanism.release))
+    statement = _train(name, digits, preset=preset).statement
+    accounted = [(part["name"], part["event"]) for part in statement.mechanisms if "Poisson" not in part["event"]]
+    assert ran == accounted
+    assert len(ran) == (4 if trials else 1)
 
 
 def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:

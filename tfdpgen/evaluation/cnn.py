@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data import LabeledDataset
-from tfdpgen.networks.cnn import build_cnn
+from tfdpgen.networks.cnn import batches_of, build_cnn
 
 keras = tf.keras
 
@@ -73,12 +73,9 @@ def train_classifier(
     batch_size = min(num_train, 32 if num_train < 10_000 else 128)
     steps = num_train // batch_size
     epochs = int(np.clip(math.ceil(1_500 / steps), 6 if soft_labels is None else 12, 30))
-    # Every batch of the whole training, drawn here: tf.data's own shuffle would depend on TensorFlow's global seed.
+    # Every batch of the whole training.
     order = np.concatenate([rng.permutation(num_train)[: steps * batch_size] for _ in range(epochs)])
-    images, labels = tf.constant(dataset.images[chosen]), tf.constant(targets[chosen])
-    batches = tf.data.Dataset.from_tensor_slices(order.reshape(epochs * steps, batch_size)).map(
-        lambda batch: (tf.gather(images, batch), tf.gather(labels, batch))
-    )
+    batches = batches_of(order.reshape(epochs * steps, batch_size), dataset.images[chosen], targets[chosen])
 
     model = build_cnn(dataset.spec.image_shape, dataset.spec.num_classes, seed)
     model.compile(
@@ -89,7 +86,7 @@ def train_classifier(
         monitor="val_loss", patience=math.ceil(epochs / 4), restore_best_weights=True
     )
     model.fit(
-        batches.prefetch(2),
+        batches,
         epochs=epochs,
         steps_per_epoch=steps,
         validation_data=(dataset.images[held_out], targets[held_out]),

@@ -1,6 +1,7 @@
 """The CNN that is taught by generated images and asked about real ones: small, and the same for every data set.
 
     model = build_cnn(image_shape=(28, 28, 1), num_classes=10, seed=0)
+    model.compile(...); model.fit(batches_of(order, images, labels))
     probabilities = model(images)       # uint8 [n, h, w, c] -> float32 [n, num_classes]
 
 Its architecture follows from the image shape alone. It treats each example by itself.
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 keras = tf.keras
@@ -43,3 +45,16 @@ def build_cnn(image_shape: tuple[int, int, int], num_classes: int, seed: int) ->
     x = keras.layers.Dropout(0.3, seed=int(next(seeds)), **stateful)(x)
     outputs = keras.layers.Dense(num_classes, activation="softmax", kernel_initializer=init())(x)
     return keras.Model(inputs, outputs, name="utility_cnn")
+
+
+def batches_of(order: npt.NDArray[np.integer], images: npt.NDArray[np.uint8], targets: npt.NDArray) -> tf.data.Dataset:
+    """Rows in a given order, since that of tf.data's own shuffle depends on TensorFlow's global seed.
+
+    Args:
+      order: [steps, batch_size], places of rows.
+      images: uint8 [n, h, w, c].
+      targets: [n] or [n, num_classes].
+    """
+    rows = tf.constant(images), tf.constant(targets)
+    batches = tf.data.Dataset.from_tensor_slices(order)
+    return batches.map(lambda batch: (tf.gather(rows[0], batch), tf.gather(rows[1], batch))).prefetch(2)

@@ -195,9 +195,7 @@ class CVAE(Synthesizer):
         shape = [classes, components]
         self._centres = tf.Variable(tf.zeros([*shape, self.num_features]), trainable=False, name="centres")
         self._shares = tf.Variable(tf.fill(shape, 1.0 / components), trainable=False, name="shares")
-        self._posed = tf.Variable(
-            tf.ones([]), trainable=False, name="posed"
-        )  # 0 where a trial has decided against poses
+        self._posed = tf.Variable(tf.ones([]), trainable=False, name="posed")  # 0: a trial has decided against poses
         self._spread = tf.Variable(self.preset.spread, trainable=False, name="spread")
         self._moves = tf.Variable(tf.zeros([poses.NUM_POSES]), trainable=False, name="moves")
 

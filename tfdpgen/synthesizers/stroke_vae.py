@@ -33,7 +33,7 @@ from tfdpgen.synthesizers.enrichment import Enrichment
 from tfdpgen.synthesizers.teacher import TeacherPreset, teacher_plan, train_teacher
 
 _BATCH = 256  # drawings in a step of the autoencoder
-_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by a half
+_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
 
 
 @dataclasses.dataclass(frozen=True)

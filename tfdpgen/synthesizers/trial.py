@@ -18,7 +18,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset
-from tfdpgen.networks.cnn import build_cnn
+from tfdpgen.networks.cnn import batches_of, build_cnn
+from tfdpgen.synthesizers.release import draw_latents, to_uint8
 
 _ROWS = 20_000  # generated
 _EPOCHS = 5
@@ -42,23 +43,16 @@ def rightly_named(generator: tf.keras.Model, dataset: Dataset, seed: int) -> npt
     """
     classes, rng = dataset.spec.num_classes, np.random.default_rng(seed)
     labels = np.arange(_ROWS) % classes
-    latents = rng.normal(size=(_ROWS, generator.inputs[0].shape[1])).astype(np.float32)
-    images = np.concatenate(
-        [
-            np.round(generator([latents[i : i + _DRAWN_AT_ONCE], labels[i : i + _DRAWN_AT_ONCE]]).numpy() * 255)
-            for i in range(0, _ROWS, _DRAWN_AT_ONCE)
-        ]
-    ).astype(np.uint8)
+    latents = draw_latents(_ROWS, generator.inputs[0].shape[1], tf.constant([seed, 0], tf.int64))
+    parts = [slice(start, start + _DRAWN_AT_ONCE) for start in range(0, _ROWS, _DRAWN_AT_ONCE)]
+    images = np.concatenate([to_uint8(generator([latents[part], labels[part]])).numpy() for part in parts])
     model: Any = build_cnn(dataset.spec.image_shape, classes, seed)
-    # Batches drawn here: Keras's own shuffle would depend on TensorFlow's global seed.
     order = np.concatenate([rng.permutation(_ROWS)[: _ROWS // _BATCH * _BATCH] for _ in range(_EPOCHS)])
     steps = len(order) // _BATCH
-    rows = tf.constant(images), tf.constant(labels)
-    batches = tf.data.Dataset.from_tensor_slices(order.reshape(steps, _BATCH)).map(
-        lambda batch: tuple(tf.gather(part, batch) for part in rows)
-    )
     rate = tf.keras.optimizers.schedules.CosineDecay(1e-3, steps)
     model.compile(optimizer=tf.keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
-    model.fit(batches.prefetch(2), verbose=0)
-    parts = [model.predict(block, batch_size=1024, verbose=0).argmax(axis=1) == own for block, own in dataset.blocks()]
-    return np.concatenate(parts)
+    model.fit(batches_of(order.reshape(steps, _BATCH), images, labels), verbose=0)
+    answers = [
+        model.predict(block, batch_size=1024, verbose=0).argmax(axis=1) == own for block, own in dataset.blocks()
+    ]
+    return np.concatenate(answers)
