@@ -284,7 +284,8 @@ def test_a_trial_decides_whether_images_have_poses(
     made = model.decoder([own, np.eye(10, dtype=np.float32)[labels]]).numpy()
     upright = np.clip(made[:, 3:] @ model._waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1)
     images = model.networks()["decoder"]([own, labels]).numpy()
-    assert np.allclose(images, upright, atol=1e-5) is not posed
+    # Under much noise features are in the hundreds, and float32 is good to about 1e-4 of what they sum to.
+    assert np.allclose(images, upright, atol=1e-3) is not posed
     assert np.abs(model.networks()["encoder"]([_ROWS.images[:9] / 255.0, _ROWS.labels[:9]])[0]).max() > 0
 
 
