@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits
 from tfdpgen.privacy import (
     BudgetExceededError,
+    ClassCentres,
     ClassMeans,
     ClassMoments,
     DPKerasAdam,
@@ -120,18 +121,31 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     assert statement.noise_source == "operating system"
 
 
-@pytest.mark.parametrize("name", [*synthesizer_names(), "c_vae with trials", "dp_gan with trials"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *synthesizer_names(),
+        "c_vae with trials",
+        "dp_gan with trials",
+        "c_vae with components",
+        "dp_gan with components",
+    ],
+)
 def test_every_statistic_runs_once_and_as_it_is_accounted(
     name: str, digits: LabeledDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, _, trials = name.partition(" ")
+    name, _, variant = name.partition(" with ")
     preset = _PRESETS[name]
-    if trials:
-        tried = {"has_poses": True, "trial_share": 0.1}
-        of_preset = tried if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **tried)}
+    if variant:
+        changed = {"trials": {"has_poses": True, "trial_share": 0.1}, "components": {"components": 2}}[variant]
+        of_preset = changed if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **changed)}
         preset = dataclasses.replace(preset, **of_preset)
+    if variant == "trials":
         monkeypatch.setattr(c_vae, "_ROWS_IN_TRIAL", 0)
         monkeypatch.setattr(trial, "_ROWS", 256)
+    if variant == "components":
+        monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)
+        monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
     ran = []
 
     def noting(original: Any) -> Any:
@@ -141,12 +155,12 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
 
         return release
 
-    for mechanism in (ClassMeans, ClassMoments, NoisyCounts):
+    for mechanism in (ClassCentres, ClassMeans, ClassMoments, NoisyCounts):
         monkeypatch.setattr(mechanism, "release", noting(mechanism.release))
     statement = _train(name, digits, preset=preset).statement
     accounted = [(part["name"], part["event"]) for part in statement.mechanisms if "Poisson" not in part["event"]]
     assert ran == accounted
-    assert len(ran) == (4 if trials else 1)
+    assert len(ran) == {"": 1, "trials": 4, "components": 3}[variant]
 
 
 def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:

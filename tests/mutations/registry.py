@@ -26,6 +26,7 @@ _TEST_NOISE = "tests/privacy/test_noise.py"
 _TEST_CLIPPING = "tests/privacy/test_clipping.py"
 _TEST_RULES = "tests/privacy/test_layer_rules.py"
 _TEST_MOMENTS = "tests/privacy/test_class_moments.py"
+_TEST_CENTRES = "tests/privacy/test_class_centres.py"
 _TEST_CHUNKS = "tests/synthesizers/test_chunks.py"
 _TEST_ACCOUNT = "tests/synthesizers/test_account.py"
 _TEST_ONE_WAY = "tests/synthesizers/test_one_way.py"
@@ -595,11 +596,34 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _STATISTICS,
-                "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + _SQUARE**2)",
-                "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + _SQUARE**2) / 2",
+                "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + self.square_weight**2)",
+                "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + self.square_weight**2) / 2",
             ),
         ),
         caught_by=(f"{_TEST_MOMENTS}::test_the_noise_has_the_declared_scale",),
+    ),
+    Mutant(
+        name="centres_noised_for_a_part_of_a_row",
+        rule=4,
+        bug="Centres of classes get noise for what a row adds to its class's sum, and none for its count and square.",
+        had_by="diffprivlib, linear regression (#104: the lower bound stands for both); OpenDP, sized sums (#314)",
+        edits=(Edit(_STATISTICS, "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + 1)", "self.noise_multiplier"),),
+        caught_by=(f"{_TEST_CENTRES}::test_the_noise_has_the_declared_scale",),
+    ),
+    Mutant(
+        name="measured_from_the_rows_own_centres",
+        rule=4,
+        bug="Moments are measured from the exact means of the classes, which nobody paid for.",
+        had_by="class of bug: a scaler that is fitted to private rows",
+        edits=(
+            Edit(
+                _STATISTICS,
+                "        return Centres(means * self.radius, distance * self.radius)",
+                "        exact = [np.mean(rows[labels == label], axis=0) for label in range(num_classes)]\n"
+                "        return Centres(np.array(exact) * self.radius, distance * self.radius)",
+            ),
+        ),
+        caught_by=(f"{_TEST_CENTRES}::test_the_noise_has_the_declared_scale",),
     ),
     Mutant(
         name="features_unclipped",
@@ -609,8 +633,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _STATISTICS,
-                "            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)\n",
-                "",
+                "    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)\n",
+                "    return rows\n",
             ),
         ),
         caught_by=(f"{_TEST_MOMENTS}::test_no_row_moves_the_noised_vector_by_more_than_the_sensitivity",),

@@ -78,6 +78,25 @@ def test_no_row_moves_the_noised_vector_by_more_than_the_sensitivity(length: flo
         assert moved == pytest.approx(sensitivity)
 
 
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_squares_may_weigh_more_and_then_get_less_noise(weight: float) -> None:
+    features, labels = np.random.default_rng(0).normal(0, 0.3, (90, 4)), np.arange(90) % 3
+    recorder = _Recorder()
+    weighted = ClassMoments(1.0, _RADIUS, weight).release([(features, labels)], 4, 3, recorder)
+    assert list(recorder.scales) == pytest.approx([np.sqrt(0.25 + 1 + weight**2)])
+    for first, second in zip(weighted, _released(features, labels, _Recorder()), strict=True):
+        one, other = first, second
+        if one.ndim == 3:
+            one, other = one @ one.transpose(0, 2, 1), other @ other.transpose(0, 2, 1)
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    # Of an empty class nothing but noise is left: the sums' scale against that of the squares.
+    empty = ClassMoments(3.0, _RADIUS, weight).release(
+        [(np.zeros((0, 300)), np.zeros(0, np.int64))], 300, 1, NoiseSource()
+    )
+    means = empty.means[0] / _RADIUS * max(empty.counts[0], 1.0)
+    assert np.std(means) == pytest.approx(3.0 * np.sqrt(0.25 + 1 + weight**2), rel=0.2)
+
+
 @pytest.mark.parametrize(("factor", "accepted"), [(1.0, True), (2 / 3, False), (1.5, False)])
 def test_the_noise_has_the_declared_scale(factor: float, accepted: bool) -> None:
     empty = np.zeros((0, 400)), np.zeros(0, np.int64)
@@ -111,6 +130,6 @@ def test_values_that_are_not_finite_count_as_zeros_and_blocks_add_up() -> None:
 def test_its_cost_is_that_of_one_gaussian() -> None:
     multiplier = calibrate_noise_multiplier(lambda z: ClassMoments(z, 1.0).event, PrivacyBudget(1.0, 1e-5))
     assert epsilon_of(ClassMoments(multiplier, 7.0).event, 1e-5) == pytest.approx(1.0, rel=1e-3)
-    for wrong in ({"noise_multiplier": 0.0}, {"radius": 0.0}, {"radius": np.inf}):
+    for wrong in ({"noise_multiplier": 0.0}, {"radius": 0.0}, {"radius": np.inf}, {"square_weight": -1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ClassMoments(**{"noise_multiplier": 1.0, "radius": 1.0, **wrong})

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import ClassMeans, ClassMoments, DPKerasSGD, NoiseSource
+from tfdpgen.privacy import ClassCentres, ClassMeans, ClassMoments, DPKerasSGD, NoiseSource
 from tfdpgen.privacy.noise import GaussianNoise
 
 
@@ -50,7 +50,8 @@ def test_a_statistic_without_noise_is_not_released() -> None:
     rows = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3), DataSpec((2, 2, 1), 3))
     assert _raises_no_noise(lambda: ClassMeans(1.0).release(rows, _Broken()))
     features = [(np.zeros((3, 4)), np.arange(3))]
-    assert _raises_no_noise(lambda: ClassMoments(1.0, 1.0).release(features, 4, 3, _Broken()))
+    for mechanism in (ClassMoments(1.0, 1.0), ClassCentres(1.0, 1.0)):
+        assert _raises_no_noise(lambda mechanism=mechanism: mechanism.release(features, 4, 3, _Broken()))
 
 
 def test_without_the_operating_systems_entropy_there_is_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
 from tfdpgen.networks import poses, vae
-from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import ClassCentres, ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.serving import export_saved_model
 from tfdpgen.synthesizers import CVAE, CVAEPreset, Release, c_vae
 from tfdpgen.synthesizers.c_vae import preset_for
@@ -92,8 +92,8 @@ _CHOICE = ["moments for a trial with poses", "moments for a trial without poses"
     ("epsilon", "names"),
     [
         (0.2, ["class moments"]),
-        (1.0, [*_CHOICE, "class moments"]),
-        (10.0, [*_CHOICE, "class moments", "moments of components"]),
+        (1.0, [*_CHOICE, "centres of classes", "class moments"]),
+        (10.0, [*_CHOICE, "centres of classes", "class moments", "moments of components"]),
     ],
 )
 def test_components_and_trials_are_released_where_the_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
@@ -121,7 +121,7 @@ def test_it_starts_as_the_gaussians_of_its_components() -> None:
     """Means and variances of what the decoder makes are those of the rows, class by class."""
     model = _started(dataclasses.replace(_PRESET, latent_dim=23))
     features, labels = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS), strict=True))
-    _, places = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS, True), strict=True))
+    _, places = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS, by_component=True), strict=True))
     np.testing.assert_array_equal(places // 2, labels)  # a component is of its own class
     assert len(np.unique(places)) == 20
     rng = np.random.default_rng(0)
@@ -134,6 +134,68 @@ def test_it_starts_as_the_gaussians_of_its_components() -> None:
         assert model._shares.numpy().reshape(-1)[place] == pytest.approx(
             len(rows) / np.sum(labels == place // 2), abs=1e-3
         )
+
+
+def test_measured_from_centres_the_moments_are_the_same() -> None:
+    """Without noise and with a long reach, it does not matter what features are measured from."""
+    preset = dataclasses.replace(_PRESET, latent_dim=23, components=1)
+    made = []
+    for centres in ([], [ClassCentres(_TINY, 10.0)]):
+        model = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+        model.prepare(_ROWS, [*centres, ClassMoments(_TINY, 30.0)], NoiseSource(), 0)
+        weights = model.decoder.get_layer("factors").get_weights()[0].reshape(10, 23, 23)
+        covariances = weights.transpose(0, 2, 1) @ weights
+        made.append((model.decoder.get_layer("factors_means").get_weights()[0], covariances))
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_rows_are_measured_in_usual_distances_from_their_centres() -> None:
+    """Of classes, and of components too: that is what makes one reach fit all."""
+    seen: list[np.ndarray] = []
+
+    class Seeing(ClassMoments):
+        def release(self, blocks: Any, *arguments: Any) -> Any:
+            blocks = list(blocks)
+            seen.append(np.concatenate([np.linalg.norm(features, axis=1) for features, _ in blocks]))
+            return super().release(blocks, *arguments)
+
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET)
+    statistics = [ClassCentres(_TINY, 10.0), Seeing(_TINY, 30.0), Seeing(_TINY, 30.0, name="moments of components")]
+    model.prepare(_ROWS, statistics, NoiseSource(), 0)
+    assert len(seen) == 2
+    for distances in seen:
+        assert np.sqrt(np.mean(np.square(distances))) == pytest.approx(1.0, abs=0.15)
+
+
+def test_where_noise_outweighs_rows_the_highest_frequencies_are_left_out() -> None:
+    preset = dataclasses.replace(_PRESET, noisy_waves=10, components=1, latent_dim=23)
+    for noise_multiplier, size in ((_TINY, 23), (50.0, 13)):
+        model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+        model.prepare(_ROWS, [ClassMoments(noise_multiplier, 10.0)], NoiseSource(), 0)
+        latents = np.random.default_rng(0).normal(size=(50, 23)).astype(np.float32)
+        made = model.decoder([latents, np.eye(10, dtype=np.float32)[np.arange(50) % 10]]).numpy()
+        assert np.all(np.any(made[:, :size] != 0, axis=0))
+        np.testing.assert_array_equal(made[:, size:], 0)
+
+
+def test_how_many_components_there_are_follows_from_rows_and_noise() -> None:
+    """One at epsilon 1, more with more epsilon, never more than the preset has; those that are not told are empty."""
+    spec = DataSpec((28, 28, 1), 10)
+    told = []
+    for epsilon in (1.0, 3.0, 10.0, 30.0):
+        model = CVAE(spec, 54_000, 0)
+        last: Any = model.alongside(PrivacyBudget(epsilon, 1e-5))[-1]
+        told.append(model._num_components(last.noise_multiplier))
+    assert told[0] == 1
+    assert 1 < told[1] < told[2] <= told[3] == model.preset.components
+    model = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, components=5))
+    needed = c_vae._ROWS_IN_COMPONENT * model.num_features
+    second = ClassMoments(len(_ROWS) / (10 * 3.5 * needed), 1.2, name="moments of components")
+    model.prepare(_ROWS, [ClassCentres(_TINY, 10.0), ClassMoments(_TINY, 1.2), second], NoiseSource(), 0)
+    assert np.all(np.count_nonzero(model._shares.numpy(), axis=1) == 3)
+    _, places = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS, by_component=True), strict=True))
+    assert set(np.unique(places % 5)) == {0, 1, 2}
 
 
 def test_without_components_all_groups_of_a_class_are_that_class() -> None:
@@ -199,7 +261,7 @@ def test_the_networks_reconstruct_and_the_decoder_is_the_generator_without_sprea
     errors = [float(np.mean(np.square(made - images))) for made in (rebuilt, typical)]
     assert errors[0] < 0.8 * errors[1]
     # The first latent says which component an image is of, and those of the decoder and of the encoder are the same.
-    places = np.concatenate([part for _, part in model._blocks(_ROWS, True)])[:200]
+    places = np.concatenate([part for _, part in model._blocks(_ROWS, by_component=True)])[:200]
     chosen = vae.build_selector(model._shares.numpy())([mean[:, :1], labels]).numpy().argmax(axis=1)
     np.testing.assert_array_equal(chosen, places)
     spread = tf.concat([mean[:, :1], mean[:, 1:] / _PRESET.spread], axis=1)
@@ -293,7 +355,8 @@ def test_trials_are_not_made_of_few_rows_nor_without_poses() -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(1.0, 1e-5)
     assert [part.name for part in CVAE(spec, 6000, 0).alongside(budget)] == ["class moments"]
     untried = dataclasses.replace(preset_for(spec, 54_000), trial_share=0.0)
-    assert [part.name for part in CVAE(spec, 54_000, 0, untried).alongside(budget)] == ["class moments"]
+    names = [part.name for part in CVAE(spec, 54_000, 0, untried).alongside(budget)]
+    assert names == ["centres of classes", "class moments"]
 
 
 @pytest.mark.parametrize(("epsilon", "is_noisy"), [(1.0, False), (0.2, True)])
@@ -310,6 +373,10 @@ def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: b
     [
         ({"latent_dim": 0}, "latent_dim"),
         ({"components": 0}, "components"),
+        ({"noisy_waves": 0}, "noisy_waves"),
+        ({"noisy_waves": 21}, "noisy_waves"),
+        ({"centre_radius": 0.0}, "centre_radius"),
+        ({"reach": -1.0}, "reach"),
         ({"spread": 0.0}, "spread"),
         ({"noisy_spread": float("inf")}, "noisy_spread"),
         ({"shift": -0.1}, "shift"),

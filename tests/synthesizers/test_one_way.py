@@ -76,13 +76,21 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return [said, position]
 
 
-@pytest.mark.parametrize("name", synthesizer_names())
-def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(name: str, given_outputs: list[Any]) -> None:
+@pytest.mark.parametrize("name", [*synthesizer_names(), "c_vae with components"])
+def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
+    name: str, given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, variant = name.partition(" with ")
+    preset = _preset(name)
+    if variant:
+        preset = dataclasses.replace(preset, components=2)
+        monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)
+        monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
     releases = []
     for seed in (0, 1):
         given_outputs[1][0] = 0
         rows = _rows(seed)
-        release = train(name, rows, _BUDGET, preset=_preset(name), seed=3, insecure_reproducible=True, verbose=0)
+        release = train(name, rows, _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
         releases.append(release)
     one, other = releases
     assert (one.event, one.statement) == (other.event, other.statement)

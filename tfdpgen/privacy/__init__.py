@@ -9,12 +9,13 @@ from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 from tfdpgen.privacy.plan import DPSGDPlan
 from tfdpgen.privacy.sampling import PoissonBatch
-from tfdpgen.privacy.statistics import ClassMeans, ClassMoments
+from tfdpgen.privacy.statistics import ClassCentres, ClassMeans, ClassMoments
 
 __all__ = [
     "Backup",
     "BackupError",
     "BudgetExceededError",
+    "ClassCentres",
     "ClassMeans",
     "ClassMoments",
     "DPKerasAdam",

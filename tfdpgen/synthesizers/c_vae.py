@@ -4,11 +4,13 @@
 
 Statistics before gradients: what a noisy sum can say of the rows it says better than noisy steps do. An image becomes a
 vector of features: its pose (`networks/poses.py`), and the lowest frequencies of what is left when the pose is taken
-off. One Gaussian mechanism releases count, mean and covariance of each class in them (`ClassMoments`). These make a
-linear conditional VAE with its exact posterior (Kingma & Welling 2014; Sohn et al. 2015; probabilistic PCA, Tipping &
-Bishop 1999). Where rows are many and noise is small, each class becomes a mixture first: k-means on draws of the
-released Gaussians, which costs nothing, cuts every class into a few components, whose moments are then released; one
-latent variable, whose posterior is known, says which.
+off. Gaussian mechanisms release count, mean and covariance of each class in them (`ClassMoments`). These make a linear
+conditional VAE with its exact posterior (Kingma & Welling 2014; Sohn et al. 2015; probabilistic PCA, Tipping & Bishop
+1999). Where rows outweigh the noise, they are measured from rough centres of the classes, bought with a little of the
+budget (`ClassCentres`): what is left of a row is smaller, and so is the noise that hides it. Where the noise is smaller
+still, each class becomes a mixture: k-means on draws of the released Gaussians, which costs nothing, cuts every class
+into components, whose moments are then released, measured from the centres of those draws; one latent variable, whose
+posterior is known, says which. How many components there are follows from the number of rows and the noise.
 
 Whether poses suit the data is asked of the rows, and paid for: moments with poses and without are released with a small
 share of the budget each, a classifier learns from draws of either, and noisy counts of the rows that it names rightly
@@ -38,9 +40,19 @@ from sklearn.cluster import KMeans
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.layers import one_hot, scaled_columns
-from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
+from tfdpgen.privacy import (
+    Backup,
+    ClassCentres,
+    ClassMoments,
+    DPSGDPlan,
+    Mechanism,
+    NoiseSource,
+    NoisyCounts,
+    PrivacyBudget,
+)
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
+from tfdpgen.privacy.statistics import Centres
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.synthesizers.class_gaussian import CENTRE, lowest_waves
@@ -53,7 +65,9 @@ _TRIALS = {1.0: "moments for a trial with poses", 0.0: "moments for a trial with
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2) that buys the trials' counts
 _LEAD = 0.0075  # of the trial without poses, as a share of rows, that decides against them: noise harms them most
 _DRAWS = 3000  # of each class, that its components are found in
-_ROWS_IN_COMPONENT = 27  # for each feature and unit of noise multiplier: fewer rows, and the noise outweighs the shape
+_CENTRE_SHARE = 0.05  # of the moments' precision less the trials', that buys the classes' centres
+_SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
+_ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
 _ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
 _ROWS_IN_TRIAL = 2  # likewise, of a class and with the noise of a trial: fewer, and it tells nothing
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
@@ -71,13 +85,16 @@ class CVAEPreset:
       expected_batch_size, steps, l2_norm_clip: of their training.
       learning_rate: at its start; it falls to 0 in a line. With a noise multiplier above 1 it is lower in proportion.
       num_waves: lowest frequencies of each channel that are features.
+      noisy_waves: the same where noise outweighs rows, and in trials; None: as many.
       has_poses: whether poses are.
       trial_share: share of the moments' precision (1 / noise multiplier ^ 2) that buys moments for a trial with poses,
         and as much one without, where counts of rows can tell which is better; 0: poses are taken untried.
       radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
+      centre_radius: the same bound for the classes' centres, which noise harms less than clipping.
+      reach: bound on how far a row may lie from its centre, in units of the distance that is usual.
       moments_share: share of epsilon that buys the Gaussians.
       first_share: of `moments_share`, what buys the classes' Gaussians where components follow.
-      components: of a class; one where the noise would outweigh them.
+      components: of a class, at most; fewer where the noise would outweigh them.
       variance: of a row's features around what the decoder makes of its latents.
       kl_weight: weight of the KL in the loss (beta; Higgins et al. 2017).
       spread: standard deviation of the latents that are drawn / that of the prior, where rows outweigh the noise: wider
@@ -99,9 +116,12 @@ class CVAEPreset:
     l2_norm_clip: float = 1.0
     learning_rate: float = 2e-4
     num_waves: int = 49
+    noisy_waves: int | None = None
     has_poses: bool = False
     trial_share: float = 0.0
     radius: float = 0.25
+    centre_radius: float = 0.35
+    reach: float = 1.2
     moments_share: float = 0.95
     first_share: float = 0.3
     components: int = 1
@@ -117,7 +137,11 @@ class CVAEPreset:
         for name in ("latent_dim", "num_waves", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
-        for name in ("learning_rate", "radius", "variance", "spread", "noisy_spread", "still_spread"):
+        if self.noisy_waves is not None and not 1 <= self.noisy_waves <= self.num_waves:
+            raise ValueError(f"`noisy_waves` should lie between 1 and `num_waves`; got {self.noisy_waves!r}.")
+        for name in (
+            "learning_rate", "radius", "centre_radius", "reach", "variance", "spread", "noisy_spread", "still_spread"
+        ):  # fmt: skip
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
         for name in ("shift", "lean"):
@@ -153,14 +177,15 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
             lean=0.13,
         )
     return CVAEPreset(
-        latent_dim=93,
+        latent_dim=153,
         hidden_units=(256,),
         expected_batch_size=batch,
         steps=100,
-        num_waves=90,
+        num_waves=150,
+        noisy_waves=90,
         has_poses=True,
         trial_share=0.08,
-        components=3,
+        components=8,
         shift=0.06,
         lean=0.13,
     )
@@ -185,7 +210,10 @@ class CVAE(Synthesizer):
         self._waves = lowest_waves(spec.image_shape, min(self.preset.num_waves, math.prod(spec.image_shape[:2])))
         self._pose_scale = np.array(_POSE_SCALE, np.float32) * math.sqrt(math.prod(spec.image_shape[:2]))
         self._pose_scale[:2] /= spec.image_shape[1], spec.image_shape[0]
-        self.num_features = self._waves.shape[1] + poses.NUM_POSES * self.preset.has_poses
+        skipped = poses.NUM_POSES * self.preset.has_poses
+        self.num_features = self._waves.shape[1] + skipped
+        noisy_waves = (self.preset.noisy_waves or self.preset.num_waves) * spec.image_shape[2]
+        self._num_noisy_features = min(self._waves.shape[1], noisy_waves) + skipped  # the first ones
         self.axes = min(self.preset.latent_dim, self.num_features)
         sizes = (self.num_features, classes * components, self.axes, self.preset.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
@@ -206,20 +234,24 @@ class CVAE(Synthesizer):
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         preset = self.preset
         share = PrivacyBudget(budget.epsilon * preset.moments_share, budget.delta)
-        moments = self._moments(share)
         # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
-        precision = moments.noise_multiplier**-2
+        precision = self._precision(share)
         trials = self._trials(precision)
         rest = precision - sum(trial.noise_multiplier**-2 for trial in trials)
-        moments = ClassMoments(rest**-0.5, self._radius())
-        if not self._tells_components(moments):
-            return (*trials, moments)
-        first = self._moments(PrivacyBudget(share.epsilon * preset.first_share, share.delta)).noise_multiplier ** -2
-        first *= rest / precision
+        if self._is_noisy(rest**-0.5):
+            return (*trials, ClassMoments(rest**-0.5, self._radius()))
+        centres = ClassCentres((rest * _CENTRE_SHARE) ** -0.5, self._radius(preset.centre_radius))
+        rest *= 1 - _CENTRE_SHARE
+        first = rest * self._precision(dataclasses.replace(share, epsilon=share.epsilon * preset.first_share))
+        first /= precision
+        # Features are measured in units of the usual distance from their centres.
+        if self._num_components((rest - first) ** -0.5) == 1:
+            return (*trials, centres, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
         return (
             *trials,
-            ClassMoments(first**-0.5, self._radius()),
-            ClassMoments((rest - first) ** -0.5, self._radius(), name=_COMPONENTS),
+            centres,
+            ClassMoments(first**-0.5, preset.reach, _SQUARE_WEIGHT),
+            ClassMoments((rest - first) ** -0.5, preset.reach, _SQUARE_WEIGHT, name=_COMPONENTS),
         )
 
     def losses(self, features: tf.Tensor, groups: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
@@ -232,13 +264,24 @@ class CVAE(Synthesizer):
         return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
-        moments = [part for part in mechanisms if isinstance(part, ClassMoments) and part.name not in _TRIALS.values()]
-        is_noisy = self._is_noisy(sum(part.noise_multiplier**-2 for part in moments) ** -0.5)
+        statistics = [
+            part
+            for part in mechanisms
+            if isinstance(part, ClassMoments | ClassCentres) and part.name not in _TRIALS.values()
+        ]
+        is_noisy = self._is_noisy(sum(part.noise_multiplier**-2 for part in statistics) ** -0.5)
         counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
         if counts is not None:
             self._choose(dataset, {part.name: part for part in mechanisms}, counts, is_noisy, noise, verbose)
-        for mechanism in moments:
-            self._start_from(dataset, mechanism, noise)
+        components = next((part for part in statistics if part.name == _COMPONENTS), None)
+        told = 1 if components is None else self._num_components(components.noise_multiplier)
+        measured_from = None
+        size = self._num_noisy_features if is_noisy else self.num_features
+        for mechanism in statistics:
+            if isinstance(mechanism, ClassCentres):
+                measured_from = mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise)
+            else:
+                measured_from = self._start_from(dataset, mechanism, noise, size, told, measured_from)
         self._settle(is_noisy)
 
     def learn(
@@ -316,21 +359,20 @@ class CVAE(Synthesizer):
             "decoder": self._decoder_of_images("decoder"),
         }
 
-    def _moments(self, budget: PrivacyBudget) -> ClassMoments:
-        """The mechanism for the classes' moments that costs this much."""
-        radius = self._radius()
-        return ClassMoments(calibrate_noise_multiplier(lambda z: ClassMoments(z, radius).event, budget), radius)
+    def _precision(self, budget: PrivacyBudget) -> float:
+        """1 / noise multiplier squared of the one Gaussian mechanism that costs this much."""
+        return calibrate_noise_multiplier(lambda z: ClassMoments(z, 1.0).event, budget) ** -2
 
-    def _radius(self) -> float:
-        """Bound on the norm of features."""
-        return self.preset.radius * math.sqrt(math.prod(self.spec.image_shape))
+    def _radius(self, rms: float | None = None) -> float:
+        """Bound on the norm of features, by one on the root mean square of pixels."""
+        return (rms or self.preset.radius) * math.sqrt(math.prod(self.spec.image_shape))
 
     def _trials(self, precision: float) -> Sequence[ClassMoments | NoisyCounts]:
         """The mechanisms that choose between poses and none, of moments with that precision; public facts decide."""
         if not self.preset.trial_share:
             return ()
         noise_multiplier = (precision * self.preset.trial_share) ** -0.5
-        if self.num_examples < self.spec.num_classes * _ROWS_IN_TRIAL * self.num_features * noise_multiplier:
+        if self.num_examples < self.spec.num_classes * _ROWS_IN_TRIAL * self._num_noisy_features * noise_multiplier:
             return ()
         counts = NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_TRIALS), name="rows that trials name rightly")
         return (*(ClassMoments(noise_multiplier, self._radius(), name=name) for name in _TRIALS.values()), counts)
@@ -351,7 +393,7 @@ class CVAE(Synthesizer):
             mechanism = mechanisms[name]
             assert isinstance(mechanism, ClassMoments)
             self._posed.assign(posed)
-            self._start_from(dataset, mechanism, noise)
+            self._start_from(dataset, mechanism, noise, self._num_noisy_features)
             self._settle(is_noisy)
             is_right.append(rightly_named(self.generator(), dataset, self.seed))
             bar.add(1)
@@ -368,49 +410,92 @@ class CVAE(Synthesizer):
         self._spread.assign(spread)
         self._moves.assign(np.multiply(moves, is_noisy and not is_still))
 
-    def _tells_components(self, mechanism: ClassMoments) -> bool:
-        """Whether moments with that noise can tell the components of a class: a function of public facts alone."""
-        components = self.preset.components
-        needed = _ROWS_IN_COMPONENT * self.num_features * mechanism.noise_multiplier
-        return components > 1 and self.num_examples >= self.spec.num_classes * components * needed
+    def _num_components(self, noise_multiplier: float) -> int:
+        """How many components of a class moments with that noise can tell: a function of public facts alone."""
+        needed = _ROWS_IN_COMPONENT * self.num_features * noise_multiplier
+        return max(1, min(self.preset.components, int(self.num_examples / (self.spec.num_classes * needed))))
 
     def _is_noisy(self, noise_multiplier: float) -> bool:
         """Whether the noise of the moments outweighs rows: a function of public facts alone."""
-        return self.num_examples < self.spec.num_classes * _ROWS_IN_CLASS * self.num_features * noise_multiplier
+        needed = _ROWS_IN_CLASS * self._num_noisy_features * noise_multiplier
+        return self.num_examples < self.spec.num_classes * needed
 
-    def _start_from(self, dataset: Dataset, mechanism: ClassMoments, noise: NoiseSource) -> None:
-        """Releases moments and makes the linear halves theirs."""
+    def _start_from(
+        self,
+        dataset: Dataset,
+        mechanism: ClassMoments,
+        noise: NoiseSource,
+        size: int,
+        told: int = 1,
+        measured_from: Centres | None = None,
+    ) -> Centres | None:
+        """Releases moments of the first features and makes the linear halves theirs.
+
+        Args:
+          dataset: the private rows.
+          mechanism: of classes or, once their centres are found, of components.
+          noise: where noise comes from.
+          size: how many features; of the others, nothing is said.
+          told: how many components each class has.
+          measured_from: what features are measured from, and the unit that they are measured in.
+
+        Returns:
+          What those of components should be measured from, if anything.
+        """
         classes, most = self.spec.num_classes, self.preset.components
-        if mechanism.name != _COMPONENTS:
-            moments = mechanism.release(self._blocks(dataset), self.num_features, classes, noise)
-            self._centres.assign(self._found_components(moments.means, moments.factors))
-            means, factors = (np.repeat(part, most, axis=0) for part in (moments.means, moments.factors))
-        else:
-            moments = mechanism.release(self._blocks(dataset, True), self.num_features, classes * most, noise)
-            counts = np.maximum(moments.counts, 1.0).reshape(classes, most)
-            self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
-            means, factors = moments.means, moments.factors
+        of_components = mechanism.name == _COMPONENTS
+        groups = classes * most if of_components else classes
+        blocks = self._blocks(dataset, size, of_components)
+        if measured_from is not None:
+            centres, unit = measured_from.means[:, :size], measured_from.distance
+            blocks = (((features - centres[places]) / unit, places) for features, places in blocks)
+        moments = mechanism.release(blocks, size, groups, noise)
+        means, factors = moments.means, moments.factors
+        if measured_from is not None:
+            means, factors = centres + unit * means, unit * factors
+        means = np.pad(means, [(0, 0), (0, self.num_features - size)])
         # Eigenvalues come in ascending order.
         largest = factors[:, :, ::-1][:, :, : self.axes]
+        largest = np.pad(largest, [(0, 0), (0, self.num_features - size), (0, self.axes - largest.shape[2])])
+        found = None
+        if of_components:
+            counts = np.maximum(moments.counts, 1.0).reshape(classes, most) * (np.arange(most) < told)
+            self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
+        else:
+            found = self._found_components(means, largest, told)
+            means, largest = (np.repeat(part, most, axis=0) for part in (means, largest))
         vae.set_gaussians(self.encoder, self.decoder, means, largest, self.preset.variance)
+        return found if measured_from is not None else None
 
-    def _found_components(self, means: Array, factors: Array) -> Array:
-        """Centres [classes, components, d] of the components of draws of Gaussians; no private row is near."""
-        if self.preset.components == 1:
-            return means[:, None]
-        rng = np.random.default_rng(self.seed)
-        clusters = KMeans(self.preset.components, random_state=self.seed % 2**32)
-        return np.stack(
-            [
-                clusters.fit(mean + rng.normal(size=(_DRAWS, factor.shape[1])) @ factor.T).cluster_centers_
-                for mean, factor in zip(means, factors, strict=True)
-            ]
-        )
+    def _found_components(self, means: Array, factors: Array, told: int) -> Centres:
+        """Components of draws of the classes' Gaussians, which no private row is near.
+
+        Returns:
+          Their centres [classes * components, d], the first repeated for those that cannot be told, and how far from
+          their own centre draws lie.
+        """
+        if told == 1:
+            found, square = (
+                np.repeat(means[:, None], self.preset.components, axis=1),
+                float(np.sum(factors**2, (1, 2)).mean()),
+            )
+        else:
+            rng = np.random.default_rng(self.seed)
+            clusters: Any = KMeans(told, random_state=self.seed % 2**32)
+            parts, squares = [], []
+            for mean, factor in zip(means, factors, strict=True):
+                clusters.fit(mean + rng.normal(size=(_DRAWS, factor.shape[1])) @ factor.T)
+                centres = clusters.cluster_centers_
+                parts.append(np.concatenate([centres, np.repeat(centres[:1], self.preset.components - told, axis=0)]))
+                squares.append(clusters.inertia_ / _DRAWS)
+            found, square = np.stack(parts), float(np.mean(squares))
+        self._centres.assign(found)
+        return Centres(found.reshape(-1, self.num_features), math.sqrt(square))
 
     def _blocks(
-        self, dataset: Dataset, by_component: bool = False
+        self, dataset: Dataset, size: int | None = None, by_component: bool = False
     ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-        """Features of all rows with their classes, or components, block by block."""
+        """The first features of all rows with their classes, or components, block by block."""
 
         @tf.function(
             input_signature=[tf.TensorSpec([None, *self.spec.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)]
@@ -424,7 +509,7 @@ class CVAE(Synthesizer):
 
         for images, labels in dataset.blocks():
             features, places = described(tf.constant(images), tf.constant(labels))
-            yield features.numpy(), places.numpy()
+            yield features.numpy()[:, :size], places.numpy()
 
     def _features(self, images: tf.Tensor, posed: tf.Variable | float) -> tf.Tensor:
         """float32 [n, h, w, c] in [0, 1] -> [n, d]; where `posed` is 0, the pose counts as none."""

@@ -141,7 +141,9 @@ class DPGAN(Synthesizer):
         make_slots(critic_optimizer, critic_variables)
         make_slots(refiner_optimizer, refiner_variables)
         sketcher = self._artist.generator()
-        waves = tf.constant(lowest_waves(self.spec.image_shape, preset.sketches.num_waves), tf.float32)
+        waves = tf.constant(
+            lowest_waves(self.spec.image_shape, preset.sketches.noisy_waves or preset.sketches.num_waves), tf.float32
+        )
 
         def draw_sketches() -> tf.Tensor:
             """Sketches of labels that are uniform whatever the private labels are."""
