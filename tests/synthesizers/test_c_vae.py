@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
 from tfdpgen.networks import poses, vae
+from tfdpgen.networks.waves import CENTRE
 from tfdpgen.privacy import ClassCentres, ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.serving import export_saved_model
 from tfdpgen.synthesizers import CVAE, CVAEPreset, Release, c_vae
 from tfdpgen.synthesizers.c_vae import preset_for
-from tfdpgen.synthesizers.class_gaussian import CENTRE
 
 _ROWS = load_splits("digits").train.in_memory()
 _PRESET = CVAEPreset(
@@ -210,7 +210,7 @@ def test_without_components_all_groups_of_a_class_are_that_class() -> None:
 def _loss(model: CVAE) -> float:
     """-ELBO of the rows with fixed noise."""
     images = tf.constant(_ROWS.images / 255.0, tf.float32)
-    features = model._features(images, model._posed)
+    features = model.features.described(images, model._posed)
     groups = model._groups(features, tf.one_hot(_ROWS.labels, 10))
     noise = np.random.default_rng(0).normal(size=(len(_ROWS), model.axes)).astype(np.float32)
     return float(np.mean(model.losses(features, groups, tf.constant(noise))))
@@ -303,8 +303,8 @@ def test_images_are_moved_and_latents_not_widened_where_noise_outweighs_rows(
         return
     # Poses add up, and the features' first three are a pose already.
     features = model.decoder([own * 0.5, np.eye(10, dtype=np.float32)[labels]])
-    upright = np.clip(features[:, 3:] @ model._waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1).astype(np.float32)
-    pose = features[:, :3] / model._pose_scale + moves * np.float32([2.0, 2.0, 0.4])
+    upright = np.clip(features[:, 3:] @ model.features.waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1).astype(np.float32)
+    pose = features[:, :3] / model.features.pose_scale + moves * np.float32([2.0, 2.0, 0.4])
     np.testing.assert_allclose(moved, poses.moved(tf.constant(upright), pose, back=True), atol=1e-4)
 
 
@@ -336,7 +336,7 @@ def test_a_trial_decides_whether_images_have_poses(
     model.prepare(_ROWS, mechanisms, NoiseSource(), 0)
     assert tried == [True, False]
     assert bool(model._posed.numpy()) is posed
-    features = model._features(tf.constant(_ROWS.images[:9] / 255.0, tf.float32), model._posed)
+    features = model.features.described(tf.constant(_ROWS.images[:9] / 255.0, tf.float32), model._posed)
     assert np.any(features[:, :3].numpy() != 0) is np.bool_(posed)
     moves = np.where([is_noisy and posed] * 3, np.float32([0.2 * 8, 0.2 * 8, 0]), 0)
     np.testing.assert_allclose(model._moves, moves, rtol=1e-6)
@@ -344,7 +344,7 @@ def test_a_trial_decides_whether_images_have_poses(
     own = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
     labels = np.arange(20) % 10
     made = model.decoder([own, np.eye(10, dtype=np.float32)[labels]]).numpy()
-    upright = np.clip(made[:, 3:] @ model._waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1)
+    upright = np.clip(made[:, 3:] @ model.features.waves.T + CENTRE, 0, 1).reshape(-1, 8, 8, 1)
     images = model.networks()["decoder"]([own, labels]).numpy()
     # Under much noise features are in the hundreds, and float32 is good to about 1e-4 of what they sum to.
     assert np.allclose(images, upright, atol=1e-3) is not posed

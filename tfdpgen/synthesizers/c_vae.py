@@ -40,6 +40,7 @@ from sklearn.cluster import KMeans
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.layers import one_hot, scaled_columns
+from tfdpgen.networks.waves import WaveFeatures
 from tfdpgen.privacy import (
     Backup,
     ClassCentres,
@@ -55,11 +56,9 @@ from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.statistics import Centres
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
-from tfdpgen.synthesizers.class_gaussian import CENTRE, lowest_waves
 from tfdpgen.synthesizers.running import make_slots, run_plan
 from tfdpgen.synthesizers.trial import rightly_named
 
-_POSE_SCALE = (1.0, 1.0, 0.18)  # of shifts as shares of a side, and of the lean: as large as frequencies are
 _COMPONENTS = "moments of components"
 _TRIALS = {1.0: "moments for a trial with poses", 0.0: "moments for a trial without poses"}
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2) that buys the trials' counts
@@ -207,13 +206,10 @@ class CVAE(Synthesizer):
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: CVAEPreset | None = None) -> None:
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         classes, components = spec.num_classes, self.preset.components
-        self._waves = lowest_waves(spec.image_shape, min(self.preset.num_waves, math.prod(spec.image_shape[:2])))
-        self._pose_scale = np.array(_POSE_SCALE, np.float32) * math.sqrt(math.prod(spec.image_shape[:2]))
-        self._pose_scale[:2] /= spec.image_shape[1], spec.image_shape[0]
-        skipped = poses.NUM_POSES * self.preset.has_poses
-        self.num_features = self._waves.shape[1] + skipped
+        self.features = WaveFeatures(spec.image_shape, self.preset.num_waves, self.preset.has_poses)
+        self.num_features = self.features.size
         noisy_waves = (self.preset.noisy_waves or self.preset.num_waves) * spec.image_shape[2]
-        self._num_noisy_features = min(self._waves.shape[1], noisy_waves) + skipped  # the first ones
+        self._num_noisy_features = min(self.num_features, self.features.num_poses + noisy_waves)  # the first ones
         self.axes = min(self.preset.latent_dim, self.num_features)
         sizes = (self.num_features, classes * components, self.axes, self.preset.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
@@ -301,7 +297,7 @@ class CVAE(Synthesizer):
         def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
             def chunk_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
                 draws = latent_rng.normal([plan.physical_batch_size, self.axes])
-                features = self._features(scaled(images), self._posed)
+                features = self.features.described(scaled(images), self._posed)
                 groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
                 with optimizer.gradient_tape(self.encoder, self.decoder) as tape:
                     losses = self.losses(features, groups, draws) * weights
@@ -341,7 +337,7 @@ class CVAE(Synthesizer):
         """
         images = tf.keras.Input(self.spec.image_shape, name="images")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
-        features = self._features(images, float(self._posed.numpy()))
+        features = self.features.described(images, float(self._posed.numpy()))
         classes = one_hot(labels, self.spec.num_classes)
         groups = self._groups(features, classes)
         posterior = self.encoder([features, groups])
@@ -501,7 +497,7 @@ class CVAE(Synthesizer):
             input_signature=[tf.TensorSpec([None, *self.spec.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)]
         )
         def described(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            features = self._features(scaled(images), self._posed)
+            features = self.features.described(scaled(images), self._posed)
             if not by_component:
                 return features, labels
             groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
@@ -510,17 +506,6 @@ class CVAE(Synthesizer):
         for images, labels in dataset.blocks():
             features, places = described(tf.constant(images), tf.constant(labels))
             yield features.numpy()[:, :size], places.numpy()
-
-    def _features(self, images: tf.Tensor, posed: tf.Variable | float) -> tf.Tensor:
-        """float32 [n, h, w, c] in [0, 1] -> [n, d]; where `posed` is 0, the pose counts as none."""
-        parts = []
-        if self.preset.has_poses:
-            found = poses.measured(images) * posed
-            parts.append(found * self._pose_scale)
-            images = poses.moved(images, found)
-        pixels = tf.reshape(images, [-1, len(self._waves)]) - CENTRE
-        parts.append(tf.linalg.matmul(pixels, self._waves.astype(np.float32)))
-        return tf.concat(parts, axis=1)
 
     def _groups(self, features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """The nearest component of its class, one-hot [n, g], of features [n, d] and classes one-hot [n, c]."""
@@ -556,18 +541,6 @@ class CVAE(Synthesizer):
         features = self.decoder(
             [scaled_columns(np.full(self.axes, spread), "spread")(latents[:, choosing:own]), groups]
         )
-        pixels = tf.keras.layers.Dense(len(self._waves), name="waves")
-        skipped = poses.NUM_POSES * self.preset.has_poses
-        images = tf.keras.layers.ReLU(max_value=1.0)(pixels(features[:, skipped:]))
-        pixels.set_weights([self._waves.T.astype(np.float32), np.full(len(self._waves), CENTRE, np.float32)])
-        images = tf.keras.layers.Reshape(self.spec.image_shape)(images)
-        pose: Any = 0.0
-        if skipped:
-            scales = self._posed.numpy() / self._pose_scale
-            pose = scaled_columns(scales, "poses")(features[:, :skipped])
-        if moves is not None:
-            pose = scaled_columns(moves, "moves")(latents[:, own:]) + pose
-        if skipped or moves is not None:
-            images = poses.moved(images, pose, back=True)
-        images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(images)
+        moved_by = scaled_columns(moves, "moves")(latents[:, own:]) if moves is not None else None
+        images = self.features.drawn(features, float(self._posed.numpy()), moved_by)
         return tf.keras.Model([latents, labels], images, name=name)

@@ -11,22 +11,19 @@ image. One Gaussian mechanism releases count, mean and covariance of each class 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from scipy import fft
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import vae
+from tfdpgen.networks.waves import CENTRE, WaveFeatures
 from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.synthesizers.base import Synthesizer, register
-
-CENTRE = 0.2  # of the pixels: what features are measured from, so that their norms are small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +80,11 @@ class ClassGaussian(Synthesizer):
 
     def _released(self, dataset: Dataset, mechanism: ClassMoments, noise: NoiseSource) -> tf.keras.Model:
         """The generator: waves whose coefficients are a draw of the class's Gaussian, cut to [0, 1]."""
-        waves = lowest_waves(self.spec.image_shape, self.preset.num_waves)
-        moments = mechanism.release(wave_features(dataset, waves), waves.shape[1], self.spec.num_classes, noise)
-        gaussians = vae.class_gaussians(moments.means, moments.factors * self.preset.spread, waves.shape[1])
-        return wave_generator(gaussians, self.spec.image_shape, waves)
+        features = WaveFeatures(self.spec.image_shape, self.preset.num_waves)
+        blocks = _measured(dataset, features.waves)
+        moments = mechanism.release(blocks, features.size, self.spec.num_classes, noise)
+        gaussians = vae.class_gaussians(moments.means, moments.factors * self.preset.spread, features.size)
+        return tf.keras.Model(gaussians.inputs, features.drawn(gaussians.output), name="generator")
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
@@ -95,35 +93,9 @@ class ClassGaussian(Synthesizer):
         return self._generator
 
 
-def lowest_waves(image_shape: tuple[int, int, int], num_waves: int) -> npt.NDArray[np.float64]:
-    """Orthonormal cosine waves of the lowest frequencies, of each channel: float64 [h * w * c, num_waves * c]."""
-    height, width, channels = image_shape
-    frequencies = itertools.product(range(height), range(width))
-    chosen = sorted(frequencies, key=lambda pair: (pair[0] / height) ** 2 + (pair[1] / width) ** 2)[:num_waves]
-    waves = np.zeros((height, width, channels, len(chosen), channels))
-    for i, (row, column) in enumerate(chosen):
-        spectrum = np.zeros((height, width))
-        spectrum[row, column] = 1.0
-        for channel in range(channels):
-            waves[:, :, channel, i, channel] = fft.idctn(spectrum, norm="ortho")
-    return waves.reshape(height * width * channels, len(chosen) * channels)
-
-
-def wave_features(
+def _measured(
     dataset: Dataset, waves: npt.NDArray[np.floating]
 ) -> Iterator[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]]:
     """The waves' coefficients of all rows, measured from `CENTRE`, and their labels, block by block."""
     for images, labels in dataset.blocks():
         yield (images.reshape(len(images), -1) / 255.0 - CENTRE) @ waves, labels
-
-
-def wave_generator(
-    gaussians: tf.keras.Model, image_shape: tuple[int, int, int], waves: npt.NDArray[np.floating]
-) -> tf.keras.Model:
-    """[latents, labels] -> images float32 [n, h, w, c] in [0, 1] whose waves' coefficients come from `gaussians`."""
-    pixels = tf.keras.layers.Dense(len(waves), trainable=False, name="waves")
-    hidden = pixels(gaussians.output)
-    pixels.set_weights([waves.T.astype(np.float32), np.full(len(waves), CENTRE, np.float32)])
-    hidden = tf.keras.layers.Reshape(image_shape)(tf.keras.layers.ReLU(max_value=1.0)(hidden))
-    images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(hidden)
-    return tf.keras.Model(gaussians.inputs, images, name="generator")
