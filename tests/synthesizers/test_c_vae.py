@@ -315,7 +315,7 @@ def test_a_trial_decides_whether_images_have_poses(
 ) -> None:
     """The better of two counts decides; without poses images are upright, and as wide as the preset has it.
 
-    Poses are kept where the other trial is hardly better.
+    Poses are kept where the other trial is hardly better: by less than .7 % of 1,077 rows, with that noise.
     """
     preset = dataclasses.replace(
         _PRESET, trial_share=0.1, spread=2.0, noisy_spread=0.7, still_spread=0.5, components=1, shift=0.2
@@ -325,7 +325,7 @@ def test_a_trial_decides_whether_images_have_poses(
 
     def rightly_named(generator: Any, dataset: LabeledDataset, seed: int) -> np.ndarray:
         tried.append(bool(model._posed.numpy()))
-        return np.arange(len(dataset)) < (602 if tried[-1] else 606 if posed else 640)
+        return np.arange(len(dataset)) < (602 if tried[-1] else 607 if posed else 612)
 
     monkeypatch.setattr(c_vae, "rightly_named", rightly_named)
     mechanisms = [

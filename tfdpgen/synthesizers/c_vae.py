@@ -62,7 +62,9 @@ from tfdpgen.synthesizers.trial import rightly_named
 _COMPONENTS = "moments of components"
 _TRIALS = {1.0: "moments for a trial with poses", 0.0: "moments for a trial without poses"}
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2) that buys the trials' counts
-_LEAD = 0.0075  # of the trial without poses, as a share of rows, that decides against them: noise harms them most
+# Lead of the trial without poses, as a share of rows, that decides against them, which noise harms most: with moments
+# that are exact, and what is added for each unit of their noise multiplier.
+_LEAD, _NOISY_LEAD = 0.004, 0.0006
 _DRAWS = 3000  # of each class, that its components are found in
 _CENTRE_SHARE = 0.05  # of the moments' precision less the trials', that buys the classes' centres
 _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
@@ -384,10 +386,11 @@ class CVAE(Synthesizer):
     ) -> None:
         """Tries moments with poses and without, and keeps which of them the rows' classes are learnt better from."""
         bar = tf.keras.utils.Progbar(len(_TRIALS), verbose=verbose, unit_name="trial")
-        is_right = []
+        is_right, noise_multiplier = [], 0.0
         for posed, name in _TRIALS.items():
             mechanism = mechanisms[name]
             assert isinstance(mechanism, ClassMoments)
+            noise_multiplier = mechanism.noise_multiplier
             self._posed.assign(posed)
             self._start_from(dataset, mechanism, noise, self._num_noisy_features)
             self._settle(is_noisy)
@@ -395,7 +398,8 @@ class CVAE(Synthesizer):
             bar.add(1)
         with_poses, without = counts.release(is_right, noise)
         del is_right
-        self._posed.assign(float(without - with_poses <= _LEAD * self.num_examples))
+        lead = _LEAD + _NOISY_LEAD * noise_multiplier
+        self._posed.assign(float(without - with_poses <= lead * self.num_examples))
 
     def _settle(self, is_noisy: bool) -> None:
         """Decides how wide latents are drawn and how far images are moved."""
