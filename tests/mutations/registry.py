@@ -665,6 +665,20 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing[stroke_vae]",),
     ),
     Mutant(
+        name="a_prior_is_chosen_by_the_exact_count",
+        rule=4,
+        bug="A noisy count says whether strokes suit, and what decides is the exact one, which nobody paid for.",
+        had_by="class of bug: choices of models on private rows",
+        edits=(
+            Edit(
+                "tfdpgen/synthesizers/stroke_vae.py",
+                "suited = count.release([self._suited(dataset)], noise)[0]",
+                "count.release([self._suited(dataset)], noise)\n        suited = np.sum(self._suited(dataset))",
+            ),
+        ),
+        caught_by=(f"{_TEST_ONE_WAY}::test_strokes_are_kept_or_left_by_the_noisy_count_alone",),
+    ),
+    Mutant(
         name="labels_of_fakes_follow_the_rows",
         rule=4,
         bug="Fakes get labels as often as private rows have them, which nobody paid for.",

@@ -22,8 +22,9 @@ from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TR
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
-from tfdpgen.synthesizers import Release, c_vae, synthesizer_names, train
+from tfdpgen.synthesizers import Release, c_vae, stroke_vae, synthesizer_names, train
 from tfdpgen.synthesizers.chunks import scaled
+from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
 
 _SPEC = DataSpec((8, 8, 1), 10)
 
@@ -76,13 +77,15 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return [said, position]
 
 
-@pytest.mark.parametrize("name", [*synthesizer_names(), "c_vae with components"])
+@pytest.mark.parametrize("name", [*synthesizer_names(), "c_vae with components", "stroke_vae with strokes that suit"])
 def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     name: str, given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, variant = name.partition(" with ")
     preset = _preset(name)
-    if variant:
+    if name == "stroke_vae":
+        monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], bool(variant)))
+    elif variant:
         preset = dataclasses.replace(preset, components=2)
         monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)
         monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
@@ -117,6 +120,28 @@ def test_a_trial_decides_by_its_noisy_counts_alone(given_outputs: list[Any], mon
         assert len(trials) == 2
         chosen.append(release.generator.get_weights())
     for first, second in zip(*chosen, strict=True):
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
+
+
+def test_strokes_are_kept_or_left_by_the_noisy_count_alone(
+    given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strokes suit all rows of one run and none of the other; the count that was said decides."""
+    monkeypatch.setattr(stroke_vae, "_COUNT_SHARE", 0.5)  # of few rows, too little could be counted
+    releases = []
+    for seed in (0, 1):
+        given_outputs[1][0] = 0
+        monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_, by=seed: tf.fill([80], by == 0))
+        preset = _preset("stroke_vae")  # with as many frequencies as latents, so that either kind of moments fits
+        preset = dataclasses.replace(preset, waves=dataclasses.replace(preset.waves, latent_dim=3, num_waves=3))
+        rows = _rows(seed)
+        releases.append(
+            train("stroke_vae", rows, _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
+        )
+    one, other = releases
+    assert one.enrichment == other.enrichment == _preset("stroke_vae").enrichment
+    weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
+    for first, second in [*weights, *_teachers(one, other)]:
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 

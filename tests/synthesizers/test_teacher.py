@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import load_splits
+from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch, PrivacyBudget
 from tfdpgen.privacy.optimizer import DPKerasSGD
 from tfdpgen.synthesizers.teacher import Features, Teacher, TeacherPreset, teacher_plan, train_teacher
@@ -49,7 +50,7 @@ def test_exactly_the_plan_runs_with_the_plans_clip_and_noise(monkeypatch: pytest
 
 def test_features_are_public_and_of_one_image(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(256, size=(6, 8, 8, 1), dtype=np.uint8)
-    for preset in (TeacherPreset(), TeacherPreset(axes=7)):
+    for preset in (TeacherPreset(), TeacherPreset(axes=7), TeacherPreset(axes=7, num_waves=9)):
         features = Features.of(preset, (8, 8, 1))
         together = features(images)
         assert together.shape == (6, preset.axes or 324)
@@ -62,6 +63,19 @@ def test_features_are_public_and_of_one_image(tmp_path: Path) -> None:
     assert np.all(teacher.probabilities(images, 4.0).max(axis=1) < teacher.probabilities(images).max(axis=1))
     np.testing.assert_allclose(teacher.probabilities(images).sum(axis=1), 1.0, rtol=1e-5)
     assert teacher.probabilities(images[:0]).shape == (0, 3)
+
+
+def test_with_waves_it_sees_the_lowest_frequencies_alone() -> None:
+    waves = lowest_waves((8, 8, 1), 64).astype(np.float32)
+    low, high = waves[:, :9], waves[:, 9:]
+    rng = np.random.default_rng(0)
+    smooth = 128 + 10 * rng.normal(size=(5, 9)) @ low.T
+    rough = smooth + 10 * rng.normal(size=(5, 55)) @ high.T
+    images = [np.round(values).astype(np.uint8).reshape(5, 8, 8, 1) for values in (smooth, rough)]
+    features = [Features.of(TeacherPreset(num_waves=num), (8, 8, 1)) for num in (9, 0)]
+    nine, every = ([of(some) for some in images] for of in features)
+    apart, usual = (np.linalg.norm(one - other, axis=1).mean() for one, other in (nine, every))
+    assert apart < 0.15 * usual
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def build_unconditional(
     for units in reversed(hidden_units):
         hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=seeded.he())(hidden)
     logits = keras.layers.Dense(math.prod(image_shape), kernel_initializer=seeded.glorot())(hidden)
-    decoder = keras.Model(latents, keras.layers.Reshape(image_shape)(logits), name="decoder")
+    decoder = keras.Model(latents, keras.layers.Reshape(image_shape)(logits), name="unconditional_decoder")
     return keras.Model(images, [mean, log_variance], name="encoder"), decoder
 
 

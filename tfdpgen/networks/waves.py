@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,26 @@ def lowest_waves(image_shape: tuple[int, int, int], num_waves: int) -> npt.NDArr
         for channel in range(channels):
             waves[:, :, channel, i, channel] = fft.idctn(spectrum, norm="ortho")
     return waves.reshape(height * width * channels, len(chosen) * channels)
+
+
+class ImageFeatures(Protocol):
+    """Numbers that describe an image, and the image that has them; a function of each image alone.
+
+    Attributes:
+      size: how many features there are.
+      num_poses: how many of them, the first ones, are a pose.
+    """
+
+    size: int
+    num_poses: int
+
+    def described(self, images: tf.Tensor, posed: tf.Variable | float = 1.0) -> tf.Tensor:
+        """float32 [n, h, w, c] in [0, 1] -> [n, size]; where `posed` is 0, the pose counts as none."""
+        ...
+
+    def drawn(self, features: tf.Tensor, posed: float = 1.0, moves: tf.Tensor | None = None) -> tf.Tensor:
+        """Images float32 [n, h, w, c] in [0, 1] that have these features, by Keras layers."""
+        ...
 
 
 class WaveFeatures:

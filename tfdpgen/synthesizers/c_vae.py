@@ -40,7 +40,7 @@ from sklearn.cluster import KMeans
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.layers import one_hot, scaled_columns
-from tfdpgen.networks.waves import WaveFeatures
+from tfdpgen.networks.waves import ImageFeatures, WaveFeatures
 from tfdpgen.privacy import (
     Backup,
     ClassCentres,
@@ -201,15 +201,26 @@ class CVAE(Synthesizer):
       num_examples: number of private rows.
       seed: of initial weights, latent draws and components.
       preset: by default the one for the spec.
+      features: what images are described by; by default pose and frequencies, as the preset has them.
+
+    Attributes:
+      num_measured: of how many features, the first ones, `prepare` released moments.
     """
 
     method = "c_vae"
 
-    def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: CVAEPreset | None = None) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        num_examples: int,
+        seed: int,
+        preset: CVAEPreset | None = None,
+        features: ImageFeatures | None = None,
+    ) -> None:
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         classes, components = spec.num_classes, self.preset.components
-        self.features = WaveFeatures(spec.image_shape, self.preset.num_waves, self.preset.has_poses)
-        self.num_features = self.features.size
+        self.features = features or WaveFeatures(spec.image_shape, self.preset.num_waves, self.preset.has_poses)
+        self.num_features = self.num_measured = self.features.size
         noisy_waves = (self.preset.noisy_waves or self.preset.num_waves) * spec.image_shape[2]
         self._num_noisy_features = min(self.num_features, self.features.num_poses + noisy_waves)  # the first ones
         self.axes = min(self.preset.latent_dim, self.num_features)
@@ -274,7 +285,7 @@ class CVAE(Synthesizer):
         components = next((part for part in statistics if part.name == _COMPONENTS), None)
         told = 1 if components is None else self._num_components(components.noise_multiplier)
         measured_from = None
-        size = self._num_noisy_features if is_noisy else self.num_features
+        size = self.num_measured = self._num_noisy_features if is_noisy else self.num_features
         for mechanism in statistics:
             if isinstance(mechanism, ClassCentres):
                 measured_from = mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise)

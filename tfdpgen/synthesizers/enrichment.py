@@ -40,6 +40,7 @@ class Enrichment:
       width: how far strokes are thickened or thinned, uniform up to this; 1 is a whole pixel to each side.
       temperature: of the teacher's probabilities.
       drawings: share of the enriched rows that are random strokes, in place of generated images.
+      plain: share of them that are plain rows as they are, whose labels the teacher has not denied.
 
     Raises:
       ValueError: if a number is out of range.
@@ -53,13 +54,25 @@ class Enrichment:
     width: float = 0.8
     temperature: float = 3.0
     drawings: float = 0.0
+    plain: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = {"rotation": 90, "scale": 1, "shear": 2, "shift": 1, "elastic": 1, "width": 1, "drawings": 1}
+        limits = {
+            "rotation": 90,
+            "scale": 1,
+            "shear": 2,
+            "shift": 1,
+            "elastic": 1,
+            "width": 1,
+            "drawings": 1,
+            "plain": 1,
+        }
         for name, most in limits.items():
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"`{name}` should lie between 0 and {most}; got {value!r}.")
+        if self.drawings + self.plain > 1:
+            raise ValueError(f"`drawings` and `plain` are shares of one whole; got {self.drawings} and {self.plain}.")
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ValueError(f"`temperature` should be finite and greater than 0; got {self.temperature!r}.")
 

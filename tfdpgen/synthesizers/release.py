@@ -126,8 +126,8 @@ class Release:
 
         Without a teacher the plain rows are those of `sample`. With one, an image that it does not recognise as its
         label is drawn again, a few times at most. Enriched rows are draws that were not selected, transformed, and
-        drawings if the enrichment asks for them, with the teacher's probabilities as soft labels and the most probable
-        class as label.
+        drawings and plain rows if the enrichment asks for them, with the teacher's probabilities as soft labels and the
+        most probable class as label.
 
         Args:
           labels: [n] in [0, num_classes), of the plain rows.
@@ -149,10 +149,11 @@ class Release:
                 break
             images[denied] = self.sample(classes[denied], _derived(pair, attempt))
         rng = np.random.default_rng([abs(part) for part in (*pair, _MOST_DRAWS)])
-        kept = len(classes) - round(self.enrichment.drawings * len(classes))
+        plain, drawings = (round(part * len(classes)) for part in (self.enrichment.plain, self.enrichment.drawings))
         height, width, channels = self.spec.image_shape
-        drawings = np.repeat(random_strokes(rng, len(classes) - kept, (height, width)), channels, axis=-1)
-        changed = rng.permutation(np.concatenate([self.enrichment(drawn[:kept], rng), drawings]))
+        strokes = np.repeat(random_strokes(rng, drawings, (height, width)), channels, axis=-1)
+        changed = self.enrichment(drawn[: len(classes) - plain - drawings], rng)
+        changed = rng.permutation(np.concatenate([changed, strokes, images[len(classes) - plain :]]))
         soft = self.teacher.probabilities(changed, self.enrichment.temperature)
         return SyntheticRows(
             np.concatenate([images, changed]),

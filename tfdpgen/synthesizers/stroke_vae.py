@@ -1,22 +1,25 @@
-"""Stroke VAE: an autoencoder of random pen strokes, in whose latent space each class gets a private Gaussian.
+"""Stroke VAE: an autoencoder of random pen strokes, in whose latent space each class gets private Gaussians.
 
     release = train("stroke_vae", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
 For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.data.strokes`, without any private row, what
-strokes look like. The encoder then maps private rows to few numbers, of which one Gaussian mechanism releases count,
-mean and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs little
+strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release count, mean
+and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs little
 because the latent space is small and its scale is known beforehand. The rest of the budget buys a teacher
 (`teacher.py`), which denies samples that do not look like their label and labels the enriched rows.
 
-The public prior is an assumption about what the data look like, not about any row: it is declared in the statement, and
-where it does not fit, the result is useless rather than less private.
+The public prior is an assumption about what the data look like, not about any row, and the statement declares it.
+Whether it holds is asked of the rows, and paid for: of how many does the autoencoder rebuild more than twice as many of
+the lowest frequencies would? One noisy count says so. Where it is not most of them, the same mechanisms release moments
+of frequencies in place of those of strokes (those of `c_vae.py`, without poses), and the teacher learns from, and
+judges, the frequencies that images are then made of.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +29,20 @@ import tensorflow as tf
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.data.strokes import random_strokes
 from tfdpgen.networks import vae
-from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
-from tfdpgen.privacy.accounting import calibrate_noise_multiplier
+from tfdpgen.networks.layers import scaled_columns
+from tfdpgen.networks.waves import lowest_waves
+from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
+from tfdpgen.synthesizers import c_vae
 from tfdpgen.synthesizers.base import Synthesizer, register
+from tfdpgen.synthesizers.c_vae import CVAE, CVAEPreset
+from tfdpgen.synthesizers.chunks import scaled
 from tfdpgen.synthesizers.enrichment import Enrichment
 from tfdpgen.synthesizers.teacher import TeacherPreset, teacher_plan, train_teacher
 
 _BATCH = 256  # drawings in a step of the autoencoder
 _LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
+_COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), what the count of rows is worth
+_RIVALS = 2  # frequencies for each latent, that the autoencoder has to rebuild a row better than
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,24 +52,28 @@ class StrokeVAEPreset:
     Attributes:
       latent_dim, hidden_units: of encoder and, in reverse, decoder.
       drawings, pretraining_steps, learning_rate, kl_weight: of the autoencoder's training on random drawings.
-      radius: bound on the norm of a row's latents / sqrt(latent_dim), where drawings have about 1.
+      radius: bound on the norm of a row's latents / sqrt(latent_dim), where drawings have about 1; of the centres of
+        classes as much more as `waves` has it.
       spread: standard deviations of the released Gaussians / those that were measured: wider ones are more diverse.
-      moments_share: share of epsilon that buys the Gaussians; the teacher gets what they leave.
+      waves: of the C-VAE, which is not trained, that describes rows by frequencies where strokes do not suit them. Its
+        `moments_share` is the share of epsilon that buys the moments, of either; the teacher gets what they leave.
       teacher: labels and selects.
       enrichment: of the rows that it labels.
+      enrichment_of_waves: the same where strokes do not suit.
     """
 
     latent_dim: int
     hidden_units: tuple[int, ...]
+    waves: CVAEPreset
     drawings: int = 60_000
     pretraining_steps: int = 8000
     learning_rate: float = 1.5e-3
     kl_weight: float = 0.5
     radius: float = 0.85
     spread: float = 1.5
-    moments_share: float = 0.4
     teacher: TeacherPreset = dataclasses.field(default_factory=lambda: TeacherPreset(axes=600))
     enrichment: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(drawings=0.4))
+    enrichment_of_waves: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(plain=0.5))
 
 
 def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
@@ -74,7 +87,44 @@ def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
             f"`synthesizer` stroke_vae has a preset for images of at least {_LEAST_SIDE} pixels a side, on which "
             f"strokes can be told; got image_shape {spec.image_shape}. Take class_gaussian, c_vae or dp_gan."
         )
-    return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256))
+    waves = dataclasses.replace(
+        c_vae.preset_for(spec, num_examples), has_poses=False, trial_share=0.0, spread=1.0, moments_share=0.6
+    )
+    return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256), waves=waves)
+
+
+class StrokeFeatures:
+    """An image's latents in an autoencoder of strokes, and the image that has them (`ImageFeatures`).
+
+    Args:
+      encoder, decoder: from `vae.build_unconditional`.
+      scale: what latents are multiplied by.
+    """
+
+    num_poses = 0
+
+    def __init__(self, encoder: tf.keras.Model, decoder: tf.keras.Model, scale: float) -> None:
+        self.encoder, self.decoder, self.scale = encoder, decoder, scale
+        self.size: int = decoder.inputs[0].shape[1]
+
+    def described(self, images: tf.Tensor, posed: tf.Variable | float = 1.0) -> tf.Tensor:
+        """float32 [n, h, w, c] in [0, 1] -> [n, size]; there are no poses."""
+        return self.encoder(images)[0] * self.scale
+
+    def drawn(self, features: tf.Tensor, posed: float = 1.0, moves: tf.Tensor | None = None) -> tf.Tensor:
+        """Images float32 [n, h, w, c] in [0, 1] that have these features, by Keras layers; there are no moves."""
+        if moves is not None:
+            raise ValueError(f"`moves` of strokes should be None; got {moves!r}.")
+        logits = self.decoder(scaled_columns(np.full(self.size, 1 / self.scale), "scale")(features))
+        return tf.keras.layers.Activation("sigmoid", dtype="float32", name="images")(logits)
+
+    def rebuilds(self, images: tf.Tensor, waves: tf.Tensor) -> tf.Tensor:
+        """Whether what the latents rebuild is nearer than what the waves do, bool [n], a function of each image."""
+        pixels = tf.reshape(images, [-1, waves.shape[0]])
+        mine = tf.reshape(tf.sigmoid(self.decoder(self.encoder(images)[0])), tf.shape(pixels))
+        theirs = tf.clip_by_value(tf.matmul(tf.matmul(pixels, waves), waves, transpose_b=True), 0.0, 1.0)
+        mine, theirs = (tf.reduce_sum(tf.square(made - pixels), axis=1) for made in (mine, theirs))
+        return mine < theirs
 
 
 @register
@@ -92,7 +142,9 @@ class StrokeVAE(Synthesizer):
     """
 
     method = "stroke_vae"
-    priors = ("random pen strokes, drawn light on dark without any data",)
+    priors = (
+        "random pen strokes, drawn light on dark without any data, where a noisy count of rows says that they suit",
+    )
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: StrokeVAEPreset | None = None) -> None:
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
@@ -104,36 +156,49 @@ class StrokeVAE(Synthesizer):
         self.encoder, self.decoder = vae.build_unconditional(
             spec.image_shape, self.preset.latent_dim, self.preset.hidden_units, seed
         )
-        self._gaussians: tf.keras.Model | None = None
+        waves, size = self.preset.waves, self.preset.latent_dim
+        of_strokes = dataclasses.replace(
+            waves, latent_dim=size, num_waves=size, noisy_waves=None, shift=0.0, lean=0.0,
+            **dict.fromkeys(("spread", "noisy_spread", "still_spread"), self.preset.spread),
+        )  # fmt: skip
+        # The mechanisms' bounds are those of pixels.
+        scale = waves.radius / self.preset.radius * math.sqrt(math.prod(spec.image_shape) / size)
+        self._strokes = StrokeFeatures(self.encoder, self.decoder, scale)
+        self._of_strokes = CVAE(spec, num_examples, seed, of_strokes, self._strokes)
+        self._artist = self._of_waves = CVAE(spec, num_examples, seed, waves)
 
     def plan(self) -> DPSGDPlan | None:
         return None
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
-        share = PrivacyBudget(budget.epsilon * self.preset.moments_share, budget.delta)
-        radius = self.preset.radius * math.sqrt(self.preset.latent_dim)
-        moments = ClassMoments(calibrate_noise_multiplier(lambda z: ClassMoments(z, radius).event, share), radius)
-        return moments, teacher_plan(self.preset.teacher, self.num_examples).calibrate(budget, [moments])
+        """Mechanisms whose noise is fixed beforehand; what they release is chosen by what the first has said."""
+        moments = self._of_waves.alongside(budget)
+        precision = sum(part.noise_multiplier**-2 for part in moments)
+        count = NoisyCounts((precision * _COUNT_SHARE) ** -0.5, name="rows that strokes suit")
+        mechanisms = (count, *moments)
+        return *mechanisms, teacher_plan(self.preset.teacher, self.num_examples).calibrate(budget, mechanisms)
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
-        self.enrichment = self.preset.enrichment
+        preset = self.preset
         self._learn_strokes(verbose)
-        for mechanism in mechanisms:
-            if isinstance(mechanism, DPSGDPlan):
-                self.teacher = train_teacher(self.preset.teacher, dataset, mechanism, noise, verbose)
-            elif isinstance(mechanism, ClassMoments):
-                size = self.preset.latent_dim
-                moments = mechanism.release(self._latents(dataset), size, self.spec.num_classes, noise)
-                self._gaussians = vae.class_gaussians(moments.means, moments.factors * self.preset.spread, size)
+        if not mechanisms:
+            return
+        count, *moments, teacher = mechanisms
+        assert isinstance(count, NoisyCounts)
+        assert isinstance(teacher, DPSGDPlan)
+        suited = count.release([self._suited(dataset)], noise)[0]
+        self._artist = self._of_strokes if suited >= self.num_examples / 2 else self._of_waves
+        self._artist.prepare(dataset, moments, noise, verbose)
+        taught, self.enrichment = preset.teacher, preset.enrichment
+        if self._artist is self._of_waves:
+            taught = dataclasses.replace(taught, num_waves=self._artist.num_measured)
+            self.enrichment = preset.enrichment_of_waves
+        self.teacher = train_teacher(taught, dataset, teacher, noise, verbose)
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
-        assert self._gaussians is not None
-        latents, labels = self._gaussians.inputs
-        logits = self.decoder(self._gaussians([latents, labels]))
-        images = tf.keras.layers.Activation("sigmoid", dtype="float32", name="images")(logits)
-        return tf.keras.Model([latents, labels], images, name="generator")
+        return self._artist.generator()
 
     def _learn_strokes(self, verbose: int) -> None:
         """Trains the autoencoder on random drawings; no private row is near."""
@@ -164,11 +229,12 @@ class StrokeVAE(Synthesizer):
             step()
             bar.add(1)
 
-    def _latents(self, dataset: Dataset) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-        """The encoder's means of all rows, block by block."""
-        encode = tf.function(
-            lambda images: self.encoder(tf.cast(images, tf.float32) / 255.0)[0],
-            input_signature=[tf.TensorSpec([None, *self.spec.image_shape], tf.uint8)],
-        )
-        for images, labels in dataset.blocks():
-            yield encode(tf.constant(images)).numpy(), labels
+    def _suited(self, dataset: Dataset) -> npt.NDArray[np.bool_]:
+        """Which rows the autoencoder rebuilds better than the lowest frequencies do, bool [n]: private."""
+        waves = tf.constant(lowest_waves(self.spec.image_shape, _RIVALS * self.preset.latent_dim), tf.float32)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, *self.spec.image_shape], tf.uint8)])
+        def suited(images: tf.Tensor) -> tf.Tensor:
+            return self._strokes.rebuilds(scaled(images), waves)
+
+        return np.concatenate([suited(tf.constant(images)).numpy() for images, _ in dataset.blocks()])

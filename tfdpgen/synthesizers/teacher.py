@@ -13,7 +13,8 @@ one teacher and DP-SGD.
 
 The features are scattering coefficients, group-normalised example by example. With `axes` they are projected onto the
 principal axes that such features have on random strokes (`tfdpgen.data.strokes`), and partly whitened there: public,
-and fewer and better scaled numbers to learn from.
+and fewer and better scaled numbers to learn from. With `num_waves` it sees the lowest frequencies of an image alone:
+what else there is in real images is not in those that are made of these, and would mislead a teacher about them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from scipy import special
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.data.strokes import random_strokes
 from tfdpgen.networks.scattering import normalised, scattering
+from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import DPKerasSGD, DPSGDPlan, NoiseSource
 from tfdpgen.synthesizers.chunks import accumulate, private_step
 from tfdpgen.synthesizers.running import run_plan
@@ -50,6 +52,7 @@ class TeacherPreset:
         in inverse proportion, up to 5 times.
       axes: principal axes of random drawings that the features are projected on; 0: all features as they are.
       whitening: between 0, axes as they are, and 1, axes of equal variance on random drawings.
+      num_waves: lowest frequencies of each channel that it sees; 0: images as they are.
     """
 
     expected_batch_size: int = 8192
@@ -59,6 +62,12 @@ class TeacherPreset:
     momentum: float = 0.9
     axes: int = 0
     whitening: float = 0.5
+    num_waves: int = 0
+
+
+def _nothing() -> npt.NDArray[np.float32]:
+    """What stands for parts that features do without."""
+    return np.zeros([0, 0], np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,26 +77,37 @@ class Features:
     Attributes:
       mean: float32 [d], taken off the scattering coefficients; empty where they are used as they are.
       axes: float32 [d, k], what they are then projected on; empty likewise.
+      waves: float32 [h * w * c, m], orthonormal: what of an image is seen; empty where all is.
     """
 
-    mean: npt.NDArray[np.float32]
-    axes: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32] = dataclasses.field(default_factory=_nothing)
+    axes: npt.NDArray[np.float32] = dataclasses.field(default_factory=_nothing)
+    waves: npt.NDArray[np.float32] = dataclasses.field(default_factory=_nothing)
 
     @classmethod
     def of(cls, preset: TeacherPreset, image_shape: tuple[int, int, int]) -> Features:
         """The features that a preset asks for."""
-        if not preset.axes:
-            return cls(np.zeros([0], np.float32), np.zeros([0, 0], np.float32))
-        return _projected(image_shape, preset.axes, preset.whitening)
+        features = _projected(image_shape, preset.axes, preset.whitening) if preset.axes else cls()
+        if preset.num_waves:
+            waves = lowest_waves(image_shape, preset.num_waves).astype(np.float32)
+            features = dataclasses.replace(features, waves=waves)
+        return features
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 [n, h, w, c] -> float32 [n, k]."""
         compute = _scattered(images.shape[1:])
         parts = []
         for start in range(0, len(images), _CHUNK):
-            part = compute(tf.constant(images[start : start + _CHUNK])).numpy()
+            part = compute(tf.constant(self._seen(images[start : start + _CHUNK]))).numpy()
             parts.append((part - self.mean) @ self.axes if self.axes.size else part)
         return np.concatenate(parts)
+
+    def _seen(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What is left of images in the waves, uint8 [n, h, w, c] -> the same shape."""
+        if not self.waves.size:
+            return images
+        low = images.reshape(len(images), -1).astype(np.float32) @ self.waves @ self.waves.T
+        return np.round(np.clip(low, 0.0, 255.0)).astype(np.uint8).reshape(images.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,14 +136,15 @@ class Teacher:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an .npz that `load` reads."""
-        arrays = {"mean": self.features.mean, "axes": self.features.axes, "kernel": self.kernel, "bias": self.bias}
-        np.savez(path, **arrays)
+        features = {field.name: getattr(self.features, field.name) for field in dataclasses.fields(Features)}
+        np.savez(path, kernel=self.kernel, bias=self.bias, **features)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Teacher:
         """The inverse of `save`."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(Features(arrays["mean"], arrays["axes"]), arrays["kernel"], arrays["bias"])
+            features = Features(*(arrays[field.name] for field in dataclasses.fields(Features)))
+            return cls(features, arrays["kernel"], arrays["bias"])
 
 
 def teacher_plan(preset: TeacherPreset, num_examples: int) -> DPSGDPlan:
@@ -199,8 +220,7 @@ def _projected(image_shape: tuple[int, int, int], axes: int, whitening: float) -
     """Features on the principal axes of random drawings, a function of the arguments."""
     height, width, channels = image_shape
     drawings = random_strokes(np.random.default_rng(0), _PUBLIC_IMAGES, (height, width))
-    plain = Features(np.zeros([0], np.float32), np.zeros([0, 0], np.float32))
-    values = plain(np.repeat(drawings, channels, axis=-1))
+    values = Features()(np.repeat(drawings, channels, axis=-1))
     mean = values.mean(axis=0)
     values -= mean
     variances, vectors = np.linalg.eigh(values.T @ values / len(values))

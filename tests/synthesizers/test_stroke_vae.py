@@ -1,0 +1,92 @@
+"""The stroke VAE: strokes are told from other images, and where they do not suit, frequencies take their place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special
+
+from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.data.strokes import random_strokes
+from tfdpgen.networks import vae
+from tfdpgen.networks.waves import lowest_waves
+from tfdpgen.privacy import DPSGDPlan, NoisyCounts, PrivacyBudget, epsilon_of
+from tfdpgen.privacy.accounting.events import compose
+from tfdpgen.synthesizers import CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
+from tfdpgen.synthesizers.stroke_vae import StrokeFeatures, preset_for
+
+_SIDE, _ROWS = 20, 300
+_SPEC = DataSpec((_SIDE, _SIDE, 1), 2)
+_PRESET = StrokeVAEPreset(
+    latent_dim=8,
+    hidden_units=(128,),
+    waves=CVAEPreset(latent_dim=16, hidden_units=(4,), expected_batch_size=1, steps=1, num_waves=20, moments_share=0.6),
+    drawings=3000,
+    pretraining_steps=500,
+    teacher=TeacherPreset(expected_batch_size=100, steps=5),
+)
+
+
+def _strokes() -> LabeledDataset:
+    images = random_strokes(np.random.default_rng(7), _ROWS, (_SIDE, _SIDE))
+    return LabeledDataset(images, np.arange(_ROWS) % 2, _SPEC)
+
+
+def _clouds() -> LabeledDataset:
+    """Images of few low frequencies, which no stroke looks like."""
+    waves = lowest_waves(_SPEC.image_shape, 12)
+    pixels = 110 + 150 * np.random.default_rng(8).normal(size=(_ROWS, 12)) @ waves.T
+    images = np.round(np.clip(pixels, 0, 255)).astype(np.uint8).reshape(-1, *_SPEC.image_shape)
+    return LabeledDataset(images, np.arange(_ROWS) % 2, _SPEC)
+
+
+@pytest.mark.parametrize(("rows", "are_strokes"), [(_strokes(), True), (_clouds(), False)], ids=["strokes", "clouds"])
+def test_frequencies_take_the_place_of_strokes_where_these_do_not_suit(rows: LabeledDataset, are_strokes: bool) -> None:
+    release = train("stroke_vae", rows, PrivacyBudget(8.0, 1e-4), preset=_PRESET, verbose=0)
+    assert release.teacher is not None
+    if are_strokes:
+        assert (release.latent_dim, release.enrichment) == (8, _PRESET.enrichment)
+        assert not release.teacher.features.waves.size
+    else:
+        assert (release.latent_dim, release.enrichment) == (16, _PRESET.enrichment_of_waves)
+        assert release.teacher.features.waves.shape == (_SIDE**2, 20)
+    enriched = release.synthesize(np.arange(20) % 2, 0)
+    plain = {image.tobytes() for image in enriched.images[:20]}
+    as_they_are = sum(image.tobytes() in plain for image in enriched.images[20:])
+    assert as_they_are == (0 if are_strokes else 10)
+
+
+def test_a_row_suits_where_its_rebuilt_image_is_nearer_than_that_of_the_waves() -> None:
+    encoder, decoder = vae.build_unconditional(_SPEC.image_shape, 4, (8,), seed=0)
+    features = StrokeFeatures(encoder, decoder, scale=2.0)
+    images = tf.constant(np.random.default_rng(0).random((6, *_SPEC.image_shape)), tf.float32)
+    mine = special.expit(decoder(encoder(images)[0]).numpy())
+    waves = lowest_waves(_SPEC.image_shape, 1).astype(np.float32)
+    theirs = np.clip(images.numpy().reshape(6, -1) @ waves @ waves.T, 0, 1).reshape(mine.shape)
+    nearer = np.sum((mine - images) ** 2, axis=(1, 2, 3)) < np.sum((theirs - images) ** 2, axis=(1, 2, 3))
+    np.testing.assert_array_equal(features.rebuilds(images, tf.constant(waves)), nearer)
+    rebuilt = features.rebuilds(tf.constant(mine), tf.zeros_like(waves))  # nothing is farther than nothing
+    np.testing.assert_array_equal(rebuilt, True)
+    described = features.described(images)
+    np.testing.assert_allclose(described, 2.0 * encoder(images)[0], rtol=1e-6)
+    np.testing.assert_allclose(features.drawn(described), mine, atol=1e-5)
+    with pytest.raises(ValueError, match="`moves`"):
+        features.drawn(described, moves=tf.zeros([6, 3]))
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 1.0, 10.0])
+def test_the_count_costs_little_and_all_of_it_together_no_more_than_the_budget(epsilon: float) -> None:
+    spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(epsilon, 1e-5)
+    preset = preset_for(spec, 54_000)
+    preset = dataclasses.replace(preset, hidden_units=(4,), waves=dataclasses.replace(preset.waves, hidden_units=(4,)))
+    count, *moments, teacher = StrokeVAE(spec, 54_000, 0, preset).alongside(budget)
+    assert isinstance(count, NoisyCounts)
+    assert isinstance(teacher, DPSGDPlan)
+    assert count.stddev < 0.02 * 54_000
+    alone, together = epsilon_of(compose(moments), 1e-5), epsilon_of(compose([count, *moments]), 1e-5)
+    assert alone == pytest.approx(preset.waves.moments_share * epsilon, rel=0.01)
+    assert alone < together < 1.01 * alone
+    assert 0.99 * epsilon < epsilon_of(compose([count, *moments, teacher]), 1e-5) <= epsilon
