@@ -48,7 +48,7 @@ from tfdpgen.evaluation import (
 from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.synthesizers import Release, synthesizer_names, train
 
-BEST_PRESET = "stroke_vae"  # of those measured on MNIST; docs/utility.md has the table
+BEST_PRESET = "stroke_vae"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
 ROWS_AT_A_TIME = 1000
 MOST_ROWS_OF_FID = 10_000
 

@@ -39,7 +39,7 @@ class SynthesisConfig:
     """Prepare a TFDS data set as ArrayRecord files and never have all of its rows in memory."""
 
     synthesizer: str = "class_gaussian"
-    """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (for handwriting)."""
+    """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a teacher)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""

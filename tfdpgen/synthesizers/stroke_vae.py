@@ -143,7 +143,8 @@ class StrokeVAE(Synthesizer):
 
     method = "stroke_vae"
     priors = (
-        "random pen strokes, drawn light on dark without any data, where a noisy count of rows says that they suit",
+        "random pen strokes, drawn light on dark without any data: for the axes of the teacher's features and, where a "
+        "noisy count of rows says that they suit, for images",
     )
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: StrokeVAEPreset | None = None) -> None:
