@@ -82,6 +82,7 @@ class ClassMeans:
         return means.reshape(-1, *dataset.spec.image_shape).astype(np.float32)
 
 
+Blocks = Iterable[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]]  # features [k, d] and labels [k] of some rows
 _COUNT = 0.5  # what a row adds to its class's count, where a row of norm 1 adds 1 to its class's sum
 
 
@@ -133,7 +134,7 @@ class ClassCentres:
 
     def release(
         self,
-        blocks: Iterable[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]],
+        blocks: Blocks,
         num_features: int,
         num_classes: int,
         noise: NoiseSource,
@@ -209,7 +210,7 @@ class ClassMoments:
 
     def release(
         self,
-        blocks: Iterable[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]],
+        blocks: Blocks,
         num_features: int,
         num_classes: int,
         noise: NoiseSource,
