@@ -38,7 +38,8 @@ class Enrichment:
       shear: of x, in units of height.
       shift, elastic: as shares of a side: of the whole image, and of 5 x 5 knots on it.
       width: how far strokes are thickened or thinned, uniform up to this; 1 is a whole pixel to each side.
-      temperature: of the teacher's probabilities.
+      temperature: of the teacher's probabilities: the higher, the more they say of classes that it denies, and the less
+        of how sure it is (Hinton et al. 2015).
       drawings: share of the enriched rows that are random strokes, in place of generated images.
       plain: share of them that are plain rows as they are, whose labels the teacher has not denied.
 

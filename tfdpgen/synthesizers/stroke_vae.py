@@ -72,7 +72,7 @@ class StrokeVAEPreset:
     radius: float = 0.85
     spread: float = 1.5
     teacher: TeacherPreset = dataclasses.field(default_factory=lambda: TeacherPreset(axes=600))
-    enrichment: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(drawings=0.4))
+    enrichment: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(temperature=8.0, drawings=0.4))
     enrichment_of_waves: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(plain=0.5))
 
 
