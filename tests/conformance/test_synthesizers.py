@@ -200,6 +200,9 @@ def test_what_is_handed_out_is_plain_rows_and_where_there_is_a_teacher_enriched_
         np.testing.assert_array_equal(one, again)
     if release.teacher is None:
         np.testing.assert_array_equal(rows.images, release.sample(labels, (1, 2)))
+    else:
+        said = release.teacher.probabilities(rows.images[20:], release.enrichment.temperature)
+        np.testing.assert_allclose(rows.soft_labels[20:], said, atol=1e-5)
     assert len(release.synthesize([], 0).images) == 0
 
 
