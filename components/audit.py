@@ -29,7 +29,7 @@ def audit(
         str,
         "black_box: sees samples of the synthesizer, trained once more; white_box: sees each update of the optimizer",
     ] = "black_box",
-    synthesizer: Annotated[str, "the method that black_box trains"] = "class_gaussian",
+    synthesizer: Annotated[str, "the method that black_box trains"] = "c_vae",
     epsilon: Annotated[float, "the claim: epsilon"] = 3.0,
     delta: Annotated[float, "the claim: delta"] = 1e-5,
     seed: Annotated[int, "seed of the canaries, and of the synthesizer"] = 0,

@@ -1,6 +1,6 @@
 """Train: the one step that spends privacy budget.
 
-    python -m components.train --examples=DIR --release=DIR --networks=DIR --synthesizer=class_gaussian --epsilon=3
+    python -m components.train --examples=DIR --release=DIR --networks=DIR --synthesizer=c_vae --epsilon=3
 
 What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
 computed from private rows. The networks that were trained beside the generator, a critic or an encoder, are kept inside
@@ -23,7 +23,7 @@ def train(
     release: Output[TrainedRelease],
     networks: Output[PrivateNetworks],
     *,
-    synthesizer: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "class_gaussian",
+    synthesizer: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",

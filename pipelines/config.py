@@ -38,7 +38,7 @@ class SynthesisConfig:
     on_disk: bool = False
     """Prepare a TFDS data set as ArrayRecord files and never have all of its rows in memory."""
 
-    synthesizer: str = "class_gaussian"
+    synthesizer: str = "c_vae"
     """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a teacher)."""
 
     epsilon: float = 3.0
