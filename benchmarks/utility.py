@@ -95,7 +95,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     rows, test = real_rows(*source)
     if flags.fidelity:
         judge(*source)  # now, so that it counts in no run's seconds
-    started = time.monotonic()
+    started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
     release = train(flags.synthesizer, rows, budget, seed=seed, verbose=flags.verbose)
     trained = time.monotonic()
@@ -108,7 +108,6 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         result |= fidelity(judge(*source), images[~is_enriched], labels[~is_enriched], test)
     if flags.samples:
         draw_samples(flags.samples, images[~is_enriched], labels[~is_enriched])
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "dataset": flags.dataset,
         "split": "validation" if flags.validation else "test",
@@ -119,7 +118,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         "seconds_train": round(trained - started, 1),
         "seconds_draw": round(drawn - trained, 1),
         "seconds_judge": round(time.monotonic() - drawn, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "cpu_seconds": round(cpu_seconds() - used, 1),
         "num_synthetic": flags.num_synthetic,
         "commit": commit(),
         "statement": release.statement.to_dict(),
@@ -146,6 +145,12 @@ def draw_samples(path: str, images: np.ndarray, labels: np.ndarray, num: int = 1
     lines = [np.concatenate(list(images[labels == label][:num]), axis=1) for label in np.unique(labels)]
     picture = np.concatenate(lines)
     Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+
+
+def cpu_seconds() -> float:
+    """What this process has used so far, of all its threads."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def commit() -> str:
