@@ -163,7 +163,13 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
     batch = min(2048, max(1, num_examples // 4))
     if channels > 1:
         return CVAEPreset(
-            latent_dim=128, hidden_units=(256,), expected_batch_size=batch, steps=100, num_waves=90, spread=1.25
+            latent_dim=270,
+            hidden_units=(256,),
+            expected_batch_size=batch,
+            steps=100,
+            num_waves=90,
+            noisy_waves=40,
+            spread=1.25,
         )
     if height * width <= 256:
         return CVAEPreset(
