@@ -27,7 +27,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pipeline")
     paths = {name: folder / name for name in ("examples", "release", "networks", "synthetic")}
     ingest.execute({}, {"examples": paths["examples"]})
-    train.execute({"examples": paths["examples"]}, {name: paths[name] for name in ("release", "networks")})
+    trained = {name: paths[name] for name in ("release", "networks")}
+    train.execute({"examples": paths["examples"]}, trained, {"synthesizer": "class_gaussian"})
     generate.execute({"release": paths["release"]}, {"synthetic": paths["synthetic"]}, {"num_synthetic": 500})
     return paths
 
