@@ -45,7 +45,6 @@ from tfdpgen.synthesizers import (
     c_vae,
     synthesizer_names,
     train,
-    trial,
 )
 from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
 
@@ -129,8 +128,8 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     "name",
     [
         *synthesizer_names(),
-        "c_vae with trials",
-        "dp_gan with trials",
+        "c_vae with a choice of poses",
+        "dp_gan with a choice of poses",
         "c_vae with components",
         "dp_gan with components",
         "stroke_vae with strokes that suit",
@@ -144,12 +143,11 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     if name == "stroke_vae":
         monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], bool(variant)))
     elif variant:
-        changed = {"trials": {"has_poses": True, "trial_share": 0.1}, "components": {"components": 2}}[variant]
+        changed = {"a choice of poses": {"has_poses": None}, "components": {"components": 2}}[variant]
         of_preset = changed if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **changed)}
         preset = dataclasses.replace(preset, **of_preset)
-    if variant == "trials":
-        monkeypatch.setattr(c_vae, "_ROWS_IN_TRIAL", 0)
-        monkeypatch.setattr(trial, "_ROWS", 256)
+    if variant == "a choice of poses":
+        monkeypatch.setattr(c_vae, "_ROWS_TO_ASK", 0)
     if variant == "components":
         monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)
         monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
@@ -167,7 +165,7 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     statement = _train(name, digits, preset=preset).statement
     accounted = [(part["name"], part["event"]) for part in statement.mechanisms if "Poisson" not in part["event"]]
     assert ran == accounted
-    assert len(ran) == {"trials": 4, "components": 3}.get(variant, 2 if name == "stroke_vae" else 1)
+    assert len(ran) == {"a choice of poses": 4, "components": 3}.get(variant, 2 if name == "stroke_vae" else 1)
 
 
 def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:

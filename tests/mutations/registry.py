@@ -564,16 +564,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="choice_by_exact_counts",
         rule=4,
-        bug="Which of two trials is the better one is decided by exact counts of rows.",
+        bug="Whether poses suit is decided by exact counts of rows.",
         had_by="class of bug of hyperparameters that are chosen on private rows (Papernot & Steinke 2022)",
         edits=(
             Edit(
                 "tfdpgen/synthesizers/c_vae.py",
-                "with_poses, without = counts.release(is_right, noise)",
-                "counts.release(is_right, noise); with_poses, without = (part.sum() for part in is_right)",
+                "with_poses, without = counts.release(is_near, noise)",
+                "counts.release(is_near, noise); with_poses, without = (part.sum() for part in is_near)",
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_a_trial_decides_by_its_noisy_counts_alone",),
+        caught_by=(f"{_TEST_ONE_WAY}::test_poses_are_chosen_by_the_noisy_counts_alone",),
     ),
     Mutant(
         name="means_divided_by_true_counts",

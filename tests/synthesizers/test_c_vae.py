@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.neighbors import NearestCentroid
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.waves import CENTRE
 from tfdpgen.privacy import ClassCentres, ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
+from tfdpgen.privacy.statistics import Centres
 from tfdpgen.serving import export_saved_model
 from tfdpgen.synthesizers import CVAE, CVAEPreset, Release, c_vae
 from tfdpgen.synthesizers.c_vae import preset_for
@@ -85,18 +87,19 @@ def test_one_latent_chooses_components_with_their_probabilities() -> None:
         np.testing.assert_array_equal(shares[1 - label], 0)
 
 
-_CHOICE = ["moments for a trial with poses", "moments for a trial without poses", "rows that trials name rightly"]
+_CHOICE = ["centres of classes with poses", "centres of classes without poses", "rows near their own"]
 
 
 @pytest.mark.parametrize(
     ("epsilon", "names"),
     [
-        (0.2, ["class moments"]),
-        (1.0, [*_CHOICE, "centres of classes", "class moments"]),
-        (10.0, [*_CHOICE, "centres of classes", "class moments", "moments of components"]),
+        (0.1, ["class moments"]),
+        (0.2, [*_CHOICE, "class moments"]),
+        (1.0, [*_CHOICE, "class moments"]),
+        (10.0, [*_CHOICE, "class moments", "moments of components"]),
     ],
 )
-def test_components_and_trials_are_released_where_the_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
+def test_components_and_a_choice_are_released_where_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(epsilon, 1e-5)
     preset = dataclasses.replace(preset_for(spec, 54_000), hidden_units=(4,))
     model = CVAE(spec, 54_000, 0, preset)
@@ -310,31 +313,29 @@ def test_images_are_moved_and_latents_not_widened_where_noise_outweighs_rows(
 
 @pytest.mark.parametrize("posed", [True, False])
 @pytest.mark.parametrize("is_noisy", [True, False])
-def test_a_trial_decides_whether_images_have_poses(
-    posed: bool, is_noisy: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The better of two counts decides; without poses images are upright, and as wide as the preset has it.
+def test_rows_decide_whether_images_have_poses(posed: bool, is_noisy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By two counts; without poses images are upright, and as wide as the preset has it.
 
-    Poses are kept where the other trial is hardly better: by less than .7 % of 1,077 rows, with that noise.
+    There are poses where .025 of 1,077 rows more, at least, are nearest to their own class with them.
     """
     preset = dataclasses.replace(
-        _PRESET, trial_share=0.1, spread=2.0, noisy_spread=0.7, still_spread=0.5, components=1, shift=0.2
+        _PRESET, has_poses=None, spread=2.0, noisy_spread=0.7, still_spread=0.5, components=1, shift=0.2
     )
     model = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
-    tried = []
+    asked = []
 
-    def rightly_named(generator: Any, dataset: LabeledDataset, seed: int) -> np.ndarray:
-        tried.append(bool(model._posed.numpy()))
-        return np.arange(len(dataset)) < (602 if tried[-1] else 607 if posed else 612)
+    def nearest_to_own(dataset: LabeledDataset, centres: Centres) -> np.ndarray:
+        asked.append(bool(model._posed.numpy()))
+        return np.arange(len(dataset)) < (600 + (27 if posed else 26) * asked[-1])
 
-    monkeypatch.setattr(c_vae, "rightly_named", rightly_named)
+    monkeypatch.setattr(model, "_nearest_to_own", nearest_to_own)
     mechanisms = [
-        *(ClassMoments(5.0, 10.0, name=name) for name in _CHOICE[:2]),
+        *(ClassCentres(_TINY, 10.0, name=name) for name in _CHOICE[:2]),
         NoisyCounts(1e-3, 2, name=_CHOICE[2]),
-        ClassMoments(50.0 if is_noisy else 1e-3, 10.0),
+        ClassMoments(50.0 if is_noisy else 1e-3, 10.0 if is_noisy else 3.0),
     ]
     model.prepare(_ROWS, mechanisms, NoiseSource(), 0)
-    assert tried == [True, False]
+    assert asked == [True, False]
     assert bool(model._posed.numpy()) is posed
     features = model.features.described(tf.constant(_ROWS.images[:9] / 255.0, tf.float32), model._posed)
     assert np.any(features[:, :3].numpy() != 0) is np.bool_(posed)
@@ -351,12 +352,54 @@ def test_a_trial_decides_whether_images_have_poses(
     assert np.abs(model.networks()["encoder"]([_ROWS.images[:9] / 255.0, _ROWS.labels[:9]])[0]).max() > 0
 
 
-def test_trials_are_not_made_of_few_rows_nor_without_poses() -> None:
+def test_rows_are_near_their_own_as_a_classifier_of_centres_has_it() -> None:
+    """The first features alone count, poses among them; a row decides its own answer alone."""
+    model = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, num_waves=60))
+    images, labels = _ROWS.images[:300], _ROWS.labels[:300].copy()
+    features = model.features.described(tf.constant(images / 255.0, tf.float32)).numpy()
+    centres = Centres(NearestCentroid().fit(features, labels).centroids_.astype(np.float64), 1.0)
+    centres.means[:, 43:] += 100 * np.arange(10)[:, None]
+    before = model._nearest_to_own(LabeledDataset(images, labels, _ROWS.spec), centres)
+    first = NearestCentroid().fit(features[:, :43], labels)
+    np.testing.assert_array_equal(before, first.predict(features[:, :43]) == labels)
+    assert 0.7 < before.mean() < 1
+    place = int(np.flatnonzero(before)[0])
+    labels[place] = (labels[place] + 1) % 10
+    after = model._nearest_to_own(LabeledDataset(images, labels, _ROWS.spec), centres)
+    np.testing.assert_array_equal(np.flatnonzero(before != after), [place])
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_poses_are_found_where_leaning_hides_the_class(told: bool) -> None:
+    """Bars of two lengths that lean are told apart without their lean; upright ones are told apart anyhow."""
+    rng, num = np.random.default_rng(0), 4000
+    labels = np.arange(num) % 2
+    upright = np.zeros((num, 28, 28, 1), np.float32)
+    upright[:, 6:22, 12:16] = 1.0
+    upright[labels == 1, 8:20, 11:17] = 1.0
+    pose = np.stack([np.zeros(num), np.zeros(num), rng.normal(0, 0.5 * told, num)], axis=1).astype(np.float32)
+    noise = rng.normal(0, 0.1, upright.shape)
+    images = np.clip(poses.moved(tf.constant(upright), pose, back=True).numpy() + noise, 0, 1)
+    rows = LabeledDataset((images * 255).astype(np.uint8), labels, DataSpec((28, 28, 1), 2))
+    preset = dataclasses.replace(preset_for(rows.spec, num), hidden_units=(4,))
+    model = CVAE(rows.spec, num, 0, preset)
+    mechanisms = model.alongside(PrivacyBudget(10.0, 1e-5))
+    assert [part.name for part in mechanisms[:3]] == _CHOICE
+    model.prepare(rows, mechanisms, NoiseSource(), 0)
+    assert bool(model._posed.numpy()) is told
+
+
+def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(1.0, 1e-5)
-    assert [part.name for part in CVAE(spec, 6000, 0).alongside(budget)] == ["class moments"]
-    untried = dataclasses.replace(preset_for(spec, 54_000), trial_share=0.0)
-    names = [part.name for part in CVAE(spec, 54_000, 0, untried).alongside(budget)]
-    assert names == ["centres of classes", "class moments"]
+    few = CVAE(spec, 6000, 0)
+    assert [part.name for part in few.alongside(budget)] == ["class moments"]
+    rows = LabeledDataset(np.zeros((20, 28, 28, 1), np.uint8), np.arange(20) % 10, spec)
+    few.prepare(rows, [ClassMoments(1.0, 7.0)], NoiseSource(), 0)
+    assert float(few._posed.numpy()) == 0
+    for has_poses in (True, False):
+        said = CVAE(spec, 54_000, 0, dataclasses.replace(preset_for(spec, 54_000), has_poses=has_poses))
+        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments"]
+        assert said.features.num_poses == 3 * has_poses
 
 
 @pytest.mark.parametrize(("epsilon", "is_noisy"), [(1.0, False), (0.2, True)])
@@ -384,8 +427,6 @@ def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: b
         ({"variance": float("nan")}, "variance"),
         ({"moments_share": 1.0}, "moments_share"),
         ({"still_spread": 0.0}, "still_spread"),
-        ({"trial_share": 0.5}, "trial_share"),
-        ({"trial_share": 0.1, "has_poses": False}, "trial_share"),
     ],
 )
 def test_a_preset_out_of_range_is_refused(changed: dict[str, Any], named: str) -> None:

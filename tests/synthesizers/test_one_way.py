@@ -22,7 +22,7 @@ from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TR
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
-from tfdpgen.synthesizers import Release, c_vae, stroke_vae, synthesizer_names, train
+from tfdpgen.synthesizers import CVAE, Release, c_vae, stroke_vae, synthesizer_names, train
 from tfdpgen.synthesizers.chunks import scaled
 from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
 
@@ -102,22 +102,22 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
-def test_a_trial_decides_by_its_noisy_counts_alone(given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of one run are named rightly with poses, those of the other without; the counts that were said decide."""
-    monkeypatch.setattr(c_vae, "_ROWS_IN_TRIAL", 0)
-    preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, has_poses=True, trial_share=0.1)
+def test_poses_are_chosen_by_the_noisy_counts_alone(given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one run are nearest to their own with poses, those of the other without; what was said decides."""
+    monkeypatch.setattr(c_vae, "_ROWS_TO_ASK", 0)
+    preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, has_poses=None)
     chosen = []
     for seed in (0, 1):
         given_outputs[1][0] = 0
-        rows, trials = _rows(seed), []
+        rows, asked = _rows(seed), []
 
-        def rightly_named(generator: Any, dataset: Any, seed_of_it: int, by: int = seed, trials: Any = trials) -> Any:
-            trials.append(generator)
-            return np.full(len(dataset), len(trials) == 1 + by)
+        def nearest_to_own(self: CVAE, dataset: Any, centres: Any, by: int = seed, asked: Any = asked) -> Any:
+            asked.append(centres)
+            return np.full(len(dataset), len(asked) == 1 + by)
 
-        monkeypatch.setattr(c_vae, "rightly_named", rightly_named)
+        monkeypatch.setattr(CVAE, "_nearest_to_own", nearest_to_own)
         release = train("c_vae", rows, _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
-        assert len(trials) == 2
+        assert len(asked) == 2
         chosen.append(release.generator.get_weights())
     for first, second in zip(*chosen, strict=True):
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)

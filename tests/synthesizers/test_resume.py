@@ -93,7 +93,7 @@ def test_a_resumed_training_is_reserved_once_and_never_adds_the_same_noise_twice
 def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise and with given draws, steps 0-3 and, resumed, 8-9 are what these six are in one go.
 
-    That trials have decided against poses is known to the resumed training too.
+    That rows have decided against poses is known to the resumed training too.
     """
 
     def without_noise(self: GaussianNoise, shapes: Any, stddev: float) -> list[tf.Tensor]:
@@ -115,11 +115,10 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         return Moments(np.full(num_classes, 20.0), means, factors)
 
     monkeypatch.setattr(ClassMoments, "release", same_moments)
-    preset, tried = PRESETS[name], {"has_poses": True, "trial_share": 0.1}
-    of_preset = tried if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **tried)}
+    preset, asked = PRESETS[name], {"has_poses": None}
+    of_preset = asked if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **asked)}
     monkeypatch.setitem(PRESETS, name, dataclasses.replace(preset, **of_preset))
-    monkeypatch.setattr(c_vae, "_ROWS_IN_TRIAL", 0)
-    monkeypatch.setattr(c_vae, "rightly_named", lambda generator, dataset, seed: np.ones(len(dataset), bool))
+    monkeypatch.setattr(c_vae, "_ROWS_TO_ASK", 0)
     monkeypatch.setattr(NoisyCounts, "release", lambda self, predicates, noise: np.array([0.0, 200.0]))
     steps = [0, 1, 2, 3, 8, 9]
     at_once = _train(name, tmp_path / "at_once")

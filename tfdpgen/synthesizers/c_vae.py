@@ -12,17 +12,17 @@ still, each class becomes a mixture: k-means on draws of the released Gaussians,
 into components, whose moments are then released, measured from the centres of those draws; one latent variable, whose
 posterior is known, says which. How many components there are follows from the number of rows and the noise.
 
-Whether poses suit the data is asked of the rows, and paid for: moments with poses and without are released with a small
-share of the budget each, a classifier learns from draws of either, and noisy counts of the rows that it names rightly
-(`trial.py`) say which of the two the rest of the budget goes to.
+Whether poses suit the data is asked of the rows, and paid for: centres of the classes are released with poses and
+without, and noisy counts of the rows that are nearest to their own class's say which of the two keeps classes further
+apart. Where rows are too few to tell, nothing is asked and there are no poses.
 
 With what the budget has left, DP-SGD trains networks that correct the linear halves. The loss of a row is -ELBO, its
 squared error / (2 variance) + KL(q(z | x, y) || N(0, I)), one number for each row, with the KL inside, so that one clip
 bounds all that the row contributes.
 
 No public prior: pose and frequencies are those of any image. Where noise outweighs rows, drawn images are moved at
-random besides, which assumes that a small shift or lean makes no other class of an image; `shift=0, lean=0` turns it
-off.
+random besides, unless poses were not found to suit; small images, of which this is not asked, are moved in any case.
+This assumes that a small shift or lean makes no other class of an image; `shift=0, lean=0` turns it off.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ from tfdpgen.privacy.statistics import Centres
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.synthesizers.running import make_slots, run_plan
-from tfdpgen.synthesizers.trial import rightly_named
 
 _COMPONENTS = "moments of components"
-_TRIALS = {1.0: "moments for a trial with poses", 0.0: "moments for a trial without poses"}
-_COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2) that buys the trials' counts
-# Lead of the trial without poses, as a share of rows, that decides against them, which noise harms most: with moments
-# that are exact, and what is added for each unit of their noise multiplier.
-_LEAD, _NOISY_LEAD = 0.004, 0.0006
+_CENTRES = {1.0: "centres of classes with poses", 0.0: "centres of classes without poses"}
+_COUNT_SHARE = (
+    0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows near their own
+)
+_WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judged by
+_LEAD = 0.025  # share of the rows that has to be nearest to its own class with poses only
 _DRAWS = 3000  # of each class, that its components are found in
-_CENTRE_SHARE = 0.05  # of the moments' precision less the trials', that buys the classes' centres
+_CENTRE_SHARE = 0.05  # of the moments' precision, that buys the classes' centres
 _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
 _ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
 _ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
-_ROWS_IN_TRIAL = 2  # likewise, of a class and with the noise of a trial: fewer, and it tells nothing
+_ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
 
 Array = npt.NDArray[np.float64]
@@ -86,10 +86,8 @@ class CVAEPreset:
       expected_batch_size, steps, l2_norm_clip: of their training.
       learning_rate: at its start; it falls to 0 in a line. With a noise multiplier above 1 it is lower in proportion.
       num_waves: lowest frequencies of each channel that are features.
-      noisy_waves: the same where noise outweighs rows, and in trials; None: as many.
-      has_poses: whether poses are.
-      trial_share: share of the moments' precision (1 / noise multiplier ^ 2) that buys moments for a trial with poses,
-        and as much one without, where counts of rows can tell which is better; 0: poses are taken untried.
+      noisy_waves: the same where noise outweighs rows; None: as many.
+      has_poses: whether poses are; None: if the rows say that classes lie further apart so.
       radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
       centre_radius: the same bound for the classes' centres, which noise harms less than clipping.
       reach: bound on how far a row may lie from its centre, in units of the distance that is usual.
@@ -101,7 +99,7 @@ class CVAEPreset:
       spread: standard deviation of the latents that are drawn / that of the prior, where rows outweigh the noise: wider
         ones are more diverse.
       noisy_spread: the same where they do not.
-      still_spread: the same where a trial has decided against poses, whose images are not moved either.
+      still_spread: the same where poses were not found to suit; images are not moved then either.
       shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
         made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
         can tell (Simard et al. 2003). Public, the same for every class.
@@ -118,8 +116,7 @@ class CVAEPreset:
     learning_rate: float = 2e-4
     num_waves: int = 49
     noisy_waves: int | None = None
-    has_poses: bool = False
-    trial_share: float = 0.0
+    has_poses: bool | None = False
     radius: float = 0.25
     centre_radius: float = 0.35
     reach: float = 1.2
@@ -151,10 +148,6 @@ class CVAEPreset:
         for name in ("moments_share", "first_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
-        if not 0 <= self.trial_share <= 0.4 or (self.trial_share and not self.has_poses):
-            raise ValueError(
-                f"`trial_share` should lie between 0 and 0.4, and be 0 without poses; got {self.trial_share!r}."
-            )
 
 
 def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
@@ -190,8 +183,7 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
         steps=100,
         num_waves=150,
         noisy_waves=90,
-        has_poses=True,
-        trial_share=0.08,
+        has_poses=None,
         components=8,
         shift=0.06,
         lean=0.13,
@@ -225,7 +217,9 @@ class CVAE(Synthesizer):
     ) -> None:
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         classes, components = spec.num_classes, self.preset.components
-        self.features = features or WaveFeatures(spec.image_shape, self.preset.num_waves, self.preset.has_poses)
+        self.features = features or WaveFeatures(
+            spec.image_shape, self.preset.num_waves, has_poses=self.preset.has_poses is not False
+        )
         self.num_features = self.num_measured = self.features.size
         noisy_waves = (self.preset.noisy_waves or self.preset.num_waves) * spec.image_shape[2]
         self._num_noisy_features = min(self.num_features, self.features.num_poses + noisy_waves)  # the first ones
@@ -238,7 +232,7 @@ class CVAE(Synthesizer):
         shape = [classes, components]
         self._centres = tf.Variable(tf.zeros([*shape, self.num_features]), trainable=False, name="centres")
         self._shares = tf.Variable(tf.fill(shape, 1.0 / components), trainable=False, name="shares")
-        self._posed = tf.Variable(tf.ones([]), trainable=False, name="posed")  # 0: a trial has decided against poses
+        self._posed = tf.Variable(tf.ones([]), trainable=False, name="posed")  # 0: poses do not suit
         self._spread = tf.Variable(self.preset.spread, trainable=False, name="spread")
         self._moves = tf.Variable(tf.zeros([poses.NUM_POSES]), trainable=False, name="moves")
 
@@ -251,20 +245,20 @@ class CVAE(Synthesizer):
         share = PrivacyBudget(budget.epsilon * preset.moments_share, budget.delta)
         # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
         precision = self._precision(share)
-        trials = self._trials(precision)
-        rest = precision - sum(trial.noise_multiplier**-2 for trial in trials)
+        asked = self._question(precision)
+        rest = precision - sum(part.noise_multiplier**-2 for part in asked)
         if self._is_noisy(rest**-0.5):
-            return (*trials, ClassMoments(rest**-0.5, self._radius()))
-        centres = ClassCentres((rest * _CENTRE_SHARE) ** -0.5, self._radius(preset.centre_radius))
-        rest *= 1 - _CENTRE_SHARE
+            return (*asked, ClassMoments(rest**-0.5, self._radius()))
+        if not asked:
+            asked = (self._centres_for(rest),)
+            rest *= 1 - _CENTRE_SHARE
         first = rest * self._precision(dataclasses.replace(share, epsilon=share.epsilon * preset.first_share))
         first /= precision
         # Features are measured in units of the usual distance from their centres.
         if self._num_components((rest - first) ** -0.5) == 1:
-            return (*trials, centres, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
+            return (*asked, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
         return (
-            *trials,
-            centres,
+            *asked,
             ClassMoments(first**-0.5, preset.reach, _SQUARE_WEIGHT),
             ClassMoments((rest - first) ** -0.5, preset.reach, _SQUARE_WEIGHT, name=_COMPONENTS),
         )
@@ -279,19 +273,21 @@ class CVAE(Synthesizer):
         return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
+        of_choice = [part for part in mechanisms if part.name in _CENTRES.values()]
+        counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
         statistics = [
-            part
-            for part in mechanisms
-            if isinstance(part, ClassMoments | ClassCentres) and part.name not in _TRIALS.values()
+            part for part in mechanisms if isinstance(part, ClassMoments | ClassCentres) and part not in of_choice
         ]
         is_noisy = self._is_noisy(sum(part.noise_multiplier**-2 for part in statistics) ** -0.5)
-        counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
-        if counts is not None:
-            self._choose(dataset, {part.name: part for part in mechanisms}, counts, is_noisy, noise, verbose)
+        size = self.num_measured = self._num_noisy_features if is_noisy else self.num_features
         components = next((part for part in statistics if part.name == _COMPONENTS), None)
         told = 1 if components is None else self._num_components(components.noise_multiplier)
         measured_from = None
-        size = self.num_measured = self._num_noisy_features if is_noisy else self.num_features
+        if counts is not None:
+            chosen = self._choose(dataset, of_choice, counts, size, noise)
+            measured_from = None if is_noisy else chosen
+        elif self.preset.has_poses is None:
+            self._posed.assign(0.0)
         for mechanism in statistics:
             if isinstance(mechanism, ClassCentres):
                 measured_from = mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise)
@@ -382,41 +378,48 @@ class CVAE(Synthesizer):
         """Bound on the norm of features, by one on the root mean square of pixels."""
         return (rms or self.preset.radius) * math.sqrt(math.prod(self.spec.image_shape))
 
-    def _trials(self, precision: float) -> Sequence[ClassMoments | NoisyCounts]:
-        """The mechanisms that choose between poses and none, of moments with that precision; public facts decide."""
-        if not self.preset.trial_share:
+    def _centres_for(self, precision: float, name: str = "centres of classes") -> ClassCentres:
+        """What releases the classes' centres for their share of this precision."""
+        return ClassCentres((precision * _CENTRE_SHARE) ** -0.5, self._radius(self.preset.centre_radius), name)
+
+    def _question(self, precision: float) -> tuple[ClassCentres | NoisyCounts, ...]:
+        """What asks the rows whether poses suit, of moments with that precision; public facts decide if it is asked."""
+        needed = self.spec.num_classes * _ROWS_TO_ASK * precision**-0.5
+        if self.preset.has_poses is not None or self.num_examples < needed:
             return ()
-        noise_multiplier = (precision * self.preset.trial_share) ** -0.5
-        if self.num_examples < self.spec.num_classes * _ROWS_IN_TRIAL * self._num_noisy_features * noise_multiplier:
-            return ()
-        counts = NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_TRIALS), name="rows that trials name rightly")
-        return (*(ClassMoments(noise_multiplier, self._radius(), name=name) for name in _TRIALS.values()), counts)
+        centres = (self._centres_for(precision, name) for name in _CENTRES.values())
+        return (*centres, NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_CENTRES), name="rows near their own"))
 
     def _choose(
-        self,
-        dataset: Dataset,
-        mechanisms: dict[str, Mechanism],
-        counts: NoisyCounts,
-        is_noisy: bool,
-        noise: NoiseSource,
-        verbose: int,
-    ) -> None:
-        """Tries moments with poses and without, and keeps which of them the rows' classes are learnt better from."""
-        bar = tf.keras.utils.Progbar(len(_TRIALS), verbose=verbose, unit_name="trial")
-        is_right, noise_multiplier = [], 0.0
-        for posed, name in _TRIALS.items():
-            mechanism = mechanisms[name]
-            assert isinstance(mechanism, ClassMoments)
-            noise_multiplier = mechanism.noise_multiplier
+        self, dataset: Dataset, candidates: Sequence[Mechanism], counts: NoisyCounts, size: int, noise: NoiseSource
+    ) -> Centres:
+        """Decides whether there are poses, and returns the centres of the classes with or without."""
+        found, is_near = [], []
+        for posed, mechanism in zip(_CENTRES, candidates, strict=True):
+            assert isinstance(mechanism, ClassCentres)
             self._posed.assign(posed)
-            self._start_from(dataset, mechanism, noise, self._num_noisy_features)
-            self._settle(is_noisy)
-            is_right.append(rightly_named(self.generator(), dataset, self.seed))
-            bar.add(1)
-        with_poses, without = counts.release(is_right, noise)
-        del is_right
-        lead = _LEAD + _NOISY_LEAD * noise_multiplier
-        self._posed.assign(float(without - with_poses <= lead * self.num_examples))
+            found.append(mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise))
+            is_near.append(self._nearest_to_own(dataset, found[-1]))
+        with_poses, without = counts.release(is_near, noise)
+        del is_near
+        suits = with_poses - without > _LEAD * self.num_examples
+        self._posed.assign(float(suits))
+        return found[0 if suits else 1]
+
+    def _nearest_to_own(self, dataset: Dataset, centres: Centres) -> npt.NDArray[np.bool_]:
+        """Which rows are nearest to their own class's centre, by the features that tell best, bool [n]: private.
+
+        Unit of privacy: one row decides its own element alone, given the centres, which are released.
+        """
+        size = min(self.features.num_poses + _WAVES_TO_TELL * self.spec.image_shape[2], centres.means.shape[1])
+        means = centres.means[:, :size]
+        squares = np.sum(np.square(means), axis=1)
+        return np.concatenate(
+            [
+                np.argmin(squares - 2 * features @ means.T, axis=1) == labels
+                for features, labels in self._blocks(dataset, size)
+            ]
+        )
 
     def _settle(self, is_noisy: bool) -> None:
         """Decides how wide latents are drawn and how far images are moved."""
