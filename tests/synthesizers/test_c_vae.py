@@ -445,3 +445,9 @@ def test_a_few_rows_are_enough_to_run(shape: tuple[int, int, int]) -> None:
     images = generator([np.zeros((3, generator.inputs[0].shape[1]), np.float32), np.arange(3)])
     assert images.shape == (3, *shape)
     assert np.all(np.isfinite(images))
+
+
+@pytest.mark.parametrize(("side", "has_poses"), [(8, False), (15, False), (16, None), (28, None)])
+def test_small_images_have_no_poses_and_others_are_asked(side: int, has_poses: bool | None) -> None:
+    assert preset_for(DataSpec((side, side, 1), 10), 5000).has_poses is has_poses
+    assert preset_for(DataSpec((side, side, 3), 10), 5000).has_poses is False

@@ -60,16 +60,15 @@ from tfdpgen.synthesizers.running import make_slots, run_plan
 
 _COMPONENTS = "moments of components"
 _CENTRES = {1.0: "centres of classes with poses", 0.0: "centres of classes without poses"}
-_COUNT_SHARE = (
-    0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows near their own
-)
+_COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows
 _WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judged by
-_LEAD = 0.025  # share of the rows that has to be nearest to its own class with poses only
+_LEAD = 0.025  # share of the rows by which more have to be nearest to their own class, for poses to suit
 _DRAWS = 3000  # of each class, that its components are found in
 _CENTRE_SHARE = 0.05  # of the moments' precision, that buys the classes' centres
 _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
 _ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
 _ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
+_LEAST_SIDE = 16  # of images with poses, in pixels: in smaller ones, what is moved is blurred
 _ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
 
@@ -165,14 +164,16 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
             spread=1.25,
         )
     if height * width <= 256:
+        can_lean = min(height, width) >= _LEAST_SIDE
         return CVAEPreset(
             latent_dim=49,
             hidden_units=(64,),
             expected_batch_size=batch,
             steps=100,
+            has_poses=None if can_lean else False,
             radius=0.33,
             moments_share=0.98,
-            spread=1.0,
+            spread=1.25 if can_lean else 1.0,
             shift=0.06,
             lean=0.13,
         )
