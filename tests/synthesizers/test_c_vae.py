@@ -87,7 +87,7 @@ def test_one_latent_chooses_components_with_their_probabilities() -> None:
         np.testing.assert_array_equal(shares[1 - label], 0)
 
 
-_CHOICE = ["centres of classes with poses", "centres of classes without poses", "rows near their own"]
+_CHOICE = ["centres of classes with poses", "centres of classes without poses", "rows nearest to their own class"]
 
 
 @pytest.mark.parametrize(

@@ -389,7 +389,10 @@ class CVAE(Synthesizer):
         if self.preset.has_poses is not None or self.num_examples < needed:
             return ()
         centres = (self._centres_for(precision, name) for name in _CENTRES.values())
-        return (*centres, NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_CENTRES), name="rows near their own"))
+        return (
+            *centres,
+            NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_CENTRES), name="rows nearest to their own class"),
+        )
 
     def _choose(
         self, dataset: Dataset, candidates: Sequence[Mechanism], counts: NoisyCounts, size: int, noise: NoiseSource
