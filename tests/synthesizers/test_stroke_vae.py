@@ -13,9 +13,9 @@ from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.data.strokes import random_strokes
 from tfdpgen.networks import vae
 from tfdpgen.networks.waves import lowest_waves
-from tfdpgen.privacy import DPSGDPlan, NoisyCounts, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.accounting.events import compose
-from tfdpgen.synthesizers import CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
+from tfdpgen.synthesizers import CVAE, CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
 from tfdpgen.synthesizers.stroke_vae import StrokeFeatures, preset_for
 
 _SIDE, _ROWS = 20, 300
@@ -90,3 +90,15 @@ def test_the_count_costs_little_and_all_of_it_together_no_more_than_the_budget(e
     assert alone == pytest.approx(preset.waves.moments_share * epsilon, rel=0.01)
     assert alone < together < 1.01 * alone
     assert 0.99 * epsilon < epsilon_of(compose([count, *moments, teacher]), 1e-5) <= epsilon
+
+
+@pytest.mark.parametrize("side", [16, 28])
+def test_images_of_which_nothing_was_asked_are_not_moved(side: int) -> None:
+    """Few rows, under much noise: whether images may be moved has been asked of nobody."""
+    spec = DataSpec((side, side, 1), 10)
+    waves = preset_for(spec, 1000).waves
+    model = CVAE(spec, 1000, 0, waves)
+    rows = LabeledDataset(np.zeros((20, side, side, 1), np.uint8), np.arange(20) % 10, spec)
+    model.prepare(rows, [ClassMoments(10.0, 7.0)], NoiseSource(), 0)
+    assert model._is_noisy(10.0)
+    np.testing.assert_array_equal(model._moves, 0)

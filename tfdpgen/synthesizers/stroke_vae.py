@@ -87,7 +87,9 @@ def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
             f"`synthesizer` stroke_vae has a preset for images of at least {_LEAST_SIDE} pixels a side, on which "
             f"strokes can be told; got image_shape {spec.image_shape}. Take class_gaussian, c_vae or dp_gan."
         )
-    waves = dataclasses.replace(c_vae.preset_for(spec, num_examples), has_poses=False, spread=1.0, moments_share=0.6)
+    waves = dataclasses.replace(
+        c_vae.preset_for(spec, num_examples), has_poses=False, shift=0.0, lean=0.0, spread=1.0, moments_share=0.6
+    )
     return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256), waves=waves)
 
 
