@@ -82,7 +82,7 @@ _CLASSES: dict[str, type[Synthesizer]] = {
 }
 _BUDGET = PrivacyBudget(3.0, 1e-4)
 _TRAINED = ("c_vae", "dp_gan")  # by DP-SGD of their networks; the others release statistics
-_TAUGHT = ("stroke_vae",)
+_WITH_TEACHER = " with a teacher"
 
 every_synthesizer = pytest.mark.parametrize("name", synthesizer_names())
 every_trained_one = pytest.mark.parametrize("name", _TRAINED)
@@ -99,9 +99,19 @@ def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
     return train(name, dataset, _BUDGET, **{"preset": _PRESETS[name], "verbose": 0, **arguments})
 
 
-@pytest.fixture(scope="module", params=synthesizer_names())
+@pytest.fixture(scope="module", params=[*synthesizer_names(), "stroke_vae" + _WITH_TEACHER])
 def release(request: pytest.FixtureRequest, digits: LabeledDataset) -> Release:
-    return _train(request.param, digits)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param.endswith(_WITH_TEACHER):
+            patch.setattr(c_vae, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
+        release = _train(request.param.removesuffix(_WITH_TEACHER), digits)
+    assert _is_taught(release) is request.param.endswith(_WITH_TEACHER)
+    return release
+
+
+def _is_taught(release: Release) -> bool:
+    """Whether the statement lists a teacher."""
+    return any("teacher" in part["name"] for part in release.statement.mechanisms)
 
 
 def test_this_suite_knows_every_synthesizer() -> None:
@@ -113,7 +123,7 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     assert 0.99 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
     assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
     preset = _PRESETS[release.synthesizer]
-    steps = preset.steps if release.synthesizer in _TRAINED else 4 if release.synthesizer in _TAUGHT else None
+    steps = preset.steps if release.synthesizer in _TRAINED else 4 if _is_taught(release) else None
     batch = 10 if steps else None
     assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (80, batch, steps)
     assert statement.priors == _CLASSES[release.synthesizer].priors
@@ -133,6 +143,7 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
         "c_vae with components",
         "dp_gan with components",
         "stroke_vae with strokes that suit",
+        "stroke_vae with a teacher",
     ],
 )
 def test_every_statistic_runs_once_and_as_it_is_accounted(
@@ -141,15 +152,16 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     name, _, variant = name.partition(" with ")
     preset = _PRESETS[name]
     if name == "stroke_vae":
-        monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], bool(variant)))
+        monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], variant == "strokes that suit"))
     elif variant:
         changed = {"a choice of poses": {"has_poses": None}, "components": {"components": 2}}[variant]
         of_preset = changed if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **changed)}
         preset = dataclasses.replace(preset, **of_preset)
     if variant == "a choice of poses":
         monkeypatch.setattr(c_vae, "_ROWS_TO_ASK", 0)
-    if variant == "components":
+    if variant in ("components", "a teacher"):
         monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)
+    if variant == "components":
         monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
     ran = []
 
@@ -165,7 +177,8 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     statement = _train(name, digits, preset=preset).statement
     accounted = [(part["name"], part["event"]) for part in statement.mechanisms if "Poisson" not in part["event"]]
     assert ran == accounted
-    assert len(ran) == {"a choice of poses": 4, "components": 3}.get(variant, 2 if name == "stroke_vae" else 1)
+    expected = {"class_gaussian": 1, "stroke_vae": 3}.get(name, 2)
+    assert len(ran) == {"a choice of poses": 4, "components": 3}.get(variant, expected)
 
 
 def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:
@@ -186,7 +199,7 @@ def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) 
 def test_what_is_handed_out_is_plain_rows_and_where_there_is_a_teacher_enriched_ones(release: Release) -> None:
     labels = np.arange(20) % 10
     rows = release.synthesize(labels, (1, 2))
-    assert (release.teacher is not None) == (release.synthesizer in _TAUGHT)
+    assert (release.teacher is not None) == _is_taught(release)
     count = 40 if release.teacher is not None else 20
     assert rows.images.shape == (count, 8, 8, 1)
     assert (rows.images.dtype, rows.labels.dtype, rows.soft_labels.dtype) == (np.uint8, np.int64, np.float32)
@@ -217,7 +230,7 @@ def test_a_release_survives_the_disk(release: Release, tmp_path: pathlib.Path) -
 
 def test_nothing_but_the_generator_comes_out(release: Release, tmp_path: pathlib.Path) -> None:
     release.save(tmp_path)
-    teacher = {"teacher.npz"} if release.synthesizer in _TAUGHT else set()
+    teacher = {"teacher.npz"} if _is_taught(release) else set()
     assert {path.name for path in tmp_path.iterdir()} == {"generator.keras", "release.json"} | teacher
     assert release.generator.optimizer is None
     facts = json.loads((tmp_path / "release.json").read_text())

@@ -85,11 +85,24 @@ def test_the_counts_and_the_square_are_noised_like_the_sums() -> None:
     means = ClassCentres(1.0, _RADIUS).release([(features, labels)], 1, classes, NoiseSource()).means.ravel() / _RADIUS
     # (40 + a) / (40 + 2 b) for a and b normal: to first order 1 + (a - 2 b) / 40.
     assert np.std(means) == pytest.approx(1.5 * np.sqrt(1 + 2**2) / 40, rel=0.15)
-    zeros, labels = np.zeros((300_000, 1)), np.arange(300_000) % 3
-    squares = [_released(zeros, labels, NoiseSource(), 400.0).distance ** 2 for _ in range(200)]
-    # A normal's upper quarter: what is below 0 is cut off.
-    upper = np.sort(np.array(squares) / _RADIUS**2 * 300_000)[-50:]
-    assert np.median(upper) == pytest.approx(scipy.stats.norm.ppf(0.875) * 400 * 1.5, rel=0.3)
+    features, labels = np.full((300_000, 1), _RADIUS / 2), np.arange(300_000) % 3
+    features[np.arange(300_000) % 2 == 0] *= -1
+    squares = [_released(features, labels, NoiseSource(), 400.0).distance ** 2 for _ in range(200)]
+    # (n / 4 + a) / (n + 2 b + 2 c + 2 d): to first order 1 / 4 + (a - (b + c + d) / 2) / n; without the square's .65.
+    expected = 400 * 1.5 * np.sqrt(1 + 3 / 2**2) / 300_000
+    assert np.std(np.array(squares) / _RADIUS**2) == pytest.approx(expected, rel=0.25)
+
+
+def test_noise_makes_no_distance_too_small_to_measure_in() -> None:
+    """Of rows that lie in one place, far from where they are measured from: an estimate would vanish half the time."""
+    features, labels = np.tile([[0.9 * _RADIUS, 0.0]], (3000, 1)), np.zeros(3000, np.int64)
+    squares = [
+        ClassCentres(20.0, _RADIUS).release([(features, labels)], 2, 1, NoiseSource()).distance ** 2 / _RADIUS**2
+        for _ in range(50)
+    ]
+    standard_error = 20 * 1.5 * np.sqrt(1 + 4 * 0.9**2 + 4 * 0.9**4) / 3000
+    assert min(squares) > 1.7 * standard_error
+    assert np.median(squares) == pytest.approx(2 * standard_error, rel=0.2)
 
 
 def test_blocks_add_up_and_values_that_are_not_finite_count_as_zeros() -> None:

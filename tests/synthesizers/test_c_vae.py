@@ -93,7 +93,7 @@ _CHOICE = ["centres of classes with poses", "centres of classes without poses", 
 @pytest.mark.parametrize(
     ("epsilon", "names"),
     [
-        (0.1, ["class moments"]),
+        (0.1, ["centre of all rows", "class moments"]),
         (0.2, [*_CHOICE, "class moments"]),
         (1.0, [*_CHOICE, "class moments"]),
         (10.0, [*_CHOICE, "class moments", "moments of components"]),
@@ -151,6 +151,49 @@ def test_measured_from_centres_the_moments_are_the_same() -> None:
         made.append((model.decoder.get_layer("factors_means").get_weights()[0], covariances))
     for one, other in zip(*made, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_under_much_noise_they_are_measured_from_one_centre_that_knows_no_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its sum is that of all rows, so that its noise is small beside them, and it lies in the middle of the classes."""
+    seen: list[Any] = []
+
+    class SeeingCentre(ClassCentres):
+        def release(self, blocks: Any, size: int, classes: int, noise: NoiseSource) -> Centres:
+            seen.append((size, classes))
+            return super().release(blocks, size, classes, noise)
+
+    class SeeingMoments(ClassMoments):
+        def release(self, blocks: Any, *arguments: Any) -> Any:
+            blocks = list(blocks)
+            seen.extend(np.concatenate(parts) for parts in zip(*blocks, strict=True))
+            return super().release(blocks, *arguments)
+
+    preset = dataclasses.replace(_PRESET, components=1, noisy_waves=10)
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    monkeypatch.setattr(model, "is_outweighed", lambda _: True)  # the centre's noise is left out here
+    statistics = [SeeingCentre(_TINY, 10.0, name="centre of all rows"), SeeingMoments(_TINY, 0.7)]
+    model.prepare(_ROWS, statistics, NoiseSource(), 0)
+    shape, measured, labels = seen
+    assert shape == (13, 1)
+    features = np.concatenate([features for features, _ in model._blocks(_ROWS, 13)])
+    distance = np.sqrt(np.mean(np.sum(np.square(features - features.mean(axis=0)), axis=1)))
+    np.testing.assert_allclose(measured, (features - features.mean(axis=0)) / distance, atol=1e-3)
+    np.testing.assert_array_equal(labels, _ROWS.labels)
+
+
+def test_centres_that_poses_were_asked_by_make_one_centre_too() -> None:
+    rng = np.random.default_rng(0)
+    features, labels = (
+        rng.normal(size=(3000, 5)) + np.arange(3000)[:, None] % 3 * [1.0, 0, 0, 0, -2],
+        np.arange(3000) % 3,
+    )
+    means = np.stack([features[labels == label].mean(axis=0) for label in range(3)])
+    distance = np.sqrt(np.mean(np.sum(np.square(features - means[labels]), axis=1)))
+    together = c_vae._together(Centres(means, distance))
+    np.testing.assert_allclose(together.means, np.tile(features.mean(axis=0), (3, 1)))
+    assert together.distance**2 == pytest.approx(np.mean(np.sum(np.square(features - features.mean(axis=0)), axis=1)))
 
 
 def test_rows_are_measured_in_usual_distances_from_their_centres() -> None:
@@ -314,12 +357,19 @@ def test_images_are_moved_and_latents_not_widened_where_noise_outweighs_rows(
 @pytest.mark.parametrize("posed", [True, False])
 @pytest.mark.parametrize("is_noisy", [True, False])
 def test_rows_decide_whether_images_have_poses(posed: bool, is_noisy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By two counts; without poses images are upright, and as wide as the preset has it.
+    """By two counts; without poses images are upright, and as wide and as far moved as the preset has it.
 
     There are poses where .025 of 1,077 rows more, at least, are nearest to their own class with them.
     """
     preset = dataclasses.replace(
-        _PRESET, has_poses=None, spread=2.0, noisy_spread=0.7, still_spread=0.5, components=1, shift=0.2
+        _PRESET,
+        has_poses=None,
+        spread=2.0,
+        noisy_spread=0.7,
+        still_spread=0.5,
+        components=1,
+        shift=0.2,
+        still_moves=0.5,
     )
     model = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
     asked = []
@@ -339,7 +389,7 @@ def test_rows_decide_whether_images_have_poses(posed: bool, is_noisy: bool, monk
     assert bool(model._posed.numpy()) is posed
     features = model.features.described(tf.constant(_ROWS.images[:9] / 255.0, tf.float32), model._posed)
     assert np.any(features[:, :3].numpy() != 0) is np.bool_(posed)
-    moves = np.where([is_noisy and posed] * 3, np.float32([0.2 * 8, 0.2 * 8, 0]), 0)
+    moves = is_noisy * (1.0 if posed else 0.5) * np.float32([0.2 * 8, 0.2 * 8, 0])
     np.testing.assert_allclose(model._moves, moves, rtol=1e-6)
     assert float(model._spread.numpy()) == pytest.approx(0.7 if is_noisy else 2.0 if posed else 0.5)
     own = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
@@ -392,7 +442,7 @@ def test_poses_are_found_where_places_hide_the_class(told: bool) -> None:
 def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(1.0, 1e-5)
     few = CVAE(spec, 6000, 0)
-    assert [part.name for part in few.alongside(budget)] == ["class moments"]
+    assert [part.name for part in few.alongside(budget)] == ["centre of all rows", "class moments"]
     rows = LabeledDataset(np.zeros((20, 28, 28, 1), np.uint8), np.arange(20) % 10, spec)
     few.prepare(rows, [ClassMoments(1.0, 7.0)], NoiseSource(), 0)
     assert float(few._posed.numpy()) == 0

@@ -77,17 +77,27 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return [said, position]
 
 
-@pytest.mark.parametrize("name", [*synthesizer_names(), "c_vae with components", "stroke_vae with strokes that suit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *synthesizer_names(),
+        "c_vae with components",
+        "stroke_vae with strokes that suit",
+        "stroke_vae with a teacher",
+        "stroke_vae with strokes that suit and a teacher",
+    ],
+)
 def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     name: str, given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, variant = name.partition(" with ")
     preset = _preset(name)
     if name == "stroke_vae":
-        monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], bool(variant)))
-    elif variant:
+        monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], "strokes that suit" in variant))
+    if "teacher" in variant or "components" in variant:
+        monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
+    if "components" in variant:
         preset = dataclasses.replace(preset, components=2)
-        monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)
         monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
     releases = []
     for seed in (0, 1):
@@ -97,6 +107,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
         releases.append(release)
     one, other = releases
     assert (one.event, one.statement) == (other.event, other.statement)
+    assert (one.teacher is not None) is ("teacher" in variant)
     weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
     for first, second in [*weights, *_teachers(one, other)]:
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
@@ -127,6 +138,7 @@ def test_strokes_are_kept_or_left_by_the_noisy_count_alone(
     given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strokes suit all rows of one run and none of the other; the count that was said decides."""
+    monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise: there is a teacher
     monkeypatch.setattr(stroke_vae, "_COUNT_SHARE", 0.5)  # of few rows, too little could be counted
     releases = []
     for seed in (0, 1):

@@ -22,6 +22,7 @@ from tests.synthesizers.killable import BUDGET, PRESETS, private_rows
 from tfdpgen.privacy import (
     Backup,
     BackupError,
+    ClassCentres,
     ClassMoments,
     DPSGDPlan,
     Ledger,
@@ -31,7 +32,7 @@ from tfdpgen.privacy import (
     epsilon_of,
 )
 from tfdpgen.privacy.noise import GaussianNoise
-from tfdpgen.privacy.statistics import Moments
+from tfdpgen.privacy.statistics import Centres, Moments
 from tfdpgen.synthesizers import Release, c_vae, train
 
 every_synthesizer = pytest.mark.parametrize("name", sorted(PRESETS))
@@ -114,7 +115,11 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         means, factors = (rng.normal(size=(num_classes, *[num_features] * rank)) / 8 for rank in (1, 2))
         return Moments(np.full(num_classes, 20.0), means, factors)
 
+    def same_centres(self: ClassCentres, blocks: Any, num_features: int, num_classes: int, noise: Any) -> Centres:
+        return Centres(np.zeros((num_classes, num_features)), 1.0)
+
     monkeypatch.setattr(ClassMoments, "release", same_moments)
+    monkeypatch.setattr(ClassCentres, "release", same_centres)
     preset, asked = PRESETS[name], {"has_poses": None}
     of_preset = asked if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **asked)}
     monkeypatch.setitem(PRESETS, name, dataclasses.replace(preset, **of_preset))

@@ -83,6 +83,7 @@ class ClassMeans:
 
 
 Blocks = Iterable[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]]  # features [k, d] and labels [k] of some rows
+_STANDARD_ERRORS = 2.0  # of a square of distances, that it is taken for at least
 _COUNT = 0.5  # what a row adds to its class's count, where a row of norm 1 adds 1 to its class's sum
 
 
@@ -109,7 +110,8 @@ class ClassCentres:
     count, v to its sum and ||v||^2 to the one sum of squares of all classes. So adding or removing it moves all that is
     released by at most sqrt(1/4 + 1 + 1); every entry gets Gaussian noise of `noise_multiplier` times that. A noisy
     count below 1 counts as 1. What noise in the means adds to their squares is taken off again, and the distance is at
-    least a hundredth of R (post-processing).
+    least a hundredth of R and what noise can make of nothing, two standard errors of its square (post-processing): to
+    measure in too small a unit is to cut off what there is.
 
     Attributes:
       noise_multiplier: standard deviation of the noise / sensitivity; greater than 0.
@@ -153,8 +155,12 @@ class ClassCentres:
             value += rng.normal(scale=stddev, size=value.shape)
         divisors = np.maximum(counts / _COUNT, 1.0)
         means = sums / divisors[:, None]
-        of_means = np.sum(np.square(means), axis=1) - num_features * np.square(stddev / divisors)
-        distance = math.sqrt(max((float(square[0]) - float(divisors @ of_means)) / float(divisors.sum()), 1e-4))
+        squares, num_rows = np.sum(np.square(means), axis=1), float(divisors.sum())
+        of_means = squares - num_features * np.square(stddev / divisors)
+        # Of the sum of squares, and of ||sum||^2 / count of each class, by the noise of both.
+        error = stddev * math.sqrt(1 + float(np.sum(4 * squares + np.square(squares / _COUNT))))
+        least = max(_STANDARD_ERRORS * error / num_rows, 1e-4)
+        distance = math.sqrt(max((float(square[0]) - float(divisors @ of_means)) / num_rows, least))
         return Centres(means * self.radius, distance * self.radius)
 
 

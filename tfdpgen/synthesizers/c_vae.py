@@ -6,11 +6,12 @@ Statistics before gradients: what a noisy sum can say of the rows it says better
 vector of features: its pose (`networks/poses.py`), and the lowest frequencies of what is left when the pose is taken
 off. Gaussian mechanisms release count, mean and covariance of each class in them (`ClassMoments`). These make a linear
 conditional VAE with its exact posterior (Kingma & Welling 2014; Sohn et al. 2015; probabilistic PCA, Tipping & Bishop
-1999). Where rows outweigh the noise, they are measured from rough centres of the classes, bought with a little of the
-budget (`ClassCentres`): what is left of a row is smaller, and so is the noise that hides it. Where the noise is smaller
-still, each class becomes a mixture: k-means on draws of the released Gaussians, which costs nothing, cuts every class
-into components, whose moments are then released, measured from the centres of those draws; one latent variable, whose
-posterior is known, says which. How many components there are follows from the number of rows and the noise.
+1999). They are measured from rough centres, bought with a little of the budget (`ClassCentres`): what is left of a row
+is smaller, and so is the noise that hides it. Where rows outweigh the noise, there is a centre for each class; where
+they do not, one for all of them, which has that much less noise. Where the noise is smaller still, each class becomes a
+mixture: k-means on draws of the released Gaussians, which costs nothing, cuts every class into components, whose
+moments are then released, measured from the centres of those draws; one latent variable, whose posterior is known, says
+which. How many components there are follows from the number of rows and the noise.
 
 Whether poses suit the data is asked of the rows, and paid for: centres of the classes are released with poses and
 without, and noisy counts of the rows that are nearest to their own class's say which of the two keeps classes further
@@ -21,8 +22,9 @@ squared error / (2 variance) + KL(q(z | x, y) || N(0, I)), one number for each r
 bounds all that the row contributes.
 
 No public prior: pose and frequencies are those of any image. Where noise outweighs rows, drawn images are moved at
-random besides, unless poses were not found to suit; small images, of which this is not asked, are moved in any case.
-This assumes that a small shift or lean makes no other class of an image; `shift=0, lean=0` turns it off.
+random besides, a quarter as far where poses were not found to suit or rows are too few to be asked; images of fewer
+than 16 pixels a side, which have no poses, are moved the whole way. This assumes that a small shift or lean makes no
+other class of an image; `shift=0, lean=0` turns it off.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, sc
 from tfdpgen.synthesizers.running import make_slots, run_plan
 
 _COMPONENTS = "moments of components"
+_CENTRE_OF_ALL, _CENTRES_OF_CLASSES = "centre of all rows", "centres of classes"
 _CENTRES = {1.0: "centres of classes with poses", 0.0: "centres of classes without poses"}
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows
 _WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judged by
@@ -90,6 +93,7 @@ class CVAEPreset:
       radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
       centre_radius: the same bound for the classes' centres, which noise harms less than clipping.
       reach: bound on how far a row may lie from its centre, in units of the distance that is usual.
+      noisy_reach: the same where noise outweighs rows, which all have one centre.
       moments_share: share of epsilon that buys the Gaussians.
       first_share: of `moments_share`, what buys the classes' Gaussians where components follow.
       components: of a class, at most; fewer where the noise would outweigh them.
@@ -98,10 +102,11 @@ class CVAEPreset:
       spread: standard deviation of the latents that are drawn / that of the prior, where rows outweigh the noise: wider
         ones are more diverse.
       noisy_spread: the same where they do not.
-      still_spread: the same where poses were not found to suit; images are not moved then either.
+      still_spread: the same as `spread` where poses were not found to suit.
       shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
         made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
         can tell (Simard et al. 2003). Public, the same for every class.
+      still_moves: by what share of that where poses were not found to suit.
 
     Raises:
       ValueError: if a number is out of range.
@@ -119,6 +124,7 @@ class CVAEPreset:
     radius: float = 0.25
     centre_radius: float = 0.35
     reach: float = 1.2
+    noisy_reach: float = 0.7
     moments_share: float = 0.95
     first_share: float = 0.3
     components: int = 1
@@ -129,6 +135,7 @@ class CVAEPreset:
     still_spread: float = 1.0
     shift: float = 0.0
     lean: float = 0.0
+    still_moves: float = 0.25
 
     def __post_init__(self) -> None:
         for name in ("latent_dim", "num_waves", "components"):
@@ -137,11 +144,12 @@ class CVAEPreset:
         if self.noisy_waves is not None and not 1 <= self.noisy_waves <= self.num_waves:
             raise ValueError(f"`noisy_waves` should lie between 1 and `num_waves`; got {self.noisy_waves!r}.")
         for name in (
-            "learning_rate", "radius", "centre_radius", "reach", "variance", "spread", "noisy_spread", "still_spread"
+            "learning_rate", "radius", "centre_radius", "reach", "noisy_reach", "variance",
+            "spread", "noisy_spread", "still_spread",
         ):  # fmt: skip
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
-        for name in ("shift", "lean"):
+        for name in ("shift", "lean", "still_moves"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
         for name in ("moments_share", "first_share"):
@@ -174,6 +182,7 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
             radius=0.33,
             moments_share=0.98,
             spread=1.25 if can_lean else 1.0,
+            noisy_spread=1.15 if can_lean else 1.0,
             shift=0.06,
             lean=0.13,
         )
@@ -242,18 +251,22 @@ class CVAE(Synthesizer):
         return DPSGDPlan(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
+        return self.moments_for(dataclasses.replace(budget, epsilon=budget.epsilon * self.preset.moments_share))
+
+    def moments_for(self, budget: PrivacyBudget) -> Sequence[ClassCentres | ClassMoments | NoisyCounts]:
+        """The question about poses, centres and moments that together cost this budget."""
         preset = self.preset
-        share = PrivacyBudget(budget.epsilon * preset.moments_share, budget.delta)
         # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
-        precision = self._precision(share)
+        precision = self._precision(budget)
         asked = self._question(precision)
         rest = precision - sum(part.noise_multiplier**-2 for part in asked)
-        if self._is_noisy(rest**-0.5):
-            return (*asked, ClassMoments(rest**-0.5, self._radius()))
+        is_noisy = self._is_noisy(rest**-0.5)
         if not asked:
-            asked = (self._centres_for(rest),)
+            asked = (self._centres_for(rest, _CENTRE_OF_ALL if is_noisy else _CENTRES_OF_CLASSES),)
             rest *= 1 - _CENTRE_SHARE
-        first = rest * self._precision(dataclasses.replace(share, epsilon=share.epsilon * preset.first_share))
+        if is_noisy:
+            return (*asked, ClassMoments(rest**-0.5, preset.noisy_reach))
+        first = rest * self._precision(dataclasses.replace(budget, epsilon=budget.epsilon * preset.first_share))
         first /= precision
         # Features are measured in units of the usual distance from their centres.
         if self._num_components((rest - first) ** -0.5) == 1:
@@ -276,22 +289,20 @@ class CVAE(Synthesizer):
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
         of_choice = [part for part in mechanisms if part.name in _CENTRES.values()]
         counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
-        statistics = [
-            part for part in mechanisms if isinstance(part, ClassMoments | ClassCentres) and part not in of_choice
-        ]
-        is_noisy = self._is_noisy(sum(part.noise_multiplier**-2 for part in statistics) ** -0.5)
+        statistics = _statistics(mechanisms)
+        is_noisy = self.is_outweighed(mechanisms)
         size = self.num_measured = self._num_noisy_features if is_noisy else self.num_features
         components = next((part for part in statistics if part.name == _COMPONENTS), None)
         told = 1 if components is None else self._num_components(components.noise_multiplier)
         measured_from = None
         if counts is not None:
             chosen = self._choose(dataset, of_choice, counts, size, noise)
-            measured_from = None if is_noisy else chosen
+            measured_from = _together(chosen) if is_noisy else chosen
         elif self.preset.has_poses is None:
             self._posed.assign(0.0)
         for mechanism in statistics:
             if isinstance(mechanism, ClassCentres):
-                measured_from = mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise)
+                measured_from = self._centres_from(dataset, mechanism, size, noise)
             else:
                 measured_from = self._start_from(dataset, mechanism, noise, size, told, measured_from)
         self._settle(is_noisy)
@@ -379,8 +390,8 @@ class CVAE(Synthesizer):
         """Bound on the norm of features, by one on the root mean square of pixels."""
         return (rms or self.preset.radius) * math.sqrt(math.prod(self.spec.image_shape))
 
-    def _centres_for(self, precision: float, name: str = "centres of classes") -> ClassCentres:
-        """What releases the classes' centres for their share of this precision."""
+    def _centres_for(self, precision: float, name: str) -> ClassCentres:
+        """What releases centres for their share of this precision."""
         return ClassCentres((precision * _CENTRE_SHARE) ** -0.5, self._radius(self.preset.centre_radius), name)
 
     def _question(self, precision: float) -> tuple[ClassCentres | NoisyCounts, ...]:
@@ -430,19 +441,31 @@ class CVAE(Synthesizer):
         height, width, _ = self.spec.image_shape
         is_still = not self._posed.numpy()
         spread = self.preset.noisy_spread if is_noisy else self.preset.still_spread if is_still else self.preset.spread
-        moves = [self.preset.shift * width, self.preset.shift * height, self.preset.lean]
+        moves = np.array([self.preset.shift * width, self.preset.shift * height, self.preset.lean])
         self._spread.assign(spread)
-        self._moves.assign(np.multiply(moves, is_noisy and not is_still))
+        self._moves.assign(is_noisy * (self.preset.still_moves if is_still else 1.0) * moves)
 
     def _num_components(self, noise_multiplier: float) -> int:
         """How many components of a class moments with that noise can tell: a function of public facts alone."""
         needed = _ROWS_IN_COMPONENT * self.num_features * noise_multiplier
         return max(1, min(self.preset.components, int(self.num_examples / (self.spec.num_classes * needed))))
 
+    def is_outweighed(self, mechanisms: Sequence[Mechanism]) -> bool:
+        """Whether the noise of these outweighs rows: a function of public facts alone."""
+        return self._is_noisy(sum(part.noise_multiplier**-2 for part in _statistics(mechanisms)) ** -0.5)
+
     def _is_noisy(self, noise_multiplier: float) -> bool:
         """Whether the noise of the moments outweighs rows: a function of public facts alone."""
         needed = _ROWS_IN_CLASS * self._num_noisy_features * noise_multiplier
         return self.num_examples < self.spec.num_classes * needed
+
+    def _centres_from(self, dataset: Dataset, mechanism: ClassCentres, size: int, noise: NoiseSource) -> Centres:
+        """Releases what the first features are measured from: a centre for each class or the one of all rows."""
+        classes, blocks = self.spec.num_classes, self._blocks(dataset, size)
+        if mechanism.name != _CENTRE_OF_ALL:
+            return mechanism.release(blocks, size, classes, noise)
+        of_all = mechanism.release(((features, np.zeros_like(labels)) for features, labels in blocks), size, 1, noise)
+        return Centres(np.repeat(of_all.means, classes, axis=0), of_all.distance)
 
     def _start_from(
         self,
@@ -572,3 +595,19 @@ class CVAE(Synthesizer):
         moved_by = scaled_columns(moves, "moves")(latents[:, own:]) if moves is not None else None
         images = self.features.drawn(features, float(self._posed.numpy()), moved_by)
         return tf.keras.Model([latents, labels], images, name=name)
+
+
+def _statistics(mechanisms: Sequence[Mechanism]) -> list[ClassCentres | ClassMoments]:
+    """Those that moments come from, without the question about poses."""
+    return [
+        part
+        for part in mechanisms
+        if isinstance(part, ClassMoments | ClassCentres) and part.name not in _CENTRES.values()
+    ]
+
+
+def _together(centres: Centres) -> Centres:
+    """One centre for all classes, and how far rows lie from it: post-processing of a centre for each."""
+    middle = centres.means.mean(axis=0)
+    between = float(np.mean(np.sum(np.square(centres.means - middle), axis=1)))
+    return Centres(np.tile(middle, (len(centres.means), 1)), math.sqrt(centres.distance**2 + between))

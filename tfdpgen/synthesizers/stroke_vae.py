@@ -5,8 +5,10 @@
 For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.data.strokes`, without any private row, what
 strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release count, mean
 and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs little
-because the latent space is small and its scale is known beforehand. The rest of the budget buys a teacher
-(`teacher.py`), which denies samples that do not look like their label and labels the enriched rows.
+because the latent space is small and its scale is known beforehand. Where rows outweigh the noise, the rest of the
+budget buys a teacher (`teacher.py`), which denies samples that do not look like their label and labels the enriched
+rows. Where they do not, what is drawn looks too little like real rows to be judged by what has learnt from these: the
+moments get all of the budget, and there are no enriched rows.
 
 The public prior is an assumption about what the data look like, not about any row, and the statement declares it.
 Whether it holds is asked of the rows, and paid for: of how many does the autoencoder rebuild more than twice as many of
@@ -57,6 +59,7 @@ class StrokeVAEPreset:
       spread: standard deviations of the released Gaussians / those that were measured: wider ones are more diverse.
       waves: of the C-VAE, which is not trained, that describes rows by frequencies where strokes do not suit them. Its
         `moments_share` is the share of epsilon that buys the moments, of either; the teacher gets what they leave.
+        Where noise outweighs rows there is no teacher, and moments get all.
       teacher: labels and selects.
       enrichment: of the rows that it labels.
       enrichment_of_waves: the same where strokes do not suit.
@@ -87,8 +90,14 @@ def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
             f"`synthesizer` stroke_vae has a preset for images of at least {_LEAST_SIDE} pixels a side, on which "
             f"strokes can be told; got image_shape {spec.image_shape}. Take class_gaussian, c_vae or dp_gan."
         )
+    waves = c_vae.preset_for(spec, num_examples)
     waves = dataclasses.replace(
-        c_vae.preset_for(spec, num_examples), has_poses=False, shift=0.0, lean=0.0, spread=1.0, moments_share=0.6
+        waves,
+        has_poses=False,
+        shift=waves.shift * waves.still_moves,
+        lean=waves.lean * waves.still_moves,
+        spread=1.0,
+        moments_share=0.6,
     )
     return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256), waves=waves)
 
@@ -174,9 +183,16 @@ class StrokeVAE(Synthesizer):
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         """Mechanisms whose noise is fixed beforehand; what they release is chosen by what the first has said."""
         moments = self._of_waves.alongside(budget)
+        is_taught = not self._of_waves.is_outweighed(moments)
+        if not is_taught:
+            # Epsilon grows with precision, but no faster, so that this leaves at least the count's share.
+            share = dataclasses.replace(budget, epsilon=budget.epsilon / (1 + _COUNT_SHARE))
+            moments = self._of_waves.moments_for(share)
         precision = sum(part.noise_multiplier**-2 for part in moments)
         count = NoisyCounts((precision * _COUNT_SHARE) ** -0.5, name="rows that strokes suit")
         mechanisms = (count, *moments)
+        if not is_taught:
+            return mechanisms
         return *mechanisms, teacher_plan(self.preset.teacher, self.num_examples).calibrate(budget, mechanisms)
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
@@ -184,9 +200,8 @@ class StrokeVAE(Synthesizer):
         self._learn_strokes(verbose)
         if not mechanisms:
             return
-        count, *moments, teacher = mechanisms
+        count, *moments = (part for part in mechanisms if not isinstance(part, DPSGDPlan))
         assert isinstance(count, NoisyCounts)
-        assert isinstance(teacher, DPSGDPlan)
         suited = count.release([self._suited(dataset)], noise)[0]
         self._artist = self._of_strokes if suited >= self.num_examples / 2 else self._of_waves
         self._artist.prepare(dataset, moments, noise, verbose)
@@ -194,7 +209,9 @@ class StrokeVAE(Synthesizer):
         if self._artist is self._of_waves:
             taught = dataclasses.replace(taught, num_waves=self._artist.num_measured)
             self.enrichment = preset.enrichment_of_waves
-        self.teacher = train_teacher(taught, dataset, teacher, noise, verbose)
+        for plan in mechanisms:  # of the teacher, if there is one
+            if isinstance(plan, DPSGDPlan):
+                self.teacher = train_teacher(taught, dataset, plan, noise, verbose)
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
