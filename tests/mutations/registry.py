@@ -662,7 +662,10 @@ MUTANTS: tuple[Mutant, ...] = (
                 "                average[...] = variable.numpy()\n",
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing[stroke_vae]",),
+        caught_by=(
+            f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing"
+            "[stroke_vae with a teacher]",
+        ),
     ),
     Mutant(
         name="a_prior_is_chosen_by_the_exact_count",

@@ -90,8 +90,8 @@ class CVAEPreset:
       num_waves: lowest frequencies of each channel that are features.
       noisy_waves: the same where noise outweighs rows; None: as many.
       has_poses: whether poses are; None: if the rows say that classes lie further apart so.
-      radius: bound on the root mean square of what an image differs by from a fifth of the range, in units of it.
-      centre_radius: the same bound for the classes' centres, which noise harms less than clipping.
+      centre_radius: bound, for the centres, on the root mean square of what an image differs by from a fifth of the
+        range, in units of it.
       reach: bound on how far a row may lie from its centre, in units of the distance that is usual.
       noisy_reach: the same where noise outweighs rows, which all have one centre.
       moments_share: share of epsilon that buys the Gaussians.
@@ -121,7 +121,6 @@ class CVAEPreset:
     num_waves: int = 49
     noisy_waves: int | None = None
     has_poses: bool | None = False
-    radius: float = 0.25
     centre_radius: float = 0.35
     reach: float = 1.2
     noisy_reach: float = 0.7
@@ -144,7 +143,7 @@ class CVAEPreset:
         if self.noisy_waves is not None and not 1 <= self.noisy_waves <= self.num_waves:
             raise ValueError(f"`noisy_waves` should lie between 1 and `num_waves`; got {self.noisy_waves!r}.")
         for name in (
-            "learning_rate", "radius", "centre_radius", "reach", "noisy_reach", "variance",
+            "learning_rate", "centre_radius", "reach", "noisy_reach", "variance",
             "spread", "noisy_spread", "still_spread",
         ):  # fmt: skip
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
@@ -179,7 +178,6 @@ def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
             expected_batch_size=batch,
             steps=100,
             has_poses=None if can_lean else False,
-            radius=0.33,
             moments_share=0.98,
             spread=1.25 if can_lean else 1.0,
             noisy_spread=1.15 if can_lean else 1.0,
@@ -386,13 +384,10 @@ class CVAE(Synthesizer):
         """1 / noise multiplier squared of the one Gaussian mechanism that costs this much."""
         return calibrate_noise_multiplier(lambda z: ClassMoments(z, 1.0).event, budget) ** -2
 
-    def _radius(self, rms: float | None = None) -> float:
-        """Bound on the norm of features, by one on the root mean square of pixels."""
-        return (rms or self.preset.radius) * math.sqrt(math.prod(self.spec.image_shape))
-
     def _centres_for(self, precision: float, name: str) -> ClassCentres:
         """What releases centres for their share of this precision."""
-        return ClassCentres((precision * _CENTRE_SHARE) ** -0.5, self._radius(self.preset.centre_radius), name)
+        radius = self.preset.centre_radius * math.sqrt(math.prod(self.spec.image_shape))
+        return ClassCentres((precision * _CENTRE_SHARE) ** -0.5, radius, name)
 
     def _question(self, precision: float) -> tuple[ClassCentres | NoisyCounts, ...]:
         """What asks the rows whether poses suit, of moments with that precision; public facts decide if it is asked."""

@@ -54,8 +54,7 @@ class StrokeVAEPreset:
     Attributes:
       latent_dim, hidden_units: of encoder and, in reverse, decoder.
       drawings, pretraining_steps, learning_rate, kl_weight: of the autoencoder's training on random drawings.
-      radius: bound on the norm of a row's latents / sqrt(latent_dim), where drawings have about 1; of the centres of
-        classes as much more as `waves` has it.
+      radius: bound, for the centres, on the norm of a row's latents / sqrt(latent_dim), where drawings have about 1.
       spread: standard deviations of the released Gaussians / those that were measured: wider ones are more diverse.
       waves: of the C-VAE, which is not trained, that describes rows by frequencies where strokes do not suit them. Its
         `moments_share` is the share of epsilon that buys the moments, of either; the teacher gets what they leave.
@@ -72,7 +71,7 @@ class StrokeVAEPreset:
     pretraining_steps: int = 8000
     learning_rate: float = 1.5e-3
     kl_weight: float = 0.5
-    radius: float = 0.85
+    radius: float = 1.19
     spread: float = 1.5
     teacher: TeacherPreset = dataclasses.field(default_factory=lambda: TeacherPreset(axes=600))
     enrichment: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(temperature=8.0, drawings=0.4))
@@ -172,7 +171,7 @@ class StrokeVAE(Synthesizer):
             **dict.fromkeys(("spread", "noisy_spread", "still_spread"), self.preset.spread),
         )  # fmt: skip
         # The mechanisms' bounds are those of pixels.
-        scale = waves.radius / self.preset.radius * math.sqrt(math.prod(spec.image_shape) / size)
+        scale = waves.centre_radius / self.preset.radius * math.sqrt(math.prod(spec.image_shape) / size)
         self._strokes = StrokeFeatures(self.encoder, self.decoder, scale)
         self._of_strokes = CVAE(spec, num_examples, seed, of_strokes, self._strokes)
         self._artist = self._of_waves = CVAE(spec, num_examples, seed, waves)
