@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ _CHOICE = ["centres of classes with poses", "centres of classes without poses", 
     [
         (0.1, ["centre of all rows", "class moments"]),
         (0.2, [*_CHOICE, "class moments"]),
-        (1.0, [*_CHOICE, "class moments"]),
+        (1.0, [*_CHOICE, "class moments", c_vae._ROUGH]),
         (10.0, [*_CHOICE, "class moments", "moments of components"]),
     ],
 )
@@ -196,22 +196,66 @@ def test_centres_that_poses_were_asked_by_make_one_centre_too() -> None:
     assert together.distance**2 == pytest.approx(np.mean(np.sum(np.square(features - features.mean(axis=0)), axis=1)))
 
 
-def test_rows_are_measured_in_usual_distances_from_their_centres() -> None:
-    """Of classes, and of components too: that is what makes one reach fit all."""
-    seen: list[np.ndarray] = []
+class _Seeing(ClassMoments):
+    """Remembers what it is given."""
 
-    class Seeing(ClassMoments):
-        def release(self, blocks: Any, *arguments: Any) -> Any:
-            blocks = list(blocks)
-            seen.append(np.concatenate([np.linalg.norm(features, axis=1) for features, _ in blocks]))
-            return super().release(blocks, *arguments)
+    seen: ClassVar[list[tuple[np.ndarray, np.ndarray]]]
 
+    def release(self, blocks: Any, *arguments: Any) -> Any:
+        blocks = list(blocks)
+        features, places = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        self.seen.append((features, places))
+        return super().release(blocks, *arguments)
+
+
+def _rms(features: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.sum(np.square(features), axis=1))))
+
+
+@pytest.mark.parametrize("noise_multiplier", [_TINY, 0.01])
+def test_rows_are_measured_in_usual_distances_from_their_centres(noise_multiplier: float) -> None:
+    """Of classes, and of components too: that is what makes one reach fit all.
+
+    Noise in the covariances, in which components are found, makes their draws a third wider, but no unit longer.
+    """
+    _Seeing.seen = []
     model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET)
-    statistics = [ClassCentres(_TINY, 10.0), Seeing(_TINY, 30.0), Seeing(_TINY, 30.0, name="moments of components")]
-    model.prepare(_ROWS, statistics, NoiseSource(), 0)
-    assert len(seen) == 2
-    for distances in seen:
-        assert np.sqrt(np.mean(np.square(distances))) == pytest.approx(1.0, abs=0.15)
+    first, second = _Seeing(noise_multiplier, 30.0), _Seeing(_TINY, 30.0, name=c_vae._COMPONENTS)
+    model.prepare(_ROWS, [ClassCentres(_TINY, 10.0), first, second], NoiseSource(), 0)
+    for features, _ in _Seeing.seen:
+        assert _rms(features) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("posed", [True, False])
+def test_rough_components_are_those_of_the_lowest_frequencies_where_poses_do_not_suit(
+    posed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where poses suit, the same mechanism measures the classes again, in all features."""
+    preset = dataclasses.replace(
+        _PRESET, latent_dim=23, noisy_waves=10, has_poses=None, components=3, rough_reach=0.6, rough_spread=1.7
+    )
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    monkeypatch.setattr(
+        model, "_nearest_to_own", lambda rows, _: np.full(len(rows), bool(model._posed.numpy()) == posed)
+    )
+    asked = [*(ClassCentres(_TINY, 10.0, name=name) for name in _CHOICE[:2]), NoisyCounts(1e-3, 2, name=_CHOICE[2])]
+    _Seeing.seen = []
+    statistics = [_Seeing(_TINY, 1.2), _Seeing(_TINY, 1.2, name=c_vae._ROUGH)]
+    model.prepare(_ROWS, [*asked, *statistics], NoiseSource(), 0)
+    (of_classes, labels), (measured, places) = _Seeing.seen
+    np.testing.assert_array_equal(labels, _ROWS.labels)
+    np.testing.assert_array_equal(places // 3, _ROWS.labels)
+    assert set(np.unique(places % 3)) == ({0} if posed else {0, 1})
+    size = 23 if posed else 13
+    assert of_classes.shape[1] == measured.shape[1] == model.num_measured == size
+    # The mechanism bounds rows at 1.2 of what they are measured in, and so at .6 of the usual distance.
+    assert _rms(measured) == pytest.approx(1.0 if posed else 2.0, rel=0.15)
+    assert float(model._spread.numpy()) == pytest.approx(preset.spread if posed else 1.7)
+    assert np.all(np.count_nonzero(model._shares.numpy(), axis=1) == (1 if posed else 2))
+    latents = np.random.default_rng(0).normal(size=(50, 23)).astype(np.float32)
+    made = model.decoder([latents, np.eye(30, dtype=np.float32)[np.arange(50) % 10 * 3]]).numpy()
+    assert np.all(np.any(made[:, 3 * (not posed) : size] != 0, axis=0))  # the features before that are a pose
+    np.testing.assert_array_equal(made[:, size:], 0)
 
 
 def test_where_noise_outweighs_rows_the_highest_frequencies_are_left_out() -> None:
@@ -448,7 +492,8 @@ def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     assert float(few._posed.numpy()) == 0
     for has_poses in (True, False):
         said = CVAE(spec, 54_000, 0, dataclasses.replace(preset_for(spec, 54_000), has_poses=has_poses))
-        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments"]
+        rough = [] if has_poses else [c_vae._ROUGH]
+        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments", *rough]
         assert said.features.num_poses == 3 * has_poses
 
 

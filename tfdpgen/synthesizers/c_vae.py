@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, sc
 from tfdpgen.synthesizers.running import make_slots, run_plan
 
 _COMPONENTS = "moments of components"
+_ROUGH = "moments of rough components, or of classes again"
 _CENTRE_OF_ALL, _CENTRES_OF_CLASSES = "centre of all rows", "centres of classes"
 _CENTRES = {1.0: "centres of classes with poses", 0.0: "centres of classes without poses"}
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows
@@ -68,6 +69,7 @@ _WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judge
 _LEAD = 0.025  # share of the rows by which more have to be nearest to their own class, for poses to suit
 _DRAWS = 3000  # of each class, that its components are found in
 _CENTRE_SHARE = 0.05  # of the moments' precision, that buys the classes' centres
+_ROUGH_SHARE = 0.15  # of the moments' precision, that buys the classes' Gaussians where components are rough
 _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
 _ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
 _ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
@@ -103,6 +105,9 @@ class CVAEPreset:
         ones are more diverse.
       noisy_spread: the same where they do not.
       still_spread: the same as `spread` where poses were not found to suit.
+      rough_components, rough_reach, rough_spread: `components`, `reach` and `spread` where poses do not suit, and rows
+        outweigh the noise by too little for components in all features; these are told in the first ones, as where
+        noise outweighs rows.
       shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
         made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
         can tell (Simard et al. 2003). Public, the same for every class.
@@ -132,19 +137,22 @@ class CVAEPreset:
     spread: float = 1.5
     noisy_spread: float = 1.0
     still_spread: float = 1.0
+    rough_components: int = 2
+    rough_reach: float = 0.85
+    rough_spread: float = 1.3
     shift: float = 0.0
     lean: float = 0.0
     still_moves: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("latent_dim", "num_waves", "components"):
+        for name in ("latent_dim", "num_waves", "components", "rough_components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
         if self.noisy_waves is not None and not 1 <= self.noisy_waves <= self.num_waves:
             raise ValueError(f"`noisy_waves` should lie between 1 and `num_waves`; got {self.noisy_waves!r}.")
         for name in (
-            "learning_rate", "centre_radius", "reach", "noisy_reach", "variance",
-            "spread", "noisy_spread", "still_spread",
+            "learning_rate", "centre_radius", "reach", "noisy_reach", "rough_reach", "variance",
+            "spread", "noisy_spread", "still_spread", "rough_spread",
         ):  # fmt: skip
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
@@ -267,12 +275,15 @@ class CVAE(Synthesizer):
         first = rest * self._precision(dataclasses.replace(budget, epsilon=budget.epsilon * preset.first_share))
         first /= precision
         # Features are measured in units of the usual distance from their centres.
+        name = _COMPONENTS
         if self._num_components((rest - first) ** -0.5) == 1:
-            return (*asked, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
+            if min(preset.components, preset.rough_components) == 1 or preset.has_poses:
+                return (*asked, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
+            name, first = _ROUGH, _ROUGH_SHARE * rest
         return (
             *asked,
             ClassMoments(first**-0.5, preset.reach, _SQUARE_WEIGHT),
-            ClassMoments((rest - first) ** -0.5, preset.reach, _SQUARE_WEIGHT, name=_COMPONENTS),
+            ClassMoments((rest - first) ** -0.5, preset.reach, _SQUARE_WEIGHT, name=name),
         )
 
     def losses(self, features: tf.Tensor, groups: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
@@ -289,21 +300,33 @@ class CVAE(Synthesizer):
         counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
         statistics = _statistics(mechanisms)
         is_noisy = self.is_outweighed(mechanisms)
-        size = self.num_measured = self._num_noisy_features if is_noisy else self.num_features
-        components = next((part for part in statistics if part.name == _COMPONENTS), None)
-        told = 1 if components is None else self._num_components(components.noise_multiplier)
+        may_be_rough = any(part.name == _ROUGH for part in statistics)
+        sizes = {
+            posed: self._num_noisy_features if is_noisy or (may_be_rough and not posed) else self.num_features
+            for posed in _CENTRES
+        }
         measured_from = None
         if counts is not None:
-            chosen = self._choose(dataset, of_choice, counts, size, noise)
+            chosen = self._choose(dataset, of_choice, counts, sizes, noise)
             measured_from = _together(chosen) if is_noisy else chosen
         elif self.preset.has_poses is None:
             self._posed.assign(0.0)
+        posed = float(self._posed.numpy() and self.features.num_poses > 0)
+        size = self.num_measured = sizes[posed]
+        is_rough = may_be_rough and not posed
+        told = min(self.preset.components, self.preset.rough_components) if is_rough else 1
+        for part in statistics:
+            if part.name == _COMPONENTS:
+                told = self._num_components(part.noise_multiplier)
         for mechanism in statistics:
             if isinstance(mechanism, ClassCentres):
                 measured_from = self._centres_from(dataset, mechanism, size, noise)
             else:
                 measured_from = self._start_from(dataset, mechanism, noise, size, told, measured_from)
-        self._settle(is_noisy)
+                if is_rough and measured_from is not None:  # in smaller units, the mechanism's bound is a shorter reach
+                    shorter = self.preset.rough_reach / self.preset.reach
+                    measured_from = measured_from._replace(distance=measured_from.distance * shorter)
+        self._settle(is_noisy, is_rough)
 
     def learn(
         self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
@@ -401,13 +424,19 @@ class CVAE(Synthesizer):
         )
 
     def _choose(
-        self, dataset: Dataset, candidates: Sequence[Mechanism], counts: NoisyCounts, size: int, noise: NoiseSource
+        self,
+        dataset: Dataset,
+        candidates: Sequence[Mechanism],
+        counts: NoisyCounts,
+        sizes: Mapping[float, int],
+        noise: NoiseSource,
     ) -> Centres:
-        """Decides whether there are poses, and returns the centres of the classes with or without."""
+        """Decides whether there are poses, and returns the centres of the classes with or without; sizes as wanted."""
         found, is_near = [], []
         for posed, mechanism in zip(_CENTRES, candidates, strict=True):
             assert isinstance(mechanism, ClassCentres)
             self._posed.assign(posed)
+            size = sizes[posed]
             found.append(mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise))
             is_near.append(self._nearest_to_own(dataset, found[-1]))
         with_poses, without = counts.release(is_near, noise)
@@ -431,14 +460,18 @@ class CVAE(Synthesizer):
             ]
         )
 
-    def _settle(self, is_noisy: bool) -> None:
+    def _settle(self, is_noisy: bool, is_rough: bool) -> None:
         """Decides how wide latents are drawn and how far images are moved."""
+        preset, is_still = self.preset, not self._posed.numpy()
         height, width, _ = self.spec.image_shape
-        is_still = not self._posed.numpy()
-        spread = self.preset.noisy_spread if is_noisy else self.preset.still_spread if is_still else self.preset.spread
-        moves = np.array([self.preset.shift * width, self.preset.shift * height, self.preset.lean])
-        self._spread.assign(spread)
-        self._moves.assign(is_noisy * (self.preset.still_moves if is_still else 1.0) * moves)
+        if is_noisy:
+            self._spread.assign(preset.noisy_spread)
+        elif is_rough:
+            self._spread.assign(preset.rough_spread)
+        else:
+            self._spread.assign(preset.still_spread if is_still else preset.spread)
+        moves = np.array([preset.shift * width, preset.shift * height, preset.lean])
+        self._moves.assign(is_noisy * (preset.still_moves if is_still else 1.0) * moves)
 
     def _num_components(self, noise_multiplier: float) -> int:
         """How many components of a class moments with that noise can tell: a function of public facts alone."""
@@ -485,7 +518,7 @@ class CVAE(Synthesizer):
           What those of components should be measured from, if anything.
         """
         classes, most = self.spec.num_classes, self.preset.components
-        of_components = mechanism.name == _COMPONENTS
+        of_components = mechanism.name in (_COMPONENTS, _ROUGH)
         groups = classes * most if of_components else classes
         blocks = self._blocks(dataset, size, of_components)
         if measured_from is not None:
@@ -499,29 +532,28 @@ class CVAE(Synthesizer):
         # Eigenvalues come in ascending order.
         largest = factors[:, :, ::-1][:, :, : self.axes]
         largest = np.pad(largest, [(0, 0), (0, self.num_features - size), (0, self.axes - largest.shape[2])])
-        found = None
+        centres_found = None
         if of_components:
             counts = np.maximum(moments.counts, 1.0).reshape(classes, most) * (np.arange(most) < told)
             self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
         else:
-            found = self._found_components(means, largest, told)
+            found, share = self._found_components(means, largest, told)
+            if measured_from is not None:
+                # Rather than the draws' own distance, which the noise of second moments makes longer.
+                centres_found = Centres(found, measured_from.distance * share)
             means, largest = (np.repeat(part, most, axis=0) for part in (means, largest))
         vae.set_gaussians(self.encoder, self.decoder, means, largest, self.preset.variance)
-        return found if measured_from is not None else None
+        return centres_found
 
-    def _found_components(self, means: Array, factors: Array, told: int) -> Centres:
+    def _found_components(self, means: Array, factors: Array, told: int) -> tuple[Array, float]:
         """Components of draws of the classes' Gaussians, which no private row is near.
 
         Returns:
           Their centres [classes * components, d], the first repeated for those that cannot be told, and how far from
-          their own centre draws lie.
+          their own centre draws lie, as a share of how far from their class's mean.
         """
-        if told == 1:
-            found, square = (
-                np.repeat(means[:, None], self.preset.components, axis=1),
-                float(np.sum(factors**2, (1, 2)).mean()),
-            )
-        else:
+        found, share = np.repeat(means[:, None], self.preset.components, axis=1), 1.0
+        if told > 1:
             rng = np.random.default_rng(self.seed)
             clusters: Any = KMeans(told, random_state=self.seed % 2**32)
             parts, squares = [], []
@@ -530,9 +562,9 @@ class CVAE(Synthesizer):
                 centres = clusters.cluster_centers_
                 parts.append(np.concatenate([centres, np.repeat(centres[:1], self.preset.components - told, axis=0)]))
                 squares.append(clusters.inertia_ / _DRAWS)
-            found, square = np.stack(parts), float(np.mean(squares))
+            found, share = np.stack(parts), math.sqrt(np.mean(squares) / np.sum(np.square(factors), (1, 2)).mean())
         self._centres.assign(found)
-        return Centres(found.reshape(-1, self.num_features), math.sqrt(square))
+        return found.reshape(-1, self.num_features), share
 
     def _blocks(
         self, dataset: Dataset, size: int | None = None, by_component: bool = False

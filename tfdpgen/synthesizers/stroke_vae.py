@@ -167,8 +167,8 @@ class StrokeVAE(Synthesizer):
         )
         waves, size = self.preset.waves, self.preset.latent_dim
         of_strokes = dataclasses.replace(
-            waves, latent_dim=size, num_waves=size, noisy_waves=None, shift=0.0, lean=0.0,
-            **dict.fromkeys(("spread", "noisy_spread", "still_spread"), self.preset.spread),
+            waves, latent_dim=size, num_waves=size, noisy_waves=None, shift=0.0, lean=0.0, rough_components=1,
+            **dict.fromkeys(("spread", "noisy_spread", "still_spread", "rough_spread"), self.preset.spread),
         )  # fmt: skip
         # The mechanisms' bounds are those of pixels.
         scale = waves.centre_radius / self.preset.radius * math.sqrt(math.prod(spec.image_shape) / size)
