@@ -18,6 +18,7 @@ _BOOKKEEPING = "tfdpgen/privacy/clipping/bookkeeping.py"
 _FACTORS = "tfdpgen/privacy/clipping/factors.py"
 _TRAIN = "tfdpgen/synthesizers/base.py"
 _TEACHER = "tfdpgen/synthesizers/teacher.py"
+_C_VAE = "tfdpgen/synthesizers/c_vae.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -484,7 +485,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of losses that are added to a model (Keras's `add_loss`), which no tape sees by example",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/c_vae.py",
+                _C_VAE,
                 "self.preset.kl_weight * divergences",
                 "self.preset.kl_weight * tf.reduce_mean(divergences)",
             ),
@@ -568,7 +569,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of hyperparameters that are chosen on private rows (Papernot & Steinke 2022)",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/c_vae.py",
+                _C_VAE,
                 "with_poses, without = counts.release(is_near, noise)",
                 "counts.release(is_near, noise); with_poses, without = (part.sum() for part in is_near)",
             ),
@@ -624,6 +625,26 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         caught_by=(f"{_TEST_CENTRES}::test_the_noise_has_the_declared_scale",),
+    ),
+    Mutant(
+        name="components_in_units_of_the_rows",
+        rule=4,
+        bug="Rows are measured in their exact distance from their components, which nobody paid for.",
+        had_by="class of bug: a scaler that is fitted to private rows",
+        edits=(
+            Edit(
+                _C_VAE,
+                "            centres, unit = measured_from.means[:, :size], measured_from.distance\n",
+                "            centres = measured_from.means[:, :size]\n"
+                "            differences = [features - centres[places] for features, places in blocks]\n"
+                "            unit = np.sqrt(np.mean(np.sum(np.square(np.concatenate(differences)), axis=1)))\n"
+                "            blocks = self._blocks(dataset, size, of_components)\n",
+            ),
+        ),
+        caught_by=(
+            f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing"
+            "[c_vae with rough components]",
+        ),
     ),
     Mutant(
         name="features_unclipped",

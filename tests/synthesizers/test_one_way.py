@@ -82,6 +82,7 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     [
         *synthesizer_names(),
         "c_vae with components",
+        "c_vae with rough components",
         "stroke_vae with strokes that suit",
         "stroke_vae with a teacher",
         "stroke_vae with strokes that suit and a teacher",
@@ -97,8 +98,9 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     if "teacher" in variant or "components" in variant:
         monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
     if "components" in variant:
-        preset = dataclasses.replace(preset, components=2)
-        monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e-9)
+        is_rough = "rough" in variant
+        preset = dataclasses.replace(preset, components=2, has_poses=False)
+        monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e9 if is_rough else 1e-9)
     releases = []
     for seed in (0, 1):
         given_outputs[1][0] = 0
@@ -108,6 +110,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     one, other = releases
     assert (one.event, one.statement) == (other.event, other.statement)
     assert (one.teacher is not None) is ("teacher" in variant)
+    assert any(part["name"] == c_vae._ROUGH for part in one.statement.mechanisms) is ("rough" in variant)
     weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
     for first, second in [*weights, *_teachers(one, other)]:
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)

@@ -11,7 +11,9 @@ is smaller, and so is the noise that hides it. Where rows outweigh the noise, th
 they do not, one for all of them, which has that much less noise. Where the noise is smaller still, each class becomes a
 mixture: k-means on draws of the released Gaussians, which costs nothing, cuts every class into components, whose
 moments are then released, measured from the centres of those draws; one latent variable, whose posterior is known, says
-which. How many components there are follows from the number of rows and the noise.
+which. How many components there are follows from the number of rows and the noise. Where they can tell one alone,
+and poses do not suit, two rough ones are told in the lowest frequencies; where poses do suit, that release measures the
+classes again.
 
 Whether poses suit the data is asked of the rows, and paid for: centres of the classes are released with poses and
 without, and noisy counts of the rows that are nearest to their own class's say which of the two keeps classes further
