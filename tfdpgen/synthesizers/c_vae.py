@@ -74,7 +74,9 @@ _CENTRE_SHARE = 0.05  # of the moments' precision, that buys the classes' centre
 _ROUGH_SHARE = 0.15  # of the moments' precision, that buys the classes' Gaussians where components are rough
 _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
 _ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
-_ROWS_IN_CLASS = 8  # likewise: fewer, and images are drawn closer to what is usual, and moved
+_ROWS_IN_ROUGH_COMPONENT = 4.5  # likewise: fewer, and there are fewer features, but no fewer than
+_ROUGH_FEATURES = 60
+_ROWS_IN_CLASS = 8  # likewise: fewer, and no rough components, and images are drawn closer to what is usual, and moved
 _LEAST_SIDE = 16  # of images with poses, in pixels: in smaller ones, what is moved is blurred
 _ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
@@ -279,7 +281,7 @@ class CVAE(Synthesizer):
         # Features are measured in units of the usual distance from their centres.
         name = _COMPONENTS
         if self._num_components((rest - first) ** -0.5) == 1:
-            if min(preset.components, preset.rough_components) == 1 or preset.has_poses:
+            if not self._may_be_rough():
                 return (*asked, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
             name, first = _ROUGH, _ROUGH_SHARE * rest
         return (
@@ -303,10 +305,9 @@ class CVAE(Synthesizer):
         statistics = _statistics(mechanisms)
         is_noisy = self.is_outweighed(mechanisms)
         may_be_rough = any(part.name == _ROUGH for part in statistics)
-        sizes = {
-            posed: self._num_noisy_features if is_noisy or (may_be_rough and not posed) else self.num_features
-            for posed in _CENTRES
-        }
+        sizes = dict.fromkeys(_CENTRES, self._num_noisy_features if is_noisy else self.num_features)
+        if may_be_rough:
+            sizes[0.0] = self._num_rough_features(_noise_of(statistics))
         measured_from = None
         if counts is not None:
             chosen = self._choose(dataset, of_choice, counts, sizes, noise)
@@ -482,12 +483,23 @@ class CVAE(Synthesizer):
 
     def is_outweighed(self, mechanisms: Sequence[Mechanism]) -> bool:
         """Whether the noise of these outweighs rows: a function of public facts alone."""
-        return self._is_noisy(sum(part.noise_multiplier**-2 for part in _statistics(mechanisms)) ** -0.5)
+        return self._is_noisy(_noise_of(_statistics(mechanisms)))
 
     def _is_noisy(self, noise_multiplier: float) -> bool:
         """Whether the noise of the moments outweighs rows: a function of public facts alone."""
         needed = _ROWS_IN_CLASS * self._num_noisy_features * noise_multiplier
-        return self.num_examples < self.spec.num_classes * needed
+        is_rough = self._may_be_rough() and self._num_rough_features(noise_multiplier) >= _ROUGH_FEATURES
+        return self.num_examples < self.spec.num_classes * needed and not is_rough
+
+    def _may_be_rough(self) -> bool:
+        """Whether there are rough components where rows and noise are right for them, and poses do not suit."""
+        return min(self.preset.components, self.preset.rough_components) > 1 and not self.preset.has_poses
+
+    def _num_rough_features(self, noise_multiplier: float) -> int:
+        """How many features rough components are told in: a function of public facts alone."""
+        components = self.spec.num_classes * min(self.preset.components, self.preset.rough_components)
+        told = self.num_examples / (components * _ROWS_IN_ROUGH_COMPONENT * noise_multiplier)
+        return min(self._num_noisy_features, int(told))
 
     def _centres_from(self, dataset: Dataset, mechanism: ClassCentres, size: int, noise: NoiseSource) -> Centres:
         """Releases what the first features are measured from: a centre for each class or the one of all rows."""
@@ -633,6 +645,11 @@ def _statistics(mechanisms: Sequence[Mechanism]) -> list[ClassCentres | ClassMom
         for part in mechanisms
         if isinstance(part, ClassMoments | ClassCentres) and part.name not in _CENTRES.values()
     ]
+
+
+def _noise_of(statistics: Sequence[ClassCentres | ClassMoments]) -> float:
+    """The noise multiplier of the one Gaussian mechanism that costs as much."""
+    return sum(part.noise_multiplier**-2 for part in statistics) ** -0.5
 
 
 def _together(centres: Centres) -> Centres:
