@@ -95,7 +95,7 @@ _CHOICE = ["centres of classes with poses", "centres of classes without poses", 
     [
         (0.1, ["centre of all rows", "class moments"]),
         (0.2, [*_CHOICE, "class moments"]),
-        (1.0, [*_CHOICE, "class moments", c_vae._ROUGH]),
+        (1.0, [*_CHOICE, "class moments"]),
         (10.0, [*_CHOICE, "class moments", "moments of components"]),
     ],
 )
@@ -286,6 +286,33 @@ def test_how_many_components_there_are_follows_from_rows_and_noise() -> None:
     assert np.all(np.count_nonzero(model._shares.numpy(), axis=1) == 3)
     _, places = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS, by_component=True), strict=True))
     assert set(np.unique(places % 5)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "num_features", "names"),
+    [
+        (10.0, 93, [*_CHOICE, "class moments", c_vae._ROUGH]),
+        (5.0, 67, [*_CHOICE, "class moments", c_vae._ROUGH]),
+        (3.0, 93, [*_CHOICE, "class moments"]),
+        (100.0, 153, [*_CHOICE, "class moments", "moments of components"]),
+    ],
+)
+def test_rough_components_of_few_rows_have_as_many_features_as_the_noise_allows(
+    epsilon: float, num_features: int, names: list[str]
+) -> None:
+    """6,000 rows: at epsilon 3 noise outweighs them, at 100 components are told in all features."""
+    spec = DataSpec((28, 28, 1), 10)
+    model: Any = CVAE(spec, 6000, 0, dataclasses.replace(preset_for(spec, 6000), hidden_units=(4,)))
+    mechanisms = model.alongside(PrivacyBudget(epsilon, 1e-5))
+    assert [mechanism.name for mechanism in mechanisms] == names
+    assert model.is_outweighed(mechanisms) is (epsilon == 3.0)
+    rows = LabeledDataset(np.zeros((20, 28, 28, 1), np.uint8), np.arange(20) % 10, spec)
+    model._nearest_to_own = lambda *_: np.zeros(6000, bool)
+    model.prepare(rows, mechanisms, NoiseSource(), 0)
+    assert model.num_measured == num_features
+    together = sum(mechanism.noise_multiplier**-2 for mechanism in mechanisms) ** -0.5
+    cost = epsilon_of(ClassMoments(together, 1.0).event, 1e-5)
+    assert 0.99 * model.preset.moments_share * epsilon < cost <= model.preset.moments_share * epsilon * (1 + 1e-6)
 
 
 def test_without_components_all_groups_of_a_class_are_that_class() -> None:
@@ -492,8 +519,7 @@ def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     assert float(few._posed.numpy()) == 0
     for has_poses in (True, False):
         said = CVAE(spec, 54_000, 0, dataclasses.replace(preset_for(spec, 54_000), has_poses=has_poses))
-        rough = [] if has_poses else [c_vae._ROUGH]
-        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments", *rough]
+        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments"]
         assert said.features.num_poses == 3 * has_poses
 
 

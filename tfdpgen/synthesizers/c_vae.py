@@ -11,9 +11,9 @@ is smaller, and so is the noise that hides it. Where rows outweigh the noise, th
 they do not, one for all of them, which has that much less noise. Where the noise is smaller still, each class becomes a
 mixture: k-means on draws of the released Gaussians, which costs nothing, cuts every class into components, whose
 moments are then released, measured from the centres of those draws; one latent variable, whose posterior is known, says
-which. How many components there are follows from the number of rows and the noise. Where they can tell one alone,
-and poses do not suit, two rough ones are told in the lowest frequencies; where poses do suit, that release measures the
-classes again.
+which. How many components there are follows from the number of rows and the noise. Where rows are few and can tell one
+alone, and poses do not suit, two rough ones are told in the lowest frequencies; where poses do suit, that release
+measures the classes again.
 
 Whether poses suit the data is asked of the rows, and paid for: centres of the classes are released with poses and
 without, and noisy counts of the rows that are nearest to their own class's say which of the two keeps classes further
@@ -76,6 +76,7 @@ _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by the
 _ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
 _ROWS_IN_ROUGH_COMPONENT = 4.5  # likewise: fewer, and there are fewer features, but no fewer than
 _ROUGH_FEATURES = 60
+_FEW_ROWS = 10  # of a class, for each feature: with more, one component in all features is as good as rough ones
 _ROWS_IN_CLASS = 8  # likewise: fewer, and no rough components, and images are drawn closer to what is usual, and moved
 _LEAST_SIDE = 16  # of images with poses, in pixels: in smaller ones, what is moved is blurred
 _ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
@@ -109,9 +110,9 @@ class CVAEPreset:
         ones are more diverse.
       noisy_spread: the same where they do not.
       still_spread: the same as `spread` where poses were not found to suit.
-      rough_components, rough_reach, rough_spread: `components`, `reach` and `spread` where poses do not suit, and rows
-        outweigh the noise by too little for components in all features; these are told in the first ones, as where
-        noise outweighs rows.
+      rough_components, rough_reach, rough_spread: `components`, `reach` and `spread` where rows are few, poses do not
+        suit, and there is too much noise for components in all features; these are told in the first ones, of which
+        there are as many as the noise allows, and at most those where noise outweighs rows.
       shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
         made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
         can tell (Simard et al. 2003). Public, the same for every class.
@@ -492,8 +493,9 @@ class CVAE(Synthesizer):
         return self.num_examples < self.spec.num_classes * needed and not is_rough
 
     def _may_be_rough(self) -> bool:
-        """Whether there are rough components where rows and noise are right for them, and poses do not suit."""
-        return min(self.preset.components, self.preset.rough_components) > 1 and not self.preset.has_poses
+        """Whether there are rough components where the noise is right for them and poses do not suit: of few rows."""
+        are_few = self.num_examples < self.spec.num_classes * _FEW_ROWS * self.num_features
+        return are_few and min(self.preset.components, self.preset.rough_components) > 1 and not self.preset.has_poses
 
     def _num_rough_features(self, noise_multiplier: float) -> int:
         """How many features rough components are told in: a function of public facts alone."""
