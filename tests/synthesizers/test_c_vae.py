@@ -315,6 +315,31 @@ def test_rough_components_of_few_rows_have_as_many_features_as_the_noise_allows(
     assert 0.99 * model.preset.moments_share * epsilon < cost <= model.preset.moments_share * epsilon * (1 + 1e-6)
 
 
+def test_where_no_components_are_rough_the_mechanism_of_these_measures_the_classes_again() -> None:
+    """As with features that are no frequencies: all of them, and as far as ever."""
+    preset = dataclasses.replace(_PRESET, latent_dim=20, has_poses=False, noisy_waves=10, rough_components=1)
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    _Seeing.seen = []
+    statistics = [ClassCentres(_TINY, 10.0), _Seeing(_TINY, 1.2), _Seeing(_TINY, 1.2, name=c_vae._ROUGH)]
+    model.prepare(_ROWS, statistics, NoiseSource(), 0)
+    measured, places = _Seeing.seen[1]
+    np.testing.assert_array_equal(places, 2 * _ROWS.labels)
+    assert measured.shape[1] == model.num_measured == 20
+    assert _rms(measured) == pytest.approx(1.0, rel=0.15)
+    assert float(model._spread.numpy()) == pytest.approx(preset.spread)
+
+
+@pytest.mark.parametrize("name", [c_vae._COMPONENTS, c_vae._ROUGH])
+def test_rows_that_are_all_alike_have_components_too(name: str) -> None:
+    """Of a covariance of nothing all draws are one: no share of it is to be had."""
+    rows = LabeledDataset(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10, _ROWS.spec)
+    model: Any = CVAE(_ROWS.spec, 40, 0, dataclasses.replace(_PRESET, has_poses=False, latent_dim=20))
+    model._found_components(np.zeros((10, 20)), np.zeros((10, 20, 20)), 2)
+    mechanisms = [ClassCentres(_TINY, 10.0), ClassMoments(_TINY, 1.2), ClassMoments(_TINY, 1.2, name=name)]
+    model.prepare(rows, mechanisms, NoiseSource(), 0)
+    assert all(np.all(np.isfinite(weights)) for weights in model.generator().get_weights())
+
+
 def test_without_components_all_groups_of_a_class_are_that_class() -> None:
     model = CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET)
     model.prepare(_ROWS, [ClassMoments(_TINY, 10.0)], NoiseSource(), 0)

@@ -101,6 +101,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
         is_rough = "rough" in variant
         preset = dataclasses.replace(preset, components=2, has_poses=False)
         monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e9 if is_rough else 1e-9)
+        monkeypatch.setattr(c_vae, "_ROWS_IN_ROUGH_COMPONENT", 0.01)
     releases = []
     for seed in (0, 1):
         given_outputs[1][0] = 0

@@ -305,7 +305,7 @@ class CVAE(Synthesizer):
         counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
         statistics = _statistics(mechanisms)
         is_noisy = self.is_outweighed(mechanisms)
-        may_be_rough = any(part.name == _ROUGH for part in statistics)
+        may_be_rough = self._may_be_rough() and any(part.name == _ROUGH for part in statistics)
         sizes = dict.fromkeys(_CENTRES, self._num_noisy_features if is_noisy else self.num_features)
         if may_be_rough:
             sizes[0.0] = self._num_rough_features(_noise_of(statistics))
@@ -501,7 +501,7 @@ class CVAE(Synthesizer):
         """How many features rough components are told in: a function of public facts alone."""
         components = self.spec.num_classes * min(self.preset.components, self.preset.rough_components)
         told = self.num_examples / (components * _ROWS_IN_ROUGH_COMPONENT * noise_multiplier)
-        return min(self._num_noisy_features, int(told))
+        return max(1, min(self._num_noisy_features, int(told)))
 
     def _centres_from(self, dataset: Dataset, mechanism: ClassCentres, size: int, noise: NoiseSource) -> Centres:
         """Releases what the first features are measured from: a centre for each class or the one of all rows."""
@@ -578,7 +578,8 @@ class CVAE(Synthesizer):
                 centres = clusters.cluster_centers_
                 parts.append(np.concatenate([centres, np.repeat(centres[:1], self.preset.components - told, axis=0)]))
                 squares.append(clusters.inertia_ / _DRAWS)
-            found, share = np.stack(parts), math.sqrt(np.mean(squares) / np.sum(np.square(factors), (1, 2)).mean())
+            found, whole = np.stack(parts), np.sum(np.square(factors), (1, 2)).mean()
+            share = math.sqrt(np.mean(squares) / whole) if whole > 0 else 1.0
         self._centres.assign(found)
         return found.reshape(-1, self.num_features), share
 
