@@ -334,7 +334,9 @@ def test_rows_that_are_all_alike_have_components_too(name: str) -> None:
     """Of a covariance of nothing all draws are one: no share of it is to be had."""
     rows = LabeledDataset(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10, _ROWS.spec)
     model: Any = CVAE(_ROWS.spec, 40, 0, dataclasses.replace(_PRESET, has_poses=False, latent_dim=20))
-    model._found_components(np.zeros((10, 20)), np.zeros((10, 20, 20)), 2)
+    centres, share = model._found_components(np.zeros((10, 20)), np.zeros((10, 20, 20)), 2)
+    assert share == 1.0
+    assert not centres.any()
     mechanisms = [ClassCentres(_TINY, 10.0), ClassMoments(_TINY, 1.2), ClassMoments(_TINY, 1.2, name=name)]
     model.prepare(rows, mechanisms, NoiseSource(), 0)
     assert all(np.all(np.isfinite(weights)) for weights in model.generator().get_weights())

@@ -244,6 +244,7 @@ class CVAE(Synthesizer):
         self.num_features = self.num_measured = self.features.size
         noisy_waves = (self.preset.noisy_waves or self.preset.num_waves) * spec.image_shape[2]
         self._num_noisy_features = min(self.num_features, self.features.num_poses + noisy_waves)  # the first ones
+        self._num_rough = min(components, self.preset.rough_components)
         self.axes = min(self.preset.latent_dim, self.num_features)
         sizes = (self.num_features, classes * components, self.axes, self.preset.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
@@ -318,7 +319,7 @@ class CVAE(Synthesizer):
         posed = float(self._posed.numpy() and self.features.num_poses > 0)
         size = self.num_measured = sizes[posed]
         is_rough = may_be_rough and not posed
-        told = min(self.preset.components, self.preset.rough_components) if is_rough else 1
+        told = self._num_rough if is_rough else 1
         for part in statistics:
             if part.name == _COMPONENTS:
                 told = self._num_components(part.noise_multiplier)
@@ -495,13 +496,12 @@ class CVAE(Synthesizer):
     def _may_be_rough(self) -> bool:
         """Whether there are rough components where the noise is right for them and poses do not suit: of few rows."""
         are_few = self.num_examples < self.spec.num_classes * _FEW_ROWS * self.num_features
-        return are_few and min(self.preset.components, self.preset.rough_components) > 1 and not self.preset.has_poses
+        return are_few and self._num_rough > 1 and not self.preset.has_poses
 
     def _num_rough_features(self, noise_multiplier: float) -> int:
         """How many features rough components are told in: a function of public facts alone."""
-        components = self.spec.num_classes * min(self.preset.components, self.preset.rough_components)
-        told = self.num_examples / (components * _ROWS_IN_ROUGH_COMPONENT * noise_multiplier)
-        return max(1, min(self._num_noisy_features, int(told)))
+        needed = self.spec.num_classes * self._num_rough * _ROWS_IN_ROUGH_COMPONENT * noise_multiplier
+        return max(1, min(self._num_noisy_features, int(self.num_examples / needed)))
 
     def _centres_from(self, dataset: Dataset, mechanism: ClassCentres, size: int, noise: NoiseSource) -> Centres:
         """Releases what the first features are measured from: a centre for each class or the one of all rows."""
