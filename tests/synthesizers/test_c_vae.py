@@ -17,7 +17,7 @@ from tfdpgen.networks.waves import CENTRE
 from tfdpgen.privacy import ClassCentres, ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.statistics import Centres
 from tfdpgen.serving import export_saved_model
-from tfdpgen.synthesizers import CVAE, CVAEPreset, Release, c_vae
+from tfdpgen.synthesizers import CVAE, CVAEPreset, Release, c_vae, moments
 from tfdpgen.synthesizers.c_vae import preset_for
 
 _ROWS = load_splits("digits").train.in_memory()
@@ -172,7 +172,7 @@ def test_under_much_noise_they_are_measured_from_one_centre_that_knows_no_labels
 
     preset = dataclasses.replace(_PRESET, components=1, noisy_waves=10)
     model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
-    monkeypatch.setattr(model, "is_outweighed", lambda _: True)  # the centre's noise is left out here
+    monkeypatch.setattr(moments.MomentsPlan, "is_outweighed", lambda *_: True)  # the centre's noise is left out here
     statistics = [SeeingCentre(_TINY, 10.0, name="centre of all rows"), SeeingMoments(_TINY, 0.7)]
     model.prepare(_ROWS, statistics, NoiseSource(), 0)
     shape, measured, labels = seen
@@ -220,7 +220,7 @@ def test_rows_are_measured_in_usual_distances_from_their_centres(noise_multiplie
     """
     _Seeing.seen = []
     model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET)
-    first, second = _Seeing(noise_multiplier, 30.0), _Seeing(_TINY, 30.0, name=c_vae._COMPONENTS)
+    first, second = _Seeing(noise_multiplier, 30.0), _Seeing(_TINY, 30.0, name=moments.COMPONENTS)
     model.prepare(_ROWS, [ClassCentres(_TINY, 10.0), first, second], NoiseSource(), 0)
     for features, _ in _Seeing.seen:
         assert _rms(features) == pytest.approx(1.0, abs=0.15)
@@ -240,7 +240,7 @@ def test_rough_components_are_those_of_the_lowest_frequencies_where_poses_do_not
     )
     asked = [*(ClassCentres(_TINY, 10.0, name=name) for name in _CHOICE[:2]), NoisyCounts(1e-3, 2, name=_CHOICE[2])]
     _Seeing.seen = []
-    statistics = [_Seeing(_TINY, 1.2), _Seeing(_TINY, 1.2, name=c_vae._ROUGH)]
+    statistics = [_Seeing(_TINY, 1.2), _Seeing(_TINY, 1.2, name=moments.ROUGH)]
     model.prepare(_ROWS, [*asked, *statistics], NoiseSource(), 0)
     (of_classes, labels), (measured, places) = _Seeing.seen
     np.testing.assert_array_equal(labels, _ROWS.labels)
@@ -276,11 +276,11 @@ def test_how_many_components_there_are_follows_from_rows_and_noise() -> None:
     for epsilon in (1.0, 3.0, 10.0, 30.0):
         model = CVAE(spec, 54_000, 0)
         last: Any = model.alongside(PrivacyBudget(epsilon, 1e-5))[-1]
-        told.append(model._num_components(last.noise_multiplier))
+        told.append(model.moments.num_components(last.noise_multiplier))
     assert told[0] == 1
     assert 1 < told[1] < told[2] <= told[3] == model.preset.components
     model = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, components=5))
-    needed = c_vae._ROWS_IN_COMPONENT * model.num_features
+    needed = moments.ROWS_IN_COMPONENT * model.num_features
     second = ClassMoments(len(_ROWS) / (10 * 3.5 * needed), 1.2, name="moments of components")
     model.prepare(_ROWS, [ClassCentres(_TINY, 10.0), ClassMoments(_TINY, 1.2), second], NoiseSource(), 0)
     assert np.all(np.count_nonzero(model._shares.numpy(), axis=1) == 3)
@@ -291,8 +291,8 @@ def test_how_many_components_there_are_follows_from_rows_and_noise() -> None:
 @pytest.mark.parametrize(
     ("epsilon", "num_features", "names"),
     [
-        (10.0, 93, [*_CHOICE, "class moments", c_vae._ROUGH]),
-        (5.0, 67, [*_CHOICE, "class moments", c_vae._ROUGH]),
+        (10.0, 93, [*_CHOICE, "class moments", moments.ROUGH]),
+        (5.0, 67, [*_CHOICE, "class moments", moments.ROUGH]),
         (3.0, 93, [*_CHOICE, "class moments"]),
         (100.0, 153, [*_CHOICE, "class moments", "moments of components"]),
     ],
@@ -305,7 +305,7 @@ def test_rough_components_of_few_rows_have_as_many_features_as_the_noise_allows(
     model: Any = CVAE(spec, 6000, 0, dataclasses.replace(preset_for(spec, 6000), hidden_units=(4,)))
     mechanisms = model.alongside(PrivacyBudget(epsilon, 1e-5))
     assert [mechanism.name for mechanism in mechanisms] == names
-    assert model.is_outweighed(mechanisms) is (epsilon == 3.0)
+    assert model.moments.is_outweighed(mechanisms) is (epsilon == 3.0)
     rows = LabeledDataset(np.zeros((20, 28, 28, 1), np.uint8), np.arange(20) % 10, spec)
     model._nearest_to_own = lambda *_: np.zeros(6000, bool)
     model.prepare(rows, mechanisms, NoiseSource(), 0)
@@ -320,7 +320,7 @@ def test_where_no_components_are_rough_the_mechanism_of_these_measures_the_class
     preset = dataclasses.replace(_PRESET, latent_dim=20, has_poses=False, noisy_waves=10, rough_components=1)
     model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
     _Seeing.seen = []
-    statistics = [ClassCentres(_TINY, 10.0), _Seeing(_TINY, 1.2), _Seeing(_TINY, 1.2, name=c_vae._ROUGH)]
+    statistics = [ClassCentres(_TINY, 10.0), _Seeing(_TINY, 1.2), _Seeing(_TINY, 1.2, name=moments.ROUGH)]
     model.prepare(_ROWS, statistics, NoiseSource(), 0)
     measured, places = _Seeing.seen[1]
     np.testing.assert_array_equal(places, 2 * _ROWS.labels)
@@ -329,7 +329,7 @@ def test_where_no_components_are_rough_the_mechanism_of_these_measures_the_class
     assert float(model._spread.numpy()) == pytest.approx(preset.spread)
 
 
-@pytest.mark.parametrize("name", [c_vae._COMPONENTS, c_vae._ROUGH])
+@pytest.mark.parametrize("name", [moments.COMPONENTS, moments.ROUGH])
 def test_rows_that_are_all_alike_have_components_too(name: str) -> None:
     """Of a covariance of nothing all draws are one: no share of it is to be had."""
     rows = LabeledDataset(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10, _ROWS.spec)
@@ -555,8 +555,8 @@ def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: b
     model = CVAE(DataSpec((28, 28, 1), 10), 54_000, 0)
     mechanism: Any = model.alongside(PrivacyBudget(epsilon, 1e-5))[-1]
     noise_multiplier = mechanism.noise_multiplier
-    assert model._is_noisy(noise_multiplier) is is_noisy
-    assert CVAE(DataSpec((28, 28, 1), 10), 5_000, 0)._is_noisy(noise_multiplier)
+    assert model.moments.is_noisy(noise_multiplier) is is_noisy
+    assert CVAE(DataSpec((28, 28, 1), 10), 5_000, 0).moments.is_noisy(noise_multiplier)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TR
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
-from tfdpgen.synthesizers import CVAE, Release, c_vae, stroke_vae, synthesizer_names, train
+from tfdpgen.synthesizers import CVAE, Release, moments, stroke_vae, synthesizer_names, train
 from tfdpgen.synthesizers.chunks import scaled
 from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
 
@@ -85,7 +85,9 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         "c_vae with rough components",
         "stroke_vae with strokes that suit",
         "stroke_vae with a teacher",
+        "stroke_vae with a choice of poses and a teacher",
         "stroke_vae with strokes that suit and a teacher",
+        "stroke_vae with strokes that suit, a choice of poses and a teacher",
     ],
 )
 def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
@@ -95,13 +97,16 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     preset = _preset(name)
     if name == "stroke_vae":
         monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], "strokes that suit" in variant))
+    if "choice of poses" in variant:
+        preset = dataclasses.replace(preset, waves=dataclasses.replace(preset.waves, has_poses=None))
+        monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
     if "teacher" in variant or "components" in variant:
-        monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
+        monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
     if "components" in variant:
         is_rough = "rough" in variant
         preset = dataclasses.replace(preset, components=2, has_poses=False)
-        monkeypatch.setattr(c_vae, "_ROWS_IN_COMPONENT", 1e9 if is_rough else 1e-9)
-        monkeypatch.setattr(c_vae, "_ROWS_IN_ROUGH_COMPONENT", 0.01)
+        monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e9 if is_rough else 1e-9)
+        monkeypatch.setattr(moments, "_ROWS_IN_ROUGH_COMPONENT", 0.01)
     releases = []
     for seed in (0, 1):
         given_outputs[1][0] = 0
@@ -111,7 +116,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     one, other = releases
     assert (one.event, one.statement) == (other.event, other.statement)
     assert (one.teacher is not None) is ("teacher" in variant)
-    assert any(part["name"] == c_vae._ROUGH for part in one.statement.mechanisms) is ("rough" in variant)
+    assert any(part["name"] == moments.ROUGH for part in one.statement.mechanisms) is ("rough" in variant)
     weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
     for first, second in [*weights, *_teachers(one, other)]:
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
@@ -119,7 +124,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
 
 def test_poses_are_chosen_by_the_noisy_counts_alone(given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of one run are nearest to their own with poses, those of the other without; what was said decides."""
-    monkeypatch.setattr(c_vae, "_ROWS_TO_ASK", 0)
+    monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
     preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, has_poses=None)
     chosen = []
     for seed in (0, 1):
@@ -142,7 +147,7 @@ def test_strokes_are_kept_or_left_by_the_noisy_count_alone(
     given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strokes suit all rows of one run and none of the other; the count that was said decides."""
-    monkeypatch.setattr(c_vae, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise: there is a teacher
+    monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise: there is a teacher
     monkeypatch.setattr(stroke_vae, "_COUNT_SHARE", 0.5)  # of few rows, too little could be counted
     releases = []
     for seed in (0, 1):

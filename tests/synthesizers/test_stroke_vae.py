@@ -102,7 +102,7 @@ def test_images_of_which_nothing_was_asked_are_moved_as_little_as_those_of_the_c
     model = CVAE(spec, 1000, 0, waves)
     rows = LabeledDataset(np.zeros((20, side, side, 1), np.uint8), np.arange(20) % 10, spec)
     model.prepare(rows, [ClassMoments(10.0, 7.0)], NoiseSource(), 0)
-    assert model._is_noisy(10.0)
+    assert model.moments.is_noisy(10.0)
     other = CVAE(spec, 1000, 0)
     other.prepare(rows, [ClassMoments(10.0, 7.0)], NoiseSource(), 0)
     np.testing.assert_allclose(model._moves, other._moves)

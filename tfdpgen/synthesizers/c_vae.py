@@ -55,160 +55,28 @@ from tfdpgen.privacy import (
     NoisyCounts,
     PrivacyBudget,
 )
-from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.statistics import Centres
 from tfdpgen.synthesizers.base import Synthesizer, register
+from tfdpgen.synthesizers.c_vae_preset import CVAEPreset, preset_for
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
+from tfdpgen.synthesizers.moments import (
+    CENTRE_OF_ALL,
+    CENTRES,
+    COMPONENTS,
+    ROUGH,
+    MomentsPlan,
+    noise_of,
+    statistics_of,
+)
 from tfdpgen.synthesizers.running import make_slots, run_plan
 
-_COMPONENTS = "moments of components"
-_ROUGH = "moments of rough components, or of classes again"
-_CENTRE_OF_ALL, _CENTRES_OF_CLASSES = "centre of all rows", "centres of classes"
-_CENTRES = {1.0: "centres of classes with poses", 0.0: "centres of classes without poses"}
-_COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows
 _WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judged by
 _LEAD = 0.025  # share of the rows by which more have to be nearest to their own class, for poses to suit
 _DRAWS = 3000  # of each class, that its components are found in
-_CENTRE_SHARE = 0.05  # of the moments' precision, that buys the classes' centres
-_ROUGH_SHARE = 0.15  # of the moments' precision, that buys the classes' Gaussians where components are rough
-_SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by then
-_ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
-_ROWS_IN_ROUGH_COMPONENT = 4.5  # likewise: fewer, and there are fewer features, but no fewer than
-_ROUGH_FEATURES = 60
-_FEW_ROWS = 10  # of a class, for each feature: with more, one component in all features is as good as rough ones
-_ROWS_IN_CLASS = 8  # likewise: fewer, and no rough components, and images are drawn closer to what is usual, and moved
-_LEAST_SIDE = 16  # of images with poses, in pixels: in smaller ones, what is moved is blurred
-_ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclasses.dataclass(frozen=True)
-class CVAEPreset:
-    """Hyperparameters, chosen by image shape and number of rows alone.
-
-    Attributes:
-      latent_dim: principal axes of each component that are kept; at most the number of features.
-      hidden_units: of the networks that correct encoder and decoder.
-      expected_batch_size, steps, l2_norm_clip: of their training.
-      learning_rate: at its start; it falls to 0 in a line. With a noise multiplier above 1 it is lower in proportion.
-      num_waves: lowest frequencies of each channel that are features.
-      noisy_waves: the same where noise outweighs rows; None: as many.
-      has_poses: whether poses are; None: if the rows say that classes lie further apart so.
-      centre_radius: bound, for the centres, on the root mean square of what an image differs by from a fifth of the
-        range, in units of it.
-      reach: bound on how far a row may lie from its centre, in units of the distance that is usual.
-      noisy_reach: the same where noise outweighs rows, which all have one centre.
-      moments_share: share of epsilon that buys the Gaussians.
-      first_share: of `moments_share`, what buys the classes' Gaussians where components follow.
-      components: of a class, at most; fewer where the noise would outweigh them.
-      variance: of a row's features around what the decoder makes of its latents.
-      kl_weight: weight of the KL in the loss (beta; Higgins et al. 2017).
-      spread: standard deviation of the latents that are drawn / that of the prior, where rows outweigh the noise: wider
-        ones are more diverse.
-      noisy_spread: the same where they do not.
-      still_spread: the same as `spread` where poses were not found to suit.
-      rough_components, rough_reach, rough_spread: `components`, `reach` and `spread` where rows are few, poses do not
-        suit, and there is too much noise for components in all features; these are told in the first ones, of which
-        there are as many as the noise allows, and at most those where noise outweighs rows.
-      shift, lean: standard deviations of how far a drawn image is moved at random there, in shares of a side, and is
-        made to lean, in pixels for each row: of the ways in which images of any class differ, more than noisy moments
-        can tell (Simard et al. 2003). Public, the same for every class.
-      still_moves: by what share of that where poses were not found to suit.
-
-    Raises:
-      ValueError: if a number is out of range.
-    """
-
-    latent_dim: int
-    hidden_units: tuple[int, ...]
-    expected_batch_size: int
-    steps: int
-    l2_norm_clip: float = 1.0
-    learning_rate: float = 2e-4
-    num_waves: int = 49
-    noisy_waves: int | None = None
-    has_poses: bool | None = False
-    centre_radius: float = 0.35
-    reach: float = 1.2
-    noisy_reach: float = 0.7
-    moments_share: float = 0.95
-    first_share: float = 0.3
-    components: int = 1
-    variance: float = 0.05
-    kl_weight: float = 1.0
-    spread: float = 1.5
-    noisy_spread: float = 1.0
-    still_spread: float = 1.0
-    rough_components: int = 2
-    rough_reach: float = 0.85
-    rough_spread: float = 1.3
-    shift: float = 0.0
-    lean: float = 0.0
-    still_moves: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name in ("latent_dim", "num_waves", "components", "rough_components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
-        if self.noisy_waves is not None and not 1 <= self.noisy_waves <= self.num_waves:
-            raise ValueError(f"`noisy_waves` should lie between 1 and `num_waves`; got {self.noisy_waves!r}.")
-        for name in (
-            "learning_rate", "centre_radius", "reach", "noisy_reach", "rough_reach", "variance",
-            "spread", "noisy_spread", "still_spread", "rough_spread",
-        ):  # fmt: skip
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"`{name}` should be finite and greater than 0; got {getattr(self, name)!r}.")
-        for name in ("shift", "lean", "still_moves"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
-        for name in ("moments_share", "first_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"`{name}` should lie between 0 and 1; got {getattr(self, name)!r}.")
-
-
-def preset_for(spec: DataSpec, num_examples: int) -> CVAEPreset:
-    """The preset for images of this shape and this many rows."""
-    height, width, channels = spec.image_shape
-    batch = min(2048, max(1, num_examples // 4))
-    if channels > 1:
-        return CVAEPreset(
-            latent_dim=270,
-            hidden_units=(256,),
-            expected_batch_size=batch,
-            steps=100,
-            num_waves=90,
-            noisy_waves=40,
-            spread=1.25,
-        )
-    if height * width <= 256:
-        can_lean = min(height, width) >= _LEAST_SIDE
-        return CVAEPreset(
-            latent_dim=49,
-            hidden_units=(64,),
-            expected_batch_size=batch,
-            steps=100,
-            has_poses=None if can_lean else False,
-            moments_share=0.98,
-            spread=1.25 if can_lean else 1.0,
-            noisy_spread=1.15 if can_lean else 1.0,
-            shift=0.06,
-            lean=0.13,
-        )
-    return CVAEPreset(
-        latent_dim=153,
-        hidden_units=(256,),
-        expected_batch_size=batch,
-        steps=100,
-        num_waves=150,
-        noisy_waves=90,
-        has_poses=None,
-        components=8,
-        shift=0.06,
-        lean=0.13,
-    )
 
 
 @register
@@ -223,6 +91,7 @@ class CVAE(Synthesizer):
       features: what images are described by; by default pose and frequencies, as the preset has them.
 
     Attributes:
+      moments: which mechanisms a budget buys.
       num_measured: of how many features, the first ones, `prepare` released moments.
     """
 
@@ -242,9 +111,7 @@ class CVAE(Synthesizer):
             spec.image_shape, self.preset.num_waves, has_poses=self.preset.has_poses is not False
         )
         self.num_features = self.num_measured = self.features.size
-        noisy_waves = (self.preset.noisy_waves or self.preset.num_waves) * spec.image_shape[2]
-        self._num_noisy_features = min(self.num_features, self.features.num_poses + noisy_waves)  # the first ones
-        self._num_rough = min(components, self.preset.rough_components)
+        self.moments = MomentsPlan(self.preset, spec, num_examples, self.num_features, self.features.num_poses)
         self.axes = min(self.preset.latent_dim, self.num_features)
         sizes = (self.num_features, classes * components, self.axes, self.preset.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
@@ -263,34 +130,7 @@ class CVAE(Synthesizer):
         return DPSGDPlan(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
-        return self.moments_for(dataclasses.replace(budget, epsilon=budget.epsilon * self.preset.moments_share))
-
-    def moments_for(self, budget: PrivacyBudget) -> Sequence[ClassCentres | ClassMoments | NoisyCounts]:
-        """The question about poses, centres and moments that together cost this budget."""
-        preset = self.preset
-        # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
-        precision = self._precision(budget)
-        asked = self._question(precision)
-        rest = precision - sum(part.noise_multiplier**-2 for part in asked)
-        is_noisy = self._is_noisy(rest**-0.5)
-        if not asked:
-            asked = (self._centres_for(rest, _CENTRE_OF_ALL if is_noisy else _CENTRES_OF_CLASSES),)
-            rest *= 1 - _CENTRE_SHARE
-        if is_noisy:
-            return (*asked, ClassMoments(rest**-0.5, preset.noisy_reach))
-        first = rest * self._precision(dataclasses.replace(budget, epsilon=budget.epsilon * preset.first_share))
-        first /= precision
-        # Features are measured in units of the usual distance from their centres.
-        name = _COMPONENTS
-        if self._num_components((rest - first) ** -0.5) == 1:
-            if not self._may_be_rough():
-                return (*asked, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
-            name, first = _ROUGH, _ROUGH_SHARE * rest
-        return (
-            *asked,
-            ClassMoments(first**-0.5, preset.reach, _SQUARE_WEIGHT),
-            ClassMoments((rest - first) ** -0.5, preset.reach, _SQUARE_WEIGHT, name=name),
-        )
+        return self.moments.mechanisms(dataclasses.replace(budget, epsilon=budget.epsilon * self.preset.moments_share))
 
     def losses(self, features: tf.Tensor, groups: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         """-ELBO float32 [n], but for constants, of features [n, d] in groups one-hot [n, g]; noise normal [n, axes]."""
@@ -302,14 +142,14 @@ class CVAE(Synthesizer):
         return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
-        of_choice = [part for part in mechanisms if part.name in _CENTRES.values()]
+        of_choice = [part for part in mechanisms if part.name in CENTRES.values()]
         counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
-        statistics = _statistics(mechanisms)
-        is_noisy = self.is_outweighed(mechanisms)
-        may_be_rough = self._may_be_rough() and any(part.name == _ROUGH for part in statistics)
-        sizes = dict.fromkeys(_CENTRES, self._num_noisy_features if is_noisy else self.num_features)
+        statistics = statistics_of(mechanisms)
+        is_noisy = self.moments.is_outweighed(mechanisms)
+        may_be_rough = self.moments.may_be_rough() and any(part.name == ROUGH for part in statistics)
+        sizes = dict.fromkeys(CENTRES, self.moments.num_noisy_features if is_noisy else self.num_features)
         if may_be_rough:
-            sizes[0.0] = self._num_rough_features(_noise_of(statistics))
+            sizes[0.0] = self.moments.num_rough_features(noise_of(statistics))
         measured_from = None
         if counts is not None:
             chosen = self._choose(dataset, of_choice, counts, sizes, noise)
@@ -319,10 +159,10 @@ class CVAE(Synthesizer):
         posed = float(self._posed.numpy() and self.features.num_poses > 0)
         size = self.num_measured = sizes[posed]
         is_rough = may_be_rough and not posed
-        told = self._num_rough if is_rough else 1
+        told = self.moments.num_rough if is_rough else 1
         for part in statistics:
-            if part.name == _COMPONENTS:
-                told = self._num_components(part.noise_multiplier)
+            if part.name == COMPONENTS:
+                told = self.moments.num_components(part.noise_multiplier)
         for mechanism in statistics:
             if isinstance(mechanism, ClassCentres):
                 measured_from = self._centres_from(dataset, mechanism, size, noise)
@@ -408,26 +248,6 @@ class CVAE(Synthesizer):
             "decoder": self._decoder_of_images("decoder"),
         }
 
-    def _precision(self, budget: PrivacyBudget) -> float:
-        """1 / noise multiplier squared of the one Gaussian mechanism that costs this much."""
-        return calibrate_noise_multiplier(lambda z: ClassMoments(z, 1.0).event, budget) ** -2
-
-    def _centres_for(self, precision: float, name: str) -> ClassCentres:
-        """What releases centres for their share of this precision."""
-        radius = self.preset.centre_radius * math.sqrt(math.prod(self.spec.image_shape))
-        return ClassCentres((precision * _CENTRE_SHARE) ** -0.5, radius, name)
-
-    def _question(self, precision: float) -> tuple[ClassCentres | NoisyCounts, ...]:
-        """What asks the rows whether poses suit, of moments with that precision; public facts decide if it is asked."""
-        needed = self.spec.num_classes * _ROWS_TO_ASK * precision**-0.5
-        if self.preset.has_poses is not None or self.num_examples < needed:
-            return ()
-        centres = (self._centres_for(precision, name) for name in _CENTRES.values())
-        return (
-            *centres,
-            NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(_CENTRES), name="rows nearest to their own class"),
-        )
-
     def _choose(
         self,
         dataset: Dataset,
@@ -438,7 +258,7 @@ class CVAE(Synthesizer):
     ) -> Centres:
         """Decides whether there are poses, and returns the centres of the classes with or without; sizes as wanted."""
         found, is_near = [], []
-        for posed, mechanism in zip(_CENTRES, candidates, strict=True):
+        for posed, mechanism in zip(CENTRES, candidates, strict=True):
             assert isinstance(mechanism, ClassCentres)
             self._posed.assign(posed)
             size = sizes[posed]
@@ -478,35 +298,10 @@ class CVAE(Synthesizer):
         moves = np.array([preset.shift * width, preset.shift * height, preset.lean])
         self._moves.assign(is_noisy * (preset.still_moves if is_still else 1.0) * moves)
 
-    def _num_components(self, noise_multiplier: float) -> int:
-        """How many components of a class moments with that noise can tell: a function of public facts alone."""
-        needed = _ROWS_IN_COMPONENT * self.num_features * noise_multiplier
-        return max(1, min(self.preset.components, int(self.num_examples / (self.spec.num_classes * needed))))
-
-    def is_outweighed(self, mechanisms: Sequence[Mechanism]) -> bool:
-        """Whether the noise of these outweighs rows: a function of public facts alone."""
-        return self._is_noisy(_noise_of(_statistics(mechanisms)))
-
-    def _is_noisy(self, noise_multiplier: float) -> bool:
-        """Whether the noise of the moments outweighs rows: a function of public facts alone."""
-        needed = _ROWS_IN_CLASS * self._num_noisy_features * noise_multiplier
-        is_rough = self._may_be_rough() and self._num_rough_features(noise_multiplier) >= _ROUGH_FEATURES
-        return self.num_examples < self.spec.num_classes * needed and not is_rough
-
-    def _may_be_rough(self) -> bool:
-        """Whether there are rough components where the noise is right for them and poses do not suit: of few rows."""
-        are_few = self.num_examples < self.spec.num_classes * _FEW_ROWS * self.num_features
-        return are_few and self._num_rough > 1 and not self.preset.has_poses
-
-    def _num_rough_features(self, noise_multiplier: float) -> int:
-        """How many features rough components are told in: a function of public facts alone."""
-        needed = self.spec.num_classes * self._num_rough * _ROWS_IN_ROUGH_COMPONENT * noise_multiplier
-        return max(1, min(self._num_noisy_features, int(self.num_examples / needed)))
-
     def _centres_from(self, dataset: Dataset, mechanism: ClassCentres, size: int, noise: NoiseSource) -> Centres:
         """Releases what the first features are measured from: a centre for each class or the one of all rows."""
         classes, blocks = self.spec.num_classes, self._blocks(dataset, size)
-        if mechanism.name != _CENTRE_OF_ALL:
+        if mechanism.name != CENTRE_OF_ALL:
             return mechanism.release(blocks, size, classes, noise)
         of_all = mechanism.release(((features, np.zeros_like(labels)) for features, labels in blocks), size, 1, noise)
         return Centres(np.repeat(of_all.means, classes, axis=0), of_all.distance)
@@ -534,7 +329,7 @@ class CVAE(Synthesizer):
           What those of components should be measured from, if anything.
         """
         classes, most = self.spec.num_classes, self.preset.components
-        of_components = mechanism.name in (_COMPONENTS, _ROUGH)
+        of_components = mechanism.name in (COMPONENTS, ROUGH)
         groups = classes * most if of_components else classes
         blocks = self._blocks(dataset, size, of_components)
         if measured_from is not None:
@@ -639,20 +434,6 @@ class CVAE(Synthesizer):
         moved_by = scaled_columns(moves, "moves")(latents[:, own:]) if moves is not None else None
         images = self.features.drawn(features, float(self._posed.numpy()), moved_by)
         return tf.keras.Model([latents, labels], images, name=name)
-
-
-def _statistics(mechanisms: Sequence[Mechanism]) -> list[ClassCentres | ClassMoments]:
-    """Those that moments come from, without the question about poses."""
-    return [
-        part
-        for part in mechanisms
-        if isinstance(part, ClassMoments | ClassCentres) and part.name not in _CENTRES.values()
-    ]
-
-
-def _noise_of(statistics: Sequence[ClassCentres | ClassMoments]) -> float:
-    """The noise multiplier of the one Gaussian mechanism that costs as much."""
-    return sum(part.noise_multiplier**-2 for part in statistics) ** -0.5
 
 
 def _together(centres: Centres) -> Centres:

@@ -13,8 +13,9 @@ moments get all of the budget, and there are no enriched rows.
 The public prior is an assumption about what the data look like, not about any row, and the statement declares it.
 Whether it holds is asked of the rows, and paid for: of how many does the autoencoder rebuild more than twice as many of
 the lowest frequencies would? One noisy count says so. Where it is not most of them, the same mechanisms release moments
-of frequencies in place of those of strokes (those of `c_vae.py`, without poses), and the teacher learns from, and
-judges, the frequencies that images are then made of.
+of frequencies in place of those of strokes, with poses or without, as `c_vae.py` has it: what asks the rows which of
+the two suits is paid for beforehand, and of strokes it asks in vain. The teacher then learns from, and judges, as many
+of the lowest frequencies as images are made of.
 """
 
 from __future__ import annotations
@@ -89,15 +90,7 @@ def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
             f"`synthesizer` stroke_vae has a preset for images of at least {_LEAST_SIDE} pixels a side, on which "
             f"strokes can be told; got image_shape {spec.image_shape}. Take class_gaussian, c_vae or dp_gan."
         )
-    waves = c_vae.preset_for(spec, num_examples)
-    waves = dataclasses.replace(
-        waves,
-        has_poses=False,
-        shift=waves.shift * waves.still_moves,
-        lean=waves.lean * waves.still_moves,
-        spread=1.0,
-        moments_share=0.6,
-    )
+    waves = dataclasses.replace(c_vae.preset_for(spec, num_examples), moments_share=0.6)
     return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256), waves=waves)
 
 
@@ -182,11 +175,11 @@ class StrokeVAE(Synthesizer):
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         """Mechanisms whose noise is fixed beforehand; what they release is chosen by what the first has said."""
         moments = self._of_waves.alongside(budget)
-        is_taught = not self._of_waves.is_outweighed(moments)
+        is_taught = not self._of_waves.moments.is_outweighed(moments)
         if not is_taught:
             # Epsilon grows with precision, but no faster, so that this leaves at least the count's share.
             share = dataclasses.replace(budget, epsilon=budget.epsilon / (1 + _COUNT_SHARE))
-            moments = self._of_waves.moments_for(share)
+            moments = self._of_waves.moments.mechanisms(share)
         precision = sum(part.noise_multiplier**-2 for part in moments)
         count = NoisyCounts((precision * _COUNT_SHARE) ** -0.5, name="rows that strokes suit")
         mechanisms = (count, *moments)
