@@ -143,6 +143,9 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
         "stroke_vae with a choice of poses",
         "c_vae with components",
         "dp_gan with components",
+        "c_vae with a choice of components",
+        "dp_gan with a choice of components",
+        "stroke_vae with a choice of components",
         "stroke_vae with strokes that suit",
         "stroke_vae with a teacher",
     ],
@@ -154,14 +157,19 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     preset = _PRESETS[name]
     if name == "stroke_vae":
         monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], variant == "strokes that suit"))
-    changed = {"a choice of poses": {"has_poses": None}, "components": {"components": 2}}.get(variant)
+    two = {"components": 2}
+    changed = {"a choice of poses": {"has_poses": None}, "components": two, "a choice of components": two}.get(variant)
     if changed:
         part = {"dp_gan": "sketches", "stroke_vae": "waves"}.get(name)
         of_part = {part: dataclasses.replace(getattr(preset, part), **changed)} if part else changed
         preset = dataclasses.replace(preset, **of_part)
     if variant == "a choice of poses":
         monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
-    if variant in ("components", "a teacher"):
+        monkeypatch.setattr(moments, "_ROWS_TO_COUNT", 0)
+    if variant == "a choice of components":
+        monkeypatch.setattr(moments, "_FEW_ROWS", 0)
+        monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e9)
+    if variant in ("components", "a choice of components", "a teacher"):
         monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)
     if variant == "components":
         monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e-9)
@@ -180,7 +188,7 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     accounted = [(part["name"], part["event"]) for part in statement.mechanisms if "Poisson" not in part["event"]]
     assert ran == accounted
     expected = {"class_gaussian": 1, "stroke_vae": 3}.get(name, 2)
-    assert len(ran) == expected + {"a choice of poses": 2, "components": 1}.get(variant, 0)
+    assert len(ran) == expected + {"a choice of poses": 2, "components": 1, "a choice of components": 2}.get(variant, 0)
 
 
 def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) -> None:

@@ -577,6 +577,20 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_ONE_WAY}::test_poses_are_chosen_by_the_noisy_counts_alone",),
     ),
     Mutant(
+        name="components_by_exact_counts",
+        rule=4,
+        bug="Whether classes have rough components is decided by exact counts of rows.",
+        had_by="class of bug of hyperparameters that are chosen on private rows (Papernot & Steinke 2022)",
+        edits=(
+            Edit(
+                _C_VAE,
+                "by_means, by_components = counts.release(is_near, noise)",
+                "counts.release(is_near, noise); by_means, by_components = (part.sum() for part in is_near)",
+            ),
+        ),
+        caught_by=(f"{_TEST_ONE_WAY}::test_rough_components_are_told_by_the_noisy_counts_alone",),
+    ),
+    Mutant(
         name="means_divided_by_true_counts",
         rule=4,
         bug="Noisy sums are divided by exact counts.",

@@ -95,7 +95,7 @@ _CHOICE = ["centres of classes with poses", "centres of classes without poses", 
     [
         (0.1, ["centre of all rows", "class moments"]),
         (0.2, [*_CHOICE, "class moments"]),
-        (1.0, [*_CHOICE, "class moments"]),
+        (1.0, [*_CHOICE, "class moments", moments.NEAR_COMPONENTS, moments.ROUGH]),
         (10.0, [*_CHOICE, "class moments", "moments of components"]),
     ],
 )
@@ -256,6 +256,42 @@ def test_rough_components_are_those_of_the_lowest_frequencies_where_poses_do_not
     made = model.decoder([latents, np.eye(30, dtype=np.float32)[np.arange(50) % 10 * 3]]).numpy()
     assert np.all(np.any(made[:, 3 * (not posed) : size] != 0, axis=0))  # the features before that are a pose
     np.testing.assert_array_equal(made[:, size:], 0)
+
+
+@pytest.mark.parametrize("posed", [True, False])
+@pytest.mark.parametrize("lead", [0.08, 0.1])
+def test_many_rows_are_asked_about_rough_components(posed: bool, lead: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told where 9 % more are nearest to one of their class than to its mean; else classes are measured again."""
+    preset = dataclasses.replace(_PRESET, latent_dim=23, noisy_waves=10, has_poses=None, components=3)
+    model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
+    by = []
+
+    def nearest_to_own(rows: LabeledDataset, centres: np.ndarray) -> np.ndarray:
+        by.append(centres)
+        shares = [float(posed), float(not posed), 0.5, 0.5 + lead]
+        return np.arange(len(rows)) < shares[len(by) - 1] * len(rows)
+
+    monkeypatch.setattr(model, "_nearest_to_own", nearest_to_own)
+    asked = [*(ClassCentres(_TINY, 10.0, name=name) for name in _CHOICE[:2]), NoisyCounts(1e-3, 2, name=_CHOICE[2])]
+    again = [NoisyCounts(1e-3, 2, name=moments.NEAR_COMPONENTS), _Seeing(_TINY, 1.2, name=moments.ROUGH)]
+    _Seeing.seen = []
+    model.prepare(_ROWS, [*asked, _Seeing(_TINY, 1.2), *again], NoiseSource(), 0)
+    are_told = not posed and lead > 0.09
+    first = 23 if posed else 13
+    assert [len(centres) for centres in by] == [10, 10, 10, 30]
+    assert by[2].shape[1] == by[3].shape[1] == first
+    (of_classes, _), (measured, places) = _Seeing.seen
+    assert of_classes.shape[1] == first
+    assert measured.shape[1] == model.num_measured == (13 if are_told else 23)
+    assert set(np.unique(places % 3)) == ({0, 1} if are_told else {0})
+    # Rough ones in units of what is usual in all features, of which those that are measured have a part.
+    differences = np.concatenate([features - by[1][labels] for features, labels in model._blocks(_ROWS)])
+    part = _rms(differences[:, :13]) / _rms(differences)
+    assert _rms(measured) == pytest.approx(1.2 / 0.85 * part if are_told else 1.0, rel=0.15)
+    if not are_told:  # of all features, centres are known
+        np.testing.assert_allclose(measured.mean(axis=0), 0, atol=0.02)
+    spreads = {True: preset.rough_spread, False: preset.spread if posed else preset.still_spread}
+    assert float(model._spread.numpy()) == pytest.approx(spreads[are_told])
 
 
 def test_where_noise_outweighs_rows_the_highest_frequencies_are_left_out() -> None:
@@ -505,8 +541,8 @@ def test_rows_are_near_their_own_as_a_classifier_of_centres_has_it() -> None:
     model = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, num_waves=60))
     images, labels = _ROWS.images[:300], _ROWS.labels[:300].copy()
     features = model.features.described(tf.constant(images / 255.0, tf.float32)).numpy()
-    centres = Centres(NearestCentroid().fit(features, labels).centroids_.astype(np.float64), 1.0)
-    centres.means[:, 43:] += 100 * np.arange(10)[:, None]
+    centres = NearestCentroid().fit(features, labels).centroids_.astype(np.float64)
+    centres[:, 43:] += 100 * np.arange(10)[:, None]
     before = model._nearest_to_own(LabeledDataset(images, labels, _ROWS.spec), centres)
     first = NearestCentroid().fit(features[:, :43], labels)
     np.testing.assert_array_equal(before, first.predict(features[:, :43]) == labels)
@@ -537,6 +573,14 @@ def test_poses_are_found_where_places_hide_the_class(told: bool) -> None:
     assert bool(model._posed.numpy()) is told
 
 
+@pytest.mark.parametrize(("num_classes", "num_examples", "are_asked"), [(2, 1900, 0), (2, 3000, 1), (10, 3000, 1)])
+def test_counts_of_few_rows_do_not_tell_of_poses(num_classes: int, num_examples: int, are_asked: bool) -> None:
+    """However few classes there are: the noise of a count does not know of them."""
+    model = CVAE(DataSpec((28, 28, 1), num_classes), num_examples, 0)
+    names = [part.name for part in model.alongside(PrivacyBudget(6.0, 1e-5))]
+    assert names[:3] == _CHOICE if are_asked else names[0] == "centres of classes"
+
+
 def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(1.0, 1e-5)
     few = CVAE(spec, 6000, 0)
@@ -546,7 +590,8 @@ def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     assert float(few._posed.numpy()) == 0
     for has_poses in (True, False):
         said = CVAE(spec, 54_000, 0, dataclasses.replace(preset_for(spec, 54_000), has_poses=has_poses))
-        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments"]
+        rough = [] if has_poses else [moments.NEAR_COMPONENTS, moments.ROUGH]
+        assert [part.name for part in said.alongside(budget)] == ["centres of classes", "class moments", *rough]
         assert said.features.num_poses == 3 * has_poses
 
 

@@ -83,6 +83,7 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         *synthesizer_names(),
         "c_vae with components",
         "c_vae with rough components",
+        "c_vae with rough components of many rows",
         "stroke_vae with strokes that suit",
         "stroke_vae with a teacher",
         "stroke_vae with a choice of poses and a teacher",
@@ -100,6 +101,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     if "choice of poses" in variant:
         preset = dataclasses.replace(preset, waves=dataclasses.replace(preset.waves, has_poses=None))
         monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
+        monkeypatch.setattr(moments, "_ROWS_TO_COUNT", 0)
     if "teacher" in variant or "components" in variant:
         monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
     if "components" in variant:
@@ -107,6 +109,8 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
         preset = dataclasses.replace(preset, components=2, has_poses=False)
         monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e9 if is_rough else 1e-9)
         monkeypatch.setattr(moments, "_ROWS_IN_ROUGH_COMPONENT", 0.01)
+    if "many rows" in variant:
+        monkeypatch.setattr(moments, "_FEW_ROWS", 0)
     releases = []
     for seed in (0, 1):
         given_outputs[1][0] = 0
@@ -125,6 +129,7 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
 def test_poses_are_chosen_by_the_noisy_counts_alone(given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of one run are nearest to their own with poses, those of the other without; what was said decides."""
     monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
+    monkeypatch.setattr(moments, "_ROWS_TO_COUNT", 0)
     preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, has_poses=None)
     chosen = []
     for seed in (0, 1):
@@ -138,6 +143,29 @@ def test_poses_are_chosen_by_the_noisy_counts_alone(given_outputs: list[Any], mo
         monkeypatch.setattr(CVAE, "_nearest_to_own", nearest_to_own)
         release = train("c_vae", rows, _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
         assert len(asked) == 2
+        chosen.append(release.generator.get_weights())
+    for first, second in zip(*chosen, strict=True):
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
+
+
+def test_rough_components_are_told_by_the_noisy_counts_alone(
+    given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of one run are nearest to components, those of the other to means; what was said decides."""
+    for name, value in (("_FEW_ROWS", 0), ("_ROWS_IN_CLASS", 0), ("ROWS_IN_COMPONENT", 1e9)):
+        monkeypatch.setattr(moments, name, value)
+    monkeypatch.setattr(moments, "_ROWS_IN_ROUGH_COMPONENT", 0.01)
+    preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, noisy_waves=3, components=2)
+    chosen = []
+    for seed in (0, 1):
+        given_outputs[1][0] = 0
+
+        def nearest_to_own(self: CVAE, dataset: Any, centres: Any, by: int = seed) -> Any:
+            return np.full(len(dataset), (len(centres) == 20) != by)
+
+        monkeypatch.setattr(CVAE, "_nearest_to_own", nearest_to_own)
+        release = train("c_vae", _rows(seed), _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
+        assert moments.NEAR_COMPONENTS in [part["name"] for part in release.statement.mechanisms]
         chosen.append(release.generator.get_weights())
     for first, second in zip(*chosen, strict=True):
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)

@@ -124,6 +124,7 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
     of_preset = asked if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **asked)}
     monkeypatch.setitem(PRESETS, name, dataclasses.replace(preset, **of_preset))
     monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
+    monkeypatch.setattr(moments, "_ROWS_TO_COUNT", 0)
     monkeypatch.setattr(NoisyCounts, "release", lambda self, predicates, noise: np.array([0.0, 200.0]))
     steps = [0, 1, 2, 3, 8, 9]
     at_once = _train(name, tmp_path / "at_once")

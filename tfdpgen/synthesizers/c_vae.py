@@ -11,9 +11,10 @@ is smaller, and so is the noise that hides it. Where rows outweigh the noise, th
 they do not, one for all of them, which has that much less noise. Where the noise is smaller still, each class becomes a
 mixture: k-means on draws of the released Gaussians, which costs nothing, cuts every class into components, whose
 moments are then released, measured from the centres of those draws; one latent variable, whose posterior is known, says
-which. How many components there are follows from the number of rows and the noise. Where rows are few and can tell one
-alone, and poses do not suit, two rough ones are told in the lowest frequencies; where poses do suit, that release
-measures the classes again.
+which. How many components there are follows from the number of rows and the noise. Where these allow one alone, and
+poses do not suit, two rough ones may be told in the lowest frequencies. Of few rows they always are; where rows are
+many, noisy counts say how many more of them are nearest to their own class if it has two centres, which draws have,
+instead of one. Where poses suit, or too few rows say so, the same release measures the classes again.
 
 Whether poses suit the data is asked of the rows, and paid for: centres of the classes are released with poses and
 without, and noisy counts of the rows that are nearest to their own class's say which of the two keeps classes further
@@ -64,6 +65,8 @@ from tfdpgen.synthesizers.moments import (
     CENTRE_OF_ALL,
     CENTRES,
     COMPONENTS,
+    NEAR_CENTRES,
+    NEAR_COMPONENTS,
     ROUGH,
     MomentsPlan,
     noise_of,
@@ -73,6 +76,7 @@ from tfdpgen.synthesizers.running import make_slots, run_plan
 
 _WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judged by
 _LEAD = 0.025  # share of the rows by which more have to be nearest to their own class, for poses to suit
+_LEAD_OF_COMPONENTS = 0.09  # likewise, nearest to one of two components of their class, for these to be told
 _DRAWS = 3000  # of each class, that its components are found in
 _CALM = 1.0  # noise multiplier up to which the learning rate is the preset's; above it, it falls in proportion
 
@@ -143,34 +147,51 @@ class CVAE(Synthesizer):
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
         of_choice = [part for part in mechanisms if part.name in CENTRES.values()]
-        counts = next((part for part in mechanisms if isinstance(part, NoisyCounts)), None)
+        counts = {part.name: part for part in mechanisms if isinstance(part, NoisyCounts)}
         statistics = statistics_of(mechanisms)
         is_noisy = self.moments.is_outweighed(mechanisms)
         may_be_rough = self.moments.may_be_rough() and any(part.name == ROUGH for part in statistics)
+        are_asked = NEAR_COMPONENTS in counts
+        num_rough_features = self.moments.num_rough_features(noise_of(statistics))
         sizes = dict.fromkeys(CENTRES, self.moments.num_noisy_features if is_noisy else self.num_features)
-        if may_be_rough:
-            sizes[0.0] = self.moments.num_rough_features(noise_of(statistics))
+        if may_be_rough and not are_asked:
+            sizes[0.0] = num_rough_features
         measured_from = None
-        if counts is not None:
-            chosen = self._choose(dataset, of_choice, counts, sizes, noise)
+        if NEAR_CENTRES in counts:
+            chosen = self._choose(dataset, of_choice, counts[NEAR_CENTRES], sizes, noise)
             measured_from = _together(chosen) if is_noisy else chosen
         elif self.preset.has_poses is None:
             self._posed.assign(0.0)
         posed = float(self._posed.numpy() and self.features.num_poses > 0)
-        size = self.num_measured = sizes[posed]
+        size = sizes[posed]
+        of_classes, *of_parts = (part for part in statistics if isinstance(part, ClassMoments))
+        for part in statistics:
+            if isinstance(part, ClassCentres):
+                measured_from = self._centres_from(dataset, part, size, noise)
         is_rough = may_be_rough and not posed
         told = self.moments.num_rough if is_rough else 1
-        for part in statistics:
+        for part in of_parts:
             if part.name == COMPONENTS:
                 told = self.moments.num_components(part.noise_multiplier)
-        for mechanism in statistics:
-            if isinstance(mechanism, ClassCentres):
-                measured_from = self._centres_from(dataset, mechanism, size, noise)
-            else:
-                measured_from = self._start_from(dataset, mechanism, noise, size, told, measured_from)
-                if is_rough and measured_from is not None:  # in smaller units, the mechanism's bound is a shorter reach
-                    shorter = self.preset.rough_reach / self.preset.reach
-                    measured_from = measured_from._replace(distance=measured_from.distance * shorter)
+        first = num_rough_features if is_rough else size
+        means, factors = self._start_from(dataset, of_classes, noise, first, 1, measured_from)
+        found, share = self._found_components(means, factors, told)
+        if are_asked:
+            assert measured_from is not None
+            lowest = means[:, :first], found[:, :, :first].reshape(-1, first)
+            is_rough = self._are_nearer(dataset, *lowest, counts[NEAR_COMPONENTS], noise) and is_rough
+            if not is_rough:
+                told, known = 1, np.concatenate([means[:, :first], measured_from.means[:, first:]], axis=1)
+                found, share = self._found_components(known, factors, told)
+        self.num_measured = first if is_rough else size
+        if measured_from is not None:
+            # Rather than the draws' own distance, which the noise of second moments makes longer. In smaller units, the
+            # mechanism's bound is a shorter reach.
+            shorter = self.preset.rough_reach / self.preset.reach if is_rough else 1.0
+            found = found.reshape(-1, self.num_features)
+            measured_from = Centres(found, measured_from.distance * share * shorter)
+        for part in of_parts:
+            self._start_from(dataset, part, noise, self.num_measured, told, measured_from)
         self._settle(is_noisy, is_rough)
 
     def learn(
@@ -263,24 +284,36 @@ class CVAE(Synthesizer):
             self._posed.assign(posed)
             size = sizes[posed]
             found.append(mechanism.release(self._blocks(dataset, size), size, self.spec.num_classes, noise))
-            is_near.append(self._nearest_to_own(dataset, found[-1]))
+            is_near.append(self._nearest_to_own(dataset, found[-1].means))
         with_poses, without = counts.release(is_near, noise)
         del is_near
         suits = with_poses - without > _LEAD * self.num_examples
         self._posed.assign(float(suits))
         return found[0 if suits else 1]
 
-    def _nearest_to_own(self, dataset: Dataset, centres: Centres) -> npt.NDArray[np.bool_]:
-        """Which rows are nearest to their own class's centre, by the features that tell best, bool [n]: private.
+    def _are_nearer(
+        self, dataset: Dataset, means: Array, found: Array, counts: NoisyCounts, noise: NoiseSource
+    ) -> bool:
+        """Whether so many more rows are nearest to a component of their class than to its mean that these are told."""
+        is_near = [self._nearest_to_own(dataset, centres) for centres in (means, found)]
+        by_means, by_components = counts.release(is_near, noise)
+        return bool(by_components - by_means > _LEAD_OF_COMPONENTS * self.num_examples)
+
+    def _nearest_to_own(self, dataset: Dataset, means: Array) -> npt.NDArray[np.bool_]:
+        """Which rows are nearest to a centre of their own class, by the features that tell best, bool [n]: private.
 
         Unit of privacy: one row decides its own element alone, given the centres, which are released.
+
+        Args:
+          dataset: the private rows.
+          means: [classes * centres of each, d].
         """
-        size = min(self.features.num_poses + _WAVES_TO_TELL * self.spec.image_shape[2], centres.means.shape[1])
-        means = centres.means[:, :size]
-        squares = np.sum(np.square(means), axis=1)
+        size = min(self.features.num_poses + _WAVES_TO_TELL * self.spec.image_shape[2], means.shape[1])
+        centres, of_each = means[:, :size], len(means) // self.spec.num_classes
+        squares = np.sum(np.square(centres), axis=1)
         return np.concatenate(
             [
-                np.argmin(squares - 2 * features @ means.T, axis=1) == labels
+                np.argmin(squares - 2 * features @ centres.T, axis=1) // of_each == labels
                 for features, labels in self._blocks(dataset, size)
             ]
         )
@@ -314,7 +347,7 @@ class CVAE(Synthesizer):
         size: int,
         told: int = 1,
         measured_from: Centres | None = None,
-    ) -> Centres | None:
+    ) -> tuple[Array, Array]:
         """Releases moments of the first features and makes the linear halves theirs.
 
         Args:
@@ -326,7 +359,7 @@ class CVAE(Synthesizer):
           measured_from: what features are measured from, and the unit that they are measured in.
 
         Returns:
-          What those of components should be measured from, if anything.
+          Means [groups, d] and factors of covariances [groups, d, axes], 0 in the other features.
         """
         classes, most = self.spec.num_classes, self.preset.components
         of_components = mechanism.name in (COMPONENTS, ROUGH)
@@ -343,24 +376,19 @@ class CVAE(Synthesizer):
         # Eigenvalues come in ascending order.
         largest = factors[:, :, ::-1][:, :, : self.axes]
         largest = np.pad(largest, [(0, 0), (0, self.num_features - size), (0, self.axes - largest.shape[2])])
-        centres_found = None
         if of_components:
             counts = np.maximum(moments.counts, 1.0).reshape(classes, most) * (np.arange(most) < told)
             self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
-        else:
-            found, share = self._found_components(means, largest, told)
-            if measured_from is not None:
-                # Rather than the draws' own distance, which the noise of second moments makes longer.
-                centres_found = Centres(found, measured_from.distance * share)
-            means, largest = (np.repeat(part, most, axis=0) for part in (means, largest))
-        vae.set_gaussians(self.encoder, self.decoder, means, largest, self.preset.variance)
-        return centres_found
+        copies = 1 if of_components else most
+        of_groups = (np.repeat(part, copies, axis=0) for part in (means, largest))
+        vae.set_gaussians(self.encoder, self.decoder, *of_groups, variance=self.preset.variance)
+        return means, largest
 
     def _found_components(self, means: Array, factors: Array, told: int) -> tuple[Array, float]:
         """Components of draws of the classes' Gaussians, which no private row is near.
 
         Returns:
-          Their centres [classes * components, d], the first repeated for those that cannot be told, and how far from
+          Their centres [classes, components, d], the first repeated for those that cannot be told, and how far from
           their own centre draws lie, as a share of how far from their class's mean.
         """
         found, share = np.repeat(means[:, None], self.preset.components, axis=1), 1.0
@@ -376,7 +404,7 @@ class CVAE(Synthesizer):
             found, whole = np.stack(parts), np.sum(np.square(factors), (1, 2)).mean()
             share = math.sqrt(np.mean(squares) / whole) if whole > 0 else 1.0
         self._centres.assign(found)
-        return found.reshape(-1, self.num_features), share
+        return found, share
 
     def _blocks(
         self, dataset: Dataset, size: int | None = None, by_component: bool = False

@@ -25,6 +25,8 @@ COMPONENTS = "moments of components"
 ROUGH = "moments of rough components, or of classes again"
 CENTRE_OF_ALL, CENTRES_OF_CLASSES = "centre of all rows", "centres of classes"
 CENTRES = {1.0: "centres of classes with poses", 0.0: "centres of classes without poses"}
+NEAR_CENTRES = "rows nearest to their own class"
+NEAR_COMPONENTS = "rows nearest to their own class, and to a component of it"
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), that buys the counts of rows
 _CENTRE_SHARE = 0.05  # of the moments' precision, that buys the classes' centres
 _ROUGH_SHARE = 0.15  # of the moments' precision, that buys the classes' Gaussians where components are rough
@@ -32,9 +34,10 @@ _SQUARE_WEIGHT = 4.0  # of what is measured from centres: means are known by the
 ROWS_IN_COMPONENT = 6.5  # for each feature and unit of noise multiplier: fewer, and noise outweighs the shape
 _ROWS_IN_ROUGH_COMPONENT = 4.5  # likewise: fewer, and there are fewer features, but no fewer than
 _ROUGH_FEATURES = 60
-_FEW_ROWS = 10  # of a class, for each feature: with more, one component in all features is as good as rough ones
+_FEW_ROWS = 10  # of a class, for each feature: with more, one component in all features may be as good as rough ones
 _ROWS_IN_CLASS = 8  # likewise: fewer, and no rough components, and images are drawn closer to what is usual, and moved
 _ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
+_ROWS_TO_COUNT = 2500  # of all classes, likewise: fewer, and counts do not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +65,17 @@ class MomentsPlan:
         return min(self.num_features, self.num_poses + waves)
 
     @property
+    def are_few(self) -> bool:
+        """Whether rows are so few that rough components are told without asking them."""
+        return self.num_examples < self.spec.num_classes * _FEW_ROWS * self.num_features
+
+    @property
     def num_rough(self) -> int:
         """How many rough components a class has, where there are any."""
         return min(self.preset.components, self.preset.rough_components)
 
     def mechanisms(self, budget: PrivacyBudget) -> Sequence[ClassCentres | ClassMoments | NoisyCounts]:
-        """The question about poses, centres and moments that together cost this budget."""
+        """What is asked of the rows, centres and moments, that together cost this budget."""
         preset = self.preset
         precision = self._precision(budget)
         asked = self._question(precision)
@@ -81,14 +89,18 @@ class MomentsPlan:
         first = rest * self._precision(dataclasses.replace(budget, epsilon=budget.epsilon * preset.first_share))
         first /= precision
         # Features are measured in units of the usual distance from their centres.
-        name = COMPONENTS
+        name, between = COMPONENTS, ()
         if self.num_components((rest - first) ** -0.5) == 1:
             if not self.may_be_rough():
                 return (*asked, ClassMoments(rest**-0.5, preset.reach, _SQUARE_WEIGHT))
+            if not self.are_few:
+                between = (NoisyCounts((rest * _COUNT_SHARE) ** -0.5, 2, name=NEAR_COMPONENTS),)
+                rest *= 1 - _COUNT_SHARE
             name, first = ROUGH, _ROUGH_SHARE * rest
         return (
             *asked,
             ClassMoments(first**-0.5, preset.reach, _SQUARE_WEIGHT),
+            *between,
             ClassMoments((rest - first) ** -0.5, preset.reach, _SQUARE_WEIGHT, name=name),
         )
 
@@ -104,13 +116,12 @@ class MomentsPlan:
     def is_noisy(self, noise_multiplier: float) -> bool:
         """Whether the noise of the moments outweighs rows."""
         needed = _ROWS_IN_CLASS * self.num_noisy_features * noise_multiplier
-        is_rough = self.may_be_rough() and self.num_rough_features(noise_multiplier) >= _ROUGH_FEATURES
+        is_rough = self.are_few and self.may_be_rough() and self.num_rough_features(noise_multiplier) >= _ROUGH_FEATURES
         return self.num_examples < self.spec.num_classes * needed and not is_rough
 
     def may_be_rough(self) -> bool:
-        """Whether there are rough components where the noise is right for them and poses do not suit: of few rows."""
-        are_few = self.num_examples < self.spec.num_classes * _FEW_ROWS * self.num_features
-        return are_few and self.num_rough > 1 and not self.preset.has_poses
+        """Whether there are rough components where the noise is right for them and rows do not say otherwise."""
+        return self.num_rough > 1 and not self.preset.has_poses
 
     def num_rough_features(self, noise_multiplier: float) -> int:
         """How many features rough components are told in."""
@@ -128,13 +139,13 @@ class MomentsPlan:
 
     def _question(self, precision: float) -> tuple[ClassCentres | NoisyCounts, ...]:
         """What asks the rows whether poses suit, of moments with that precision; public facts decide if it is asked."""
-        needed = self.spec.num_classes * _ROWS_TO_ASK * precision**-0.5
+        needed = max(self.spec.num_classes * _ROWS_TO_ASK, _ROWS_TO_COUNT) * precision**-0.5
         if self.preset.has_poses is not None or self.num_examples < needed:
             return ()
         centres = (self._centres_for(precision, name) for name in CENTRES.values())
         return (
             *centres,
-            NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(CENTRES), name="rows nearest to their own class"),
+            NoisyCounts((precision * _COUNT_SHARE) ** -0.5, len(CENTRES), name=NEAR_CENTRES),
         )
 
 
