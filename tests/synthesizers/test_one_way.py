@@ -155,14 +155,20 @@ def test_rough_components_are_told_by_the_noisy_counts_alone(
     for name, value in (("_FEW_ROWS", 0), ("_ROWS_IN_CLASS", 0), ("ROWS_IN_COMPONENT", 1e9)):
         monkeypatch.setattr(moments, name, value)
     monkeypatch.setattr(moments, "_ROWS_IN_ROUGH_COMPONENT", 0.01)
-    preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, components=2)  # rough in all of them
-    chosen = []
+    preset = dataclasses.replace(_PRESETS["c_vae"], num_waves=6, components=2)
+    original, decided, chosen = CVAE._are_nearer, [], []
     for seed in (0, 1):
         given_outputs[1][0] = 0
 
         def nearest_to_own(self: CVAE, dataset: Any, centres: Any, by: int = seed) -> Any:
             return np.full(len(dataset), (len(centres) == 20) != by)
 
+        def are_nearer(self: CVAE, *arguments: Any) -> bool:
+            decided.append(original(self, *arguments))
+            assert decided[0] == decided[-1]
+            return decided[-1]
+
+        monkeypatch.setattr(CVAE, "_are_nearer", are_nearer)
         monkeypatch.setattr(CVAE, "_nearest_to_own", nearest_to_own)
         release = train("c_vae", _rows(seed), _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
         assert moments.NEAR_COMPONENTS in [part["name"] for part in release.statement.mechanisms]

@@ -113,7 +113,7 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         released.append(self.name)
         rng = np.random.default_rng(0)
         means, factors = (rng.normal(size=(num_classes, *[num_features] * rank)) / 8 for rank in (1, 2))
-        return Moments(np.full(num_classes, 20.0), means, factors)
+        return Moments(np.full(num_classes, 20.0), means, factors @ factors.transpose(0, 2, 1))
 
     def same_centres(self: ClassCentres, blocks: Any, num_features: int, num_classes: int, noise: Any) -> Centres:
         return Centres(np.zeros((num_classes, num_features)), 1.0)

@@ -170,12 +170,19 @@ class Moments(NamedTuple):
     Attributes:
       counts: float64 [classes], how many rows.
       means: [classes, d].
-      factors: F [classes, d, d], of which F F^T is the covariance.
+      covariances: [classes, d, d], symmetric, as the noise has left them.
     """
 
     counts: npt.NDArray[np.float64]
     means: npt.NDArray[np.float64]
-    factors: npt.NDArray[np.float64]
+    covariances: npt.NDArray[np.float64]
+
+    @property
+    def factors(self) -> npt.NDArray[np.float64]:
+        """F [classes, d, d], of which F F^T is the nearest covariance there is; the longest columns come last."""
+        values, vectors = np.linalg.eigh(self.covariances)
+        factors: Any = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+        return factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +193,8 @@ class ClassMoments:
     count, v to its sum and w v v^T to its second moments (of which there are most, so that they get most of the
     budget), and to no other class. So adding or removing it moves all that is released by at most
     sqrt(1/4 + 1 + w^2), since ||v v^T|| = ||v||^2; every entry gets Gaussian noise of `noise_multiplier` times that. A
-    class without rows is released as noise like any other; a noisy count below 1 counts as 1, and covariances are made
-    positive semi-definite (post-processing).
+    class without rows is released as noise like any other; a noisy count below 1 counts as 1. Covariances may be left
+    indefinite by the noise; their factors are those of the nearest that are not (post-processing).
 
     Source: the Gaussian mechanism on second moments, Dwork et al. 2014, "Analyze Gauss" (algorithm 1).
 
@@ -246,9 +253,8 @@ class ClassMoments:
         divisors = np.maximum(counts, 1.0)
         means = sums / divisors[:, None]
         seconds = (squares + squares.transpose(0, 2, 1)) / (2 * self.square_weight) / divisors[:, None, None]
-        values, vectors = np.linalg.eigh(seconds - means[:, :, None] * means[:, None, :])
-        factors: Any = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
-        return Moments(counts, means * self.radius, factors * self.radius)
+        covariances = seconds - means[:, :, None] * means[:, None, :]
+        return Moments(counts, means * self.radius, covariances * self.radius**2)
 
 
 def _bounded(features: npt.NDArray[np.floating], radius: float) -> npt.NDArray[np.float64]:

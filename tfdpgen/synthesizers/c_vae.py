@@ -57,7 +57,7 @@ from tfdpgen.privacy import (
     PrivacyBudget,
 )
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.privacy.statistics import Centres
+from tfdpgen.privacy.statistics import Centres, Moments
 from tfdpgen.synthesizers.base import Synthesizer, register
 from tfdpgen.synthesizers.c_vae_preset import CVAEPreset, preset_for
 from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
@@ -146,52 +146,42 @@ class CVAE(Synthesizer):
         return errors + self.preset.kl_weight * divergences
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
-        of_choice = [part for part in mechanisms if part.name in CENTRES.values()]
         counts = {part.name: part for part in mechanisms if isinstance(part, NoisyCounts)}
         statistics = statistics_of(mechanisms)
-        is_noisy = self.moments.is_outweighed(mechanisms)
-        may_be_rough = self.moments.may_be_rough() and any(part.name == ROUGH for part in statistics)
-        are_asked = NEAR_COMPONENTS in counts
+        of_classes, *of_parts = (part for part in statistics if isinstance(part, ClassMoments))
+        is_noisy, are_asked = self.moments.is_outweighed(mechanisms), NEAR_COMPONENTS in counts
+        may_be_rough = self.moments.may_be_rough() and any(part.name == ROUGH for part in of_parts)
         num_rough_features = self.moments.num_rough_features(noise_of(statistics))
         sizes = dict.fromkeys(CENTRES, self.moments.num_noisy_features if is_noisy else self.num_features)
         if may_be_rough and not are_asked:
             sizes[0.0] = num_rough_features
-        measured_from = None
-        if NEAR_CENTRES in counts:
-            chosen = self._choose(dataset, of_choice, counts[NEAR_CENTRES], sizes, noise)
-            measured_from = _together(chosen) if is_noisy else chosen
-        elif self.preset.has_poses is None:
-            self._posed.assign(0.0)
-        posed = float(self._posed.numpy() and self.features.num_poses > 0)
-        size = sizes[posed]
-        of_classes, *of_parts = (part for part in statistics if isinstance(part, ClassMoments))
-        for part in statistics:
-            if isinstance(part, ClassCentres):
-                measured_from = self._centres_from(dataset, part, size, noise)
-        is_rough = may_be_rough and not posed
-        told = self.moments.num_rough if is_rough else 1
+        measured_from = self._measured_from(dataset, mechanisms, sizes, is_noisy, noise)
+        is_rough = may_be_rough and not self._is_posed
+        size = lowest = sizes[self._is_posed]
+        told = 1
+        if is_rough:
+            lowest, told = num_rough_features, self.moments.num_rough
         for part in of_parts:
             if part.name == COMPONENTS:
                 told = self.moments.num_components(part.noise_multiplier)
-        first = num_rough_features if is_rough else size
-        means, factors = self._start_from(dataset, of_classes, noise, first, 1, measured_from)
-        found, share = self._found_components(means, factors, told)
+        first = self._start_from(dataset, of_classes, noise, size, 1, measured_from)
+        found, share = self._found_components(first, lowest, told)
         if are_asked:
-            assert measured_from is not None
-            lowest = means[:, :first], found[:, :, :first].reshape(-1, first)
-            is_rough = self._are_nearer(dataset, *lowest, counts[NEAR_COMPONENTS], noise) and is_rough
-            if not is_rough:
-                told, known = 1, np.concatenate([means[:, :first], measured_from.means[:, first:]], axis=1)
-                found, share = self._found_components(known, factors, told)
-        self.num_measured = first if is_rough else size
+            centres = first.means[:, :lowest], found[:, :lowest]
+            are_nearer = self._are_nearer(dataset, *centres, counts[NEAR_COMPONENTS], noise)
+            if is_rough and not are_nearer:
+                is_rough, lowest, told = False, size, 1
+                found, share = self._found_components(first, lowest, told)
+        self.num_measured = lowest
         if measured_from is not None:
             # Rather than the draws' own distance, which the noise of second moments makes longer. In smaller units, the
             # mechanism's bound is a shorter reach.
             shorter = self.preset.rough_reach / self.preset.reach if is_rough else 1.0
-            found = found.reshape(-1, self.num_features)
-            measured_from = Centres(found, measured_from.distance * share * shorter)
+            measured_from = Centres(found if told > 1 else first.means, measured_from.distance * share * shorter)
         for part in of_parts:
-            self._start_from(dataset, part, noise, self.num_measured, told, measured_from)
+            share = of_classes.noise_multiplier**-2 / (of_classes.noise_multiplier**-2 + part.noise_multiplier**-2)
+            before = None if told > 1 else (first, share)
+            self._start_from(dataset, part, noise, lowest, told, measured_from, before)
         self._settle(is_noisy, is_rough)
 
     def learn(
@@ -269,6 +259,30 @@ class CVAE(Synthesizer):
             "decoder": self._decoder_of_images("decoder"),
         }
 
+    @property
+    def _is_posed(self) -> float:
+        """1 where features have poses, 0 where they have none or these do not suit."""
+        return float(self._posed.numpy() and self.features.num_poses > 0)
+
+    def _measured_from(
+        self,
+        dataset: Dataset,
+        mechanisms: Sequence[Mechanism],
+        sizes: Mapping[float, int],
+        is_noisy: bool,
+        noise: NoiseSource,
+    ) -> Centres | None:
+        """Asks about poses, if rows are asked, and releases what features are measured from; sizes by poses."""
+        counts = next((part for part in mechanisms if part.name == NEAR_CENTRES), None)
+        if isinstance(counts, NoisyCounts):
+            candidates = [part for part in mechanisms if part.name in CENTRES.values()]
+            chosen = self._choose(dataset, candidates, counts, sizes, noise)
+            return _together(chosen) if is_noisy else chosen
+        if self.preset.has_poses is None:
+            self._posed.assign(0.0)
+        centres = next((part for part in mechanisms if isinstance(part, ClassCentres)), None)
+        return None if centres is None else self._centres_from(dataset, centres, sizes[self._is_posed], noise)
+
     def _choose(
         self,
         dataset: Dataset,
@@ -311,12 +325,11 @@ class CVAE(Synthesizer):
         size = min(self.features.num_poses + _WAVES_TO_TELL * self.spec.image_shape[2], means.shape[1])
         centres, of_each = means[:, :size], len(means) // self.spec.num_classes
         squares = np.sum(np.square(centres), axis=1)
-        return np.concatenate(
-            [
-                np.argmin(squares - 2 * features @ centres.T, axis=1) // of_each == labels
-                for features, labels in self._blocks(dataset, size)
-            ]
-        )
+        is_near = [
+            np.argmin(squares - 2 * features @ centres.T, axis=1) // of_each == labels
+            for features, labels in self._blocks(dataset, size)
+        ]
+        return np.concatenate(is_near, dtype=np.bool_)
 
     def _settle(self, is_noisy: bool, is_rough: bool) -> None:
         """Decides how wide latents are drawn and how far images are moved."""
@@ -347,7 +360,8 @@ class CVAE(Synthesizer):
         size: int,
         told: int = 1,
         measured_from: Centres | None = None,
-    ) -> tuple[Array, Array]:
+        before: tuple[Moments, float] | None = None,
+    ) -> Moments:
         """Releases moments of the first features and makes the linear halves theirs.
 
         Args:
@@ -357,54 +371,68 @@ class CVAE(Synthesizer):
           size: how many features; of the others, nothing is said.
           told: how many components each class has.
           measured_from: what features are measured from, and the unit that they are measured in.
+          before: moments of the same, to take the mean with, and the share that these have in it.
 
         Returns:
-          Means [groups, d] and factors of covariances [groups, d, axes], 0 in the other features.
+          What was made theirs.
         """
         classes, most = self.spec.num_classes, self.preset.components
-        of_components = mechanism.name in (COMPONENTS, ROUGH)
+        of_components = told > 1
         groups = classes * most if of_components else classes
         blocks = self._blocks(dataset, size, of_components)
         if measured_from is not None:
             centres, unit = measured_from.means[:, :size], measured_from.distance
             blocks = (((features - centres[places]) / unit, places) for features, places in blocks)
         moments = mechanism.release(blocks, size, groups, noise)
-        means, factors = moments.means, moments.factors
         if measured_from is not None:
-            means, factors = centres + unit * means, unit * factors
-        means = np.pad(means, [(0, 0), (0, self.num_features - size)])
-        # Eigenvalues come in ascending order.
-        largest = factors[:, :, ::-1][:, :, : self.axes]
-        largest = np.pad(largest, [(0, 0), (0, self.num_features - size), (0, self.axes - largest.shape[2])])
+            moments = Moments(moments.counts, centres + unit * moments.means, unit**2 * moments.covariances)
+        if before is not None:
+            pairs = zip(before[0], moments, strict=True)
+            moments = Moments(*(before[1] * one + (1 - before[1]) * other for one, other in pairs))
+        means, largest = self._filled(moments)
         if of_components:
             counts = np.maximum(moments.counts, 1.0).reshape(classes, most) * (np.arange(most) < told)
             self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
         copies = 1 if of_components else most
         of_groups = (np.repeat(part, copies, axis=0) for part in (means, largest))
         vae.set_gaussians(self.encoder, self.decoder, *of_groups, variance=self.preset.variance)
-        return means, largest
+        return moments
 
-    def _found_components(self, means: Array, factors: Array, told: int) -> tuple[Array, float]:
+    def _filled(self, moments: Moments) -> tuple[Array, Array]:
+        """Means [groups, d] and factors [groups, d, axes] of all features: zeros where nothing was measured."""
+        missing = self.num_features - moments.means.shape[1]
+        largest = moments.factors[:, :, ::-1][:, :, : self.axes]
+        largest = np.pad(largest, [(0, 0), (0, missing), (0, self.axes - largest.shape[2])])
+        return np.pad(moments.means, [(0, 0), (0, missing)]), largest
+
+    def _found_components(self, moments: Moments, lowest: int, told: int) -> tuple[Array, float]:
         """Components of draws of the classes' Gaussians, which no private row is near.
 
+        Args:
+          moments: of the classes.
+          lowest: in how many features, the first ones.
+          told: how many components of each class.
+
         Returns:
-          Their centres [classes, components, d], the first repeated for those that cannot be told, and how far from
+          Their centres [classes * components, d], the first repeated for those that cannot be told, and how far from
           their own centre draws lie, as a share of how far from their class's mean.
         """
+        covariances = moments.covariances[:, :lowest, :lowest]
+        means, factors = self._filled(Moments(moments.counts, moments.means[:, :lowest], covariances))
         found, share = np.repeat(means[:, None], self.preset.components, axis=1), 1.0
         if told > 1:
             rng = np.random.default_rng(self.seed)
             clusters: Any = KMeans(told, random_state=self.seed % 2**32)
-            parts, squares = [], []
-            for mean, factor in zip(means, factors, strict=True):
+            squares = []
+            for mean, factor, centres in zip(means, factors, found, strict=True):
                 clusters.fit(mean + rng.normal(size=(_DRAWS, factor.shape[1])) @ factor.T)
-                centres = clusters.cluster_centers_
-                parts.append(np.concatenate([centres, np.repeat(centres[:1], self.preset.components - told, axis=0)]))
+                centres[:told] = clusters.cluster_centers_
+                centres[told:] = clusters.cluster_centers_[0]
                 squares.append(clusters.inertia_ / _DRAWS)
-            found, whole = np.stack(parts), np.sum(np.square(factors), (1, 2)).mean()
+            whole = np.sum(np.square(factors), (1, 2)).mean()
             share = math.sqrt(np.mean(squares) / whole) if whole > 0 else 1.0
         self._centres.assign(found)
-        return found, share
+        return found.reshape(-1, self.num_features), share
 
     def _blocks(
         self, dataset: Dataset, size: int | None = None, by_component: bool = False
