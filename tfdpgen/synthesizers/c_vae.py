@@ -14,7 +14,8 @@ moments are then released, measured from the centres of those draws; one latent 
 which. How many components there are follows from the number of rows and the noise. Where these allow one alone, and
 poses do not suit, two rough ones may be told in the lowest frequencies. Of few rows they always are; where rows are
 many, noisy counts say how many more of them are nearest to their own class if it has two centres, which draws have,
-instead of one. Where poses suit, or too few rows say so, the same release measures the classes again.
+instead of one. Where poses suit, or too few rows say so, the same release measures the classes again, and they are what
+both say.
 
 Whether poses suit the data is asked of the rows, and paid for: centres of the classes are released with poses and
 without, and noisy counts of the rows that are nearest to their own class's say which of the two keeps classes further
