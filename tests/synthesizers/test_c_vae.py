@@ -614,6 +614,22 @@ def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
         assert said.features.num_poses == 3 * has_poses
 
 
+@pytest.mark.parametrize("num_examples", [54_000, 6000])
+def test_what_is_released_and_what_is_made_of_it_agree_about_noise(
+    num_examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where noise and rows nearly balance."""
+    plan = CVAE(DataSpec((28, 28, 1), 10), num_examples, 0).moments
+    told = set()
+    for precision in np.linspace(0.97, 1.03, 61) * (10 * 8 * plan.num_noisy_features / num_examples) ** 2 / 0.895:
+        monkeypatch.setattr(moments.MomentsPlan, "_precision", lambda _, budget, p=precision: p * budget.epsilon**2)
+        mechanisms = plan.mechanisms(PrivacyBudget(1.0, 1e-5))
+        is_alone = [part.name for part in mechanisms if isinstance(part, ClassMoments)] == ["class moments"]
+        assert plan.is_outweighed(mechanisms) == is_alone
+        told.add(is_alone)
+    assert told == ({True, False} if num_examples == 54_000 else {False})  # of few rows there are rough components
+
+
 @pytest.mark.parametrize(("epsilon", "is_noisy"), [(1.0, False), (0.2, True)])
 def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: bool) -> None:
     model = CVAE(DataSpec((28, 28, 1), 10), 54_000, 0)

@@ -39,6 +39,8 @@ _ROWS_IN_CLASS = 8  # likewise: fewer, and no rough components, and images are d
 _ROWS_TO_ASK = 250  # of a class, for each unit of noise multiplier: fewer, and centres do not tell of poses
 _ROWS_TO_COUNT = 2500  # of all classes, likewise: fewer, and counts do not
 
+_Gaussian = ClassCentres | ClassMoments | NoisyCounts
+
 
 @dataclasses.dataclass(frozen=True)
 class MomentsPlan:
@@ -74,7 +76,7 @@ class MomentsPlan:
         """How many rough components a class has, where there are any."""
         return min(self.preset.components, self.preset.rough_components)
 
-    def mechanisms(self, budget: PrivacyBudget) -> Sequence[ClassCentres | ClassMoments | NoisyCounts]:
+    def mechanisms(self, budget: PrivacyBudget) -> Sequence[_Gaussian]:
         """What is asked of the rows, centres and moments, that together cost this budget."""
         preset = self.preset
         precision = self._precision(budget)
@@ -111,7 +113,8 @@ class MomentsPlan:
 
     def is_outweighed(self, mechanisms: Sequence[Mechanism]) -> bool:
         """Whether the noise of these outweighs rows."""
-        return self.is_noisy(noise_of(statistics_of(mechanisms)))
+        asked = (*CENTRES.values(), NEAR_CENTRES)
+        return self.is_noisy(noise_of([part for part in mechanisms if part.name not in asked]))
 
     def is_noisy(self, noise_multiplier: float) -> bool:
         """Whether the noise of the moments outweighs rows."""
@@ -158,6 +161,7 @@ def statistics_of(mechanisms: Sequence[Mechanism]) -> list[ClassCentres | ClassM
     ]
 
 
-def noise_of(statistics: Sequence[ClassCentres | ClassMoments]) -> float:
-    """The noise multiplier of the one Gaussian mechanism that costs as much."""
-    return sum(part.noise_multiplier**-2 for part in statistics) ** -0.5
+def noise_of(mechanisms: Sequence[Mechanism]) -> float:
+    """The noise multiplier of the one Gaussian mechanism that costs as much as these."""
+    multipliers = (part.noise_multiplier for part in mechanisms if isinstance(part, _Gaussian))
+    return sum(multiplier**-2 for multiplier in multipliers) ** -0.5
