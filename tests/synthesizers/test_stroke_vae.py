@@ -94,6 +94,24 @@ def test_the_count_costs_little_and_all_of_it_together_no_more_than_the_budget(e
     assert 0.99 * epsilon < epsilon_of(compose(mechanisms), 1e-5) <= epsilon
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_where_strokes_do_not_suit_poses_may(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spots that lie here or there, or in the middle: rows say whether their places are taken off."""
+    rng, num = np.random.default_rng(0), 4000
+    labels, (y, x) = np.arange(num) % 2, np.mgrid[:16, :16] - 7.5
+    places = rng.uniform(-4, 4, num) * told
+    wide = np.where(labels == 0, 3.0, 8.0)[:, None, None]
+    spots = np.exp(-((x - places[:, None, None]) ** 2) / wide - y**2 / 8) + rng.normal(0, 0.1, (num, 16, 16))
+    images = (255 * np.clip(spots, 0, 1)).astype(np.uint8)[..., None]
+    rows = LabeledDataset(images, labels, DataSpec((16, 16, 1), 2))
+    preset = dataclasses.replace(preset_for(rows.spec, num), drawings=500, pretraining_steps=2)
+    monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda _, images, __: tf.zeros_like(images[:, 0, 0, 0], tf.bool))
+    model = StrokeVAE(rows.spec, num, 0, preset)
+    mechanisms = [part for part in model.alongside(PrivacyBudget(30.0, 1e-5)) if not isinstance(part, DPSGDPlan)]
+    model.prepare(rows, mechanisms, NoiseSource(), 0)
+    assert bool(model._of_waves._posed.numpy()) is told
+
+
 @pytest.mark.parametrize("side", [16, 28])
 def test_images_of_which_nothing_was_asked_are_moved_as_little_as_those_of_the_c_vae(side: int) -> None:
     """Few rows, under much noise: whether images may be moved has been asked of nobody."""
