@@ -563,6 +563,14 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_MOMENTS}::test_the_counts_are_noised_like_everything_else",),
     ),
     Mutant(
+        name="exact_second_moments",
+        rule=1,
+        bug="Counts and sums of a class are noised, its second moments are not.",
+        had_by="class of bug of statistics that are released together",
+        edits=(Edit(_STATISTICS, "for value in (counts, sums, squares):", "for value in (counts, sums):"),),
+        caught_by=(f"{_TEST_MOMENTS}::test_the_squares_have_the_declared_scale_too",),
+    ),
+    Mutant(
         name="choice_by_exact_counts",
         rule=4,
         bug="Whether poses suit is decided by exact counts of rows.",
