@@ -251,7 +251,7 @@ def test_rough_components_are_those_of_the_lowest_frequencies_where_poses_do_not
     # The mechanism bounds rows at 1.2 of what they are measured in, and so at .6 of the usual distance.
     assert _rms(measured) == pytest.approx(1.0 if posed else 2.0, rel=0.15)
     assert float(model._spread.numpy()) == pytest.approx(preset.spread if posed else 1.7)
-    assert np.all(np.count_nonzero(model._shares.numpy(), axis=1) == (3 if posed else 2))  # of which 3 are alike
+    assert np.all(np.count_nonzero(model._shares.numpy(), axis=1) == (1 if posed else 2))
     latents = np.random.default_rng(0).normal(size=(50, 23)).astype(np.float32)
     made = model.decoder([latents, np.eye(30, dtype=np.float32)[np.arange(50) % 10 * 3]]).numpy()
     assert np.all(np.any(made[:, 3 * (not posed) : size] != 0, axis=0))  # the features before that are a pose
@@ -404,6 +404,17 @@ def test_without_components_all_groups_of_a_class_are_that_class() -> None:
     for label in (0, 9):
         made = model.decoder([latents, np.eye(20, dtype=np.float32)[[2 * label, 2 * label + 1]]]).numpy()
         np.testing.assert_allclose(made[0], made[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("told", [1, 2])
+def test_the_components_that_are_drawn_are_those_that_training_corrects(told: int) -> None:
+    model = _started() if told > 1 else CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET)
+    if told == 1:
+        model.prepare(_ROWS, [ClassMoments(_TINY, 10.0)], NoiseSource(), 0)
+    _, places = (np.concatenate(parts) for parts in zip(*model._blocks(_ROWS, by_component=True), strict=True))
+    drawn = np.flatnonzero(model._shares.numpy().ravel())
+    np.testing.assert_array_equal(drawn, np.unique(places))
+    assert len(drawn) == 10 * told
 
 
 def _loss(model: CVAE) -> float:

@@ -391,9 +391,9 @@ class CVAE(Synthesizer):
             pairs = zip(before[0], moments, strict=True)
             moments = Moments(*(before[1] * one + (1 - before[1]) * other for one, other in pairs))
         means, largest = self._filled(moments)
-        if of_components:
-            counts = np.maximum(moments.counts, 1.0).reshape(classes, most) * (np.arange(most) < told)
-            self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
+        # Where a class is one component, its first: what training corrects is what is drawn.
+        counts = np.maximum(moments.counts, 1.0).reshape(classes, -1) * (np.arange(most) < told)
+        self._shares.assign(counts / counts.sum(axis=1, keepdims=True))
         copies = 1 if of_components else most
         of_groups = (np.repeat(part, copies, axis=0) for part in (means, largest))
         vae.set_gaussians(self.encoder, self.decoder, *of_groups, variance=self.preset.variance)
