@@ -90,27 +90,6 @@ def test_one_latent_chooses_components_with_their_probabilities() -> None:
 _CHOICE = ["centres of classes with poses", "centres of classes without poses", "rows nearest to their own class"]
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "names"),
-    [
-        (0.1, ["centre of all rows", "class moments"]),
-        (0.2, [*_CHOICE, "class moments"]),
-        (1.0, [*_CHOICE, "class moments", moments.NEAR_COMPONENTS, moments.ROUGH]),
-        (10.0, [*_CHOICE, "class moments", "moments of components"]),
-    ],
-)
-def test_components_and_a_choice_are_released_where_noise_lets_them_be_told(epsilon: float, names: list[str]) -> None:
-    spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(epsilon, 1e-5)
-    preset = dataclasses.replace(preset_for(spec, 54_000), hidden_units=(4,))
-    model = CVAE(spec, 54_000, 0, preset)
-    mechanisms = model.alongside(budget)
-    assert [mechanism.name for mechanism in mechanisms] == names
-    # Gaussian mechanisms of noise multipliers a and b are one of c, with 1 / c^2 = 1 / a^2 + 1 / b^2.
-    together = sum(mechanism.noise_multiplier**-2 for mechanism in mechanisms) ** -0.5
-    cost = epsilon_of(ClassMoments(together, 1.0).event, 1e-5)
-    assert 0.99 * preset.moments_share * epsilon < cost <= preset.moments_share * epsilon * (1 + 1e-6)
-
-
 def _started(preset: CVAEPreset = _PRESET) -> CVAE:
     """A model whose moments have hardly any noise."""
     model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, preset)
@@ -603,14 +582,6 @@ def test_poses_are_found_where_places_hide_the_class(told: bool) -> None:
     assert bool(model._posed.numpy()) is told
 
 
-@pytest.mark.parametrize(("num_classes", "num_examples", "are_asked"), [(2, 1900, 0), (2, 3000, 1), (10, 3000, 1)])
-def test_counts_of_few_rows_do_not_tell_of_poses(num_classes: int, num_examples: int, are_asked: bool) -> None:
-    """However few classes there are: the noise of a count does not know of them."""
-    model = CVAE(DataSpec((28, 28, 1), num_classes), num_examples, 0)
-    names = [part.name for part in model.alongside(PrivacyBudget(6.0, 1e-5))]
-    assert names[:3] == _CHOICE if are_asked else names[0] == "centres of classes"
-
-
 def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
     spec, budget = DataSpec((28, 28, 1), 10), PrivacyBudget(1.0, 1e-5)
     few = CVAE(spec, 6000, 0)
@@ -625,54 +596,6 @@ def test_few_rows_are_not_asked_about_poses_nor_where_it_is_said() -> None:
         assert said.features.num_poses == 3 * has_poses
 
 
-@pytest.mark.parametrize("num_examples", [54_000, 6000])
-def test_what_is_released_and_what_is_made_of_it_agree_about_noise(
-    num_examples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where noise and rows nearly balance."""
-    plan = CVAE(DataSpec((28, 28, 1), 10), num_examples, 0).moments
-    told = set()
-    for precision in np.linspace(0.97, 1.03, 61) * (10 * 8 * plan.num_noisy_features / num_examples) ** 2 / 0.895:
-        monkeypatch.setattr(moments.MomentsPlan, "_precision", lambda _, budget, p=precision: p * budget.epsilon**2)
-        mechanisms = plan.mechanisms(PrivacyBudget(1.0, 1e-5))
-        is_alone = [part.name for part in mechanisms if isinstance(part, ClassMoments)] == ["class moments"]
-        assert plan.is_outweighed(mechanisms) == is_alone
-        told.add(is_alone)
-    assert told == ({True, False} if num_examples == 54_000 else {False})  # of few rows there are rough components
-
-
-@pytest.mark.parametrize(("epsilon", "is_noisy"), [(1.0, False), (0.2, True)])
-def test_what_outweighs_is_decided_from_public_facts(epsilon: float, is_noisy: bool) -> None:
-    model = CVAE(DataSpec((28, 28, 1), 10), 54_000, 0)
-    mechanism: Any = model.alongside(PrivacyBudget(epsilon, 1e-5))[-1]
-    noise_multiplier = mechanism.noise_multiplier
-    assert model.moments.is_noisy(noise_multiplier) is is_noisy
-    assert CVAE(DataSpec((28, 28, 1), 10), 5_000, 0).moments.is_noisy(noise_multiplier)
-
-
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"latent_dim": 0}, "latent_dim"),
-        ({"components": 0}, "components"),
-        ({"noisy_waves": 0}, "noisy_waves"),
-        ({"noisy_waves": 21}, "noisy_waves"),
-        ({"centre_radius": 0.0}, "centre_radius"),
-        ({"reach": -1.0}, "reach"),
-        ({"spread": 0.0}, "spread"),
-        ({"noisy_spread": float("inf")}, "noisy_spread"),
-        ({"shift": -0.1}, "shift"),
-        ({"lean": 1.5}, "lean"),
-        ({"variance": float("nan")}, "variance"),
-        ({"moments_share": 1.0}, "moments_share"),
-        ({"still_spread": 0.0}, "still_spread"),
-    ],
-)
-def test_a_preset_out_of_range_is_refused(changed: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"`{named}`"):
-        dataclasses.replace(_PRESET, **changed)
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
 def test_a_few_rows_are_enough_to_run(shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
@@ -684,9 +607,3 @@ def test_a_few_rows_are_enough_to_run(shape: tuple[int, int, int]) -> None:
     images = generator([np.zeros((3, generator.inputs[0].shape[1]), np.float32), np.arange(3)])
     assert images.shape == (3, *shape)
     assert np.all(np.isfinite(images))
-
-
-@pytest.mark.parametrize(("side", "has_poses"), [(8, False), (15, False), (16, None), (28, None)])
-def test_small_images_have_no_poses_and_others_are_asked(side: int, has_poses: bool | None) -> None:
-    assert preset_for(DataSpec((side, side, 1), 10), 5000).has_poses is has_poses
-    assert preset_for(DataSpec((side, side, 3), 10), 5000).has_poses is False
