@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.privacy.oracle import assert_equals_oracle, batch_for
-from tfdpgen.privacy.clipping import PerExampleTape, check_network, clipped_gradient_sum
+from tfdpgen.privacy.clipping import PerExampleTape, check_network, clipped_gradient_sum, register_activation
 from tfdpgen.privacy.clipping.registry import rule_for
 
 keras = tf.keras
@@ -272,6 +273,74 @@ def test_layers_that_compute_across_examples_are_refused(layer: layers.Layer, ne
         outputs = layer(inputs, inputs) if isinstance(layer, layers.MultiHeadAttention) else layer(inputs)
     with pytest.raises(ValueError, match=f"'{layer.name}'.*mixes the examples"):
         check_network(keras.Model(inputs, outputs), needs_rules=needs_rules)
+
+
+class _Centred(keras.Model):
+    """A model of stock layers whose own `call` subtracts the mean of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__(name="centred")
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.dense(inputs - tf.reduce_mean(inputs, axis=0))
+
+
+class _CentredSequential(keras.Sequential):
+    def call(self, inputs: tf.Tensor, **arguments: object) -> tf.Tensor:
+        return super().call(inputs - tf.reduce_mean(inputs, axis=0), **arguments)
+
+
+def _centred(values: tf.Tensor) -> tf.Tensor:
+    return values - tf.reduce_mean(values, axis=0)
+
+
+def _within(model: keras.Model) -> keras.Model:
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Activation("tanh")(model(inputs)))
+
+
+@pytest.mark.parametrize("needs_rules", [True, False])
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (lambda: _Centred(), "'centred'.*should be functional"),
+        (lambda: _within(_Centred()), "'centred'.*should be functional"),
+        (lambda: _CentredSequential([layers.Dense(2)]), "_CentredSequential.*should be functional"),
+        (lambda: keras.Sequential([layers.Dense(2, activation=_centred)]), "activation '_centred'"),
+        (lambda: keras.Sequential([layers.Dense(2), layers.Activation(_centred)]), "activation '_centred'"),
+        (lambda: keras.Sequential([layers.Dense(2, activation=lambda x: x)]), "activation '<lambda>'"),
+        (lambda: _within(keras.Sequential([layers.Dense(2, _centred)])), "activation '_centred'"),
+        (lambda: keras.Sequential([layers.Dense(2, activation=layers.Softmax(axis=0))]), "mixes|activation"),
+        (lambda: keras.Sequential([layers.Dense(2, activation=layers.BatchNormalization())]), "mixes|activation"),
+        (lambda: keras.Sequential([layers.Dense(2), layers.Dropout(0.5)]), "Dropout.*noise.examples"),
+        (lambda: keras.Sequential([layers.Dense(2), layers.GaussianNoise(0.5)]), "GaussianNoise.*noise.examples"),
+    ],
+)
+def test_what_no_list_of_layers_describes_is_refused(
+    network: Callable[[], keras.Model], said: str, needs_rules: bool
+) -> None:
+    built = network()
+    built(tf.zeros([2, 4]))
+    with pytest.raises(ValueError, match=said):
+        check_network(built, needs_rules=needs_rules)
+
+
+@pytest.mark.parametrize("activation", ["relu", "swish", "softmax", tf.nn.leaky_relu, layers.LeakyReLU(), None])
+def test_known_activations_keep_examples_apart(activation: object) -> None:
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=activation)])
+    assert_equals_oracle(network, batch_for(network, 0), 0.5)
+
+
+def test_an_activation_of_ones_own_can_be_declared() -> None:
+    def cubed(values: tf.Tensor) -> tf.Tensor:
+        return values**3
+
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=cubed)])
+    with pytest.raises(ValueError, match="register_activation"):
+        check_network(network)
+    register_activation(cubed)
+    check_network(network)
 
 
 def test_a_layer_shared_by_two_networks_counts_once() -> None:

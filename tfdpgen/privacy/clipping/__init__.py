@@ -23,6 +23,7 @@ from tfdpgen.privacy.clipping.registry import (
     LayerRule,
     check_network,
     register,
+    register_activation,
     register_composite,
     register_per_example,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "per_example_gradients",
     "prelu",
     "register",
+    "register_activation",
     "register_composite",
     "register_per_example",
     "separable_conv2d",

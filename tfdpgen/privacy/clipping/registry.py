@@ -7,13 +7,16 @@ A layer with trainable weights needs a `LayerRule`, registered by layer type; us
         def gradients(self, layer, a, g):
             return [Product(a[:, None, None, :], g[:, None, None, :]), Explicit(g)]          # kernel, bias
 
-A layer without trainable weights is allowed only if it treats each example alone; `register_per_example` adds one.
-`check_network` refuses everything else by name, before any budget is spent.
+A layer without trainable weights is allowed only if it treats each example alone; `register_per_example` adds one, and
+`register_activation` a function. `check_network` refuses everything else by name, before any budget is spent: also
+models with a `call` of their own, whose computation no list of layers describes, and layers that draw random numbers,
+since what belongs to an example has to be drawn by `NoiseSource.examples` (`tfdpgen.privacy.noise`).
 """
 
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -25,6 +28,7 @@ keras = tf.keras
 
 _RULES: dict[type, LayerRule] = {}
 _Rule = TypeVar("_Rule", bound=type)
+_Activation = TypeVar("_Activation", bound=Callable[..., tf.Tensor])
 
 # Stock layers without trainable weights whose output for one example depends on that example alone.
 _PER_EXAMPLE_LAYERS: set[type] = {
@@ -32,7 +36,6 @@ _PER_EXAMPLE_LAYERS: set[type] = {
     for name in (
         *("InputLayer", "Activation", "ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Softmax"),
         *("Flatten", "Reshape", "Permute", "RepeatVector", "Rescaling", "CategoryEncoding", "Masking"),
-        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"),
         *(f"{kind}{rank}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for rank in (1, 2, 3)),
         *(f"{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)),
         *(f"Global{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)),
@@ -40,8 +43,26 @@ _PER_EXAMPLE_LAYERS: set[type] = {
     )
 }
 
+# Stock layers that draw from TensorFlow's generators, which a public seed reaches, where their rate is not 0.
+_RANDOM_LAYERS: set[type] = {
+    getattr(keras.layers, name)
+    for name in (
+        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout"),
+        *("GaussianNoise", "GaussianDropout"),
+    )
+}
+
 # Layers that compute through layers of their own, which are clipped one by one.
 _COMPOSITE_LAYERS: set[type] = set()
+
+# Functions whose value for one example depends on that example alone: number by number, or over its last axis.
+_ACTIVATIONS: set[Any] = {
+    getattr(keras.activations, name)
+    for name in (
+        *("linear", "relu", "elu", "selu", "gelu", "swish", "mish", "softplus", "softsign", "softmax"),
+        *("exponential", "tanh", "sigmoid", "hard_sigmoid"),
+    )
+} | {tf.nn.relu, tf.nn.relu6, tf.nn.leaky_relu, tf.nn.silu, tf.nn.tanh, tf.nn.sigmoid, tf.nn.softplus, tf.tanh}
 
 
 class LayerRule(abc.ABC):
@@ -87,6 +108,16 @@ def register_composite(layer_type: type[keras.layers.Layer]) -> type[keras.layer
     return layer_type
 
 
+def register_activation(function: _Activation) -> _Activation:
+    """Declares that a function computes each example from itself alone, as `layer.activation`.
+
+    This is part of the promise, and nothing checks it: show in a test that an example's values are the same in a batch
+    of its own and beside others.
+    """
+    _ACTIVATIONS.add(function)
+    return function
+
+
 def rule_for(layer: keras.layers.Layer) -> LayerRule:
     """The rule of a layer that `check_network` let pass."""
     return _RULES[type(layer)]
@@ -103,7 +134,7 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     """Refuses a network whose examples' gradients could not be clipped one by one.
 
     Args:
-      network: a built Keras model from stock layers (functional or sequential, nested models allowed).
+      network: a built Keras model from stock layers: functional or sequential, as are the models within it.
       needs_rules: whether weights need a `LayerRule` (book-keeping); the jacobian path does without.
 
     Raises:
@@ -111,7 +142,20 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     """
     if not isinstance(network, keras.Model) or not network.built:
         raise ValueError(f"`network` should be a built Keras model; got {network!r}.")
+    for model in network._flatten_layers(include_self=True, recursive=True):
+        if isinstance(model, keras.Model) and type(model) not in _models():
+            raise ValueError(
+                f"Model {model.name!r} ({type(model).__name__}) should be functional (`keras.Model(inputs, outputs)`) "
+                "or a `keras.Sequential`; it is of a class of its own, whose `call` may mix the examples of a batch "
+                "unseen. Build it from layers."
+            )
     for layer in network._flatten_layers(include_self=False, recursive=True):
+        if type(layer) in _RANDOM_LAYERS and _draws(layer):
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers by the place of an example in the "
+                "batch, from generators that a public seed reaches: one more example then changes what the others "
+                "draw. Leave it out, or draw by `noise.examples()` and multiply or add the result."
+            )
         if _mixes_examples(layer):
             raise ValueError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) mixes the examples of a batch: one row then moves the "
@@ -121,6 +165,13 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     held: dict[int, str] = {}
     for layer in leaf_layers(network):
         name = f"Layer {layer.name!r} ({type(layer).__name__})"
+        activation = getattr(layer, "activation", None)
+        if activation is not None and not _keeps_examples_apart(activation):
+            raise ValueError(
+                f"{name} has the activation {getattr(activation, '__name__', activation)!r}, which is not known to "
+                "treat each example alone. Use one of Keras's by its name, such as 'relu' or 'tanh', or declare a "
+                "function of your own by `register_activation`."
+            )
         for weight in layer.trainable_weights:
             if needs_rules and id(weight) in held:
                 raise ValueError(
@@ -135,7 +186,7 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
                     f"{name} {problem}. Layers with rules: {', '.join(sorted(kind.__name__ for kind in _RULES))}. "
                     'Use one of them, register a rule, or choose clipping="jacobian", which is exact and slow.'
                 )
-        elif type(layer) not in _PER_EXAMPLE_LAYERS and type(layer) not in _RULES:
+        elif type(layer) not in _PER_EXAMPLE_LAYERS | _RANDOM_LAYERS and type(layer) not in _RULES:
             raise ValueError(
                 f"{name} is not known to treat each example alone, so a clipped gradient might not bound one row's "
                 "influence. Use stock layers that do, such as Dense, Conv2D, LeakyReLU, Reshape or Concatenate, or "
@@ -144,6 +195,25 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
     loose = [weight.name for weight in network.trainable_weights if id(weight) not in held]
     if loose:
         raise ValueError(f"`network` holds weights outside of its layers, which no rule covers: {', '.join(loose)}.")
+
+
+@functools.cache
+def _models() -> frozenset[type]:
+    """The types of models whose computation is that of their layers; the functional one has no public name."""
+    inputs = keras.Input([1])
+    return frozenset({type(keras.Model(inputs, inputs)), keras.Sequential})
+
+
+def _keeps_examples_apart(activation: Any) -> bool:
+    """Whether an activation is known to compute each example from itself alone."""
+    if isinstance(activation, keras.layers.Layer):
+        return type(activation) in _PER_EXAMPLE_LAYERS and not _mixes_examples(activation)
+    return any(activation is known for known in _ACTIVATIONS)
+
+
+def _draws(layer: keras.layers.Layer) -> bool:
+    """Whether a layer that can draw random numbers does so in training."""
+    return getattr(layer, "stddev", 0.0) != 0.0 or getattr(layer, "rate", 0.0) not in (0, None)
 
 
 def _mixes_examples(layer: keras.layers.Layer) -> bool:
