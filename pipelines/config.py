@@ -63,7 +63,8 @@ class SynthesisConfig:
     Empty: internal/backup in output_dir, or none on Kubeflow and with insecure_reproducible."""
 
     seed: int = 0
-    """Seed of everything except the privacy noise and the Poisson draw, which come from the operating system."""
+    """Seed of everything except the privacy noise, the Poisson draw and the latents of training examples, which come
+    from the operating system."""
 
     insecure_reproducible: bool = False
     """Seed the privacy noise too. That protects nobody: every output is marked as not for release."""

@@ -21,6 +21,7 @@ from tfdpgen.privacy import (
     ClassMoments,
     DPKerasAdam,
     DPSGDPlan,
+    ExampleRandomness,
     Ledger,
     NoiseSource,
     NoisyCounts,
@@ -382,35 +383,99 @@ def eager_functions() -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-def _sums_of_first_step(
-    name: str, dataset: LabeledDataset, weights: list[float], indices: list[int]
-) -> list[np.ndarray]:
-    batch = PoissonBatch(np.array([indices], np.int32), np.array([weights], np.float32))
-    plan = _watched(name, steps=1, given=(batch,), chunk=len(indices))
-    _CLASSES[name](dataset.spec, len(dataset), 0, _PRESETS[name]).learn(dataset, plan, NoiseSource(), 0)
+class KnownExamples(ExampleRandomness):
+    """Draws that follow their example wherever it is inserted: row i of the k-th call belongs to `slots[k][i]`."""
+
+    def __init__(self, slots: np.ndarray) -> None:
+        self._slots = iter(slots)
+
+    def normal(self, shape: Any) -> tf.Tensor:
+        slots = next(self._slots)
+        assert shape[0] == len(slots)
+        return tf.stack([tf.random.stateless_normal(shape[1:], [17, int(example)]) for example in slots])
+
+
+class KnownNoise(NoiseSource):
+    def __init__(self, slots: np.ndarray) -> None:
+        super().__init__()
+        self._slots = slots
+
+    def examples(self) -> ExampleRandomness:
+        return KnownExamples(self._slots)
+
+
+_CHUNK = 16
+
+
+def _sums_of_first_step(name: str, dataset: LabeledDataset, examples: list[int]) -> list[np.ndarray]:
+    """What is noised in a step on all of `examples`, numbers of rows of the digits: a data set of its own.
+
+    The draws that belong to an example are fixed; those of padding are those of the example in slot 0.
+    """
+    chunks = -(-len(examples) // _CHUNK)
+    indices = np.zeros(chunks * _CHUNK, np.int32)
+    indices[: len(examples)] = np.arange(len(examples))
+    weights = (np.arange(len(indices)) < len(examples)).astype(np.float32)
+    shape = [chunks, _CHUNK]
+    plan = _watched(name, steps=1, given=(PoissonBatch(indices.reshape(shape), weights.reshape(shape)),), chunk=_CHUNK)
+    noise = KnownNoise(np.asarray(examples)[indices].reshape(shape))
+    model = _CLASSES[name](dataset.spec, len(dataset), 0, _PRESETS[name])
+    model.learn(dataset.take(examples), plan, noise, 0)
     return plan.applied[0]
 
 
+def _moved(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    return np.sqrt(sum(np.square(a - b).sum() for a, b in zip(one, other, strict=True)))
+
+
 @every_trained_one
-def test_one_row_moves_what_is_noised_by_at_most_the_clip(
-    name: str, digits: LabeledDataset, eager_functions: None
+@pytest.mark.parametrize("place", [0, 9, 32], ids=["front", "middle", "end"])
+def test_one_inserted_example_moves_what_is_noised_by_at_most_the_clip(
+    name: str, place: int, digits: LabeledDataset, eager_functions: None
 ) -> None:
-    """The whole step, with its fakes and its KL: with and without one row, for several rows."""
-    indices = list(range(8))
-    everyone = _sums_of_first_step(name, digits, [1.0] * 8, indices)
-    for missing in (0, 7):
-        weights = [float(i != missing) for i in indices]
-        without = _sums_of_first_step(name, digits, weights, indices)
-        moved = np.sqrt(sum(np.square(a - b).sum() for a, b in zip(everyone, without, strict=True)))
-        assert 0.2 < moved <= 0.25 * (1 + 1e-4)
+    """The whole step, with its fakes, its KL and its latents; two full chunks of examples become three."""
+    common = list(range(2 * _CHUNK))
+    inserted = [*common[:place], 70, *common[place:]]
+    moved = _moved(*(_sums_of_first_step(name, digits, examples) for examples in (common, inserted)))
+    assert 0.1 < moved <= 0.25 * (1 + 1e-4)
+
+
+@every_trained_one
+@pytest.mark.parametrize("place", [0, 9, 31], ids=["front", "middle", "end"])
+def test_one_replaced_example_moves_what_is_noised_by_at_most_two_clips(
+    name: str, place: int, digits: LabeledDataset, eager_functions: None
+) -> None:
+    common = list(range(2 * _CHUNK))
+    replaced = [*common[:place], 70, *common[place + 1 :]]
+    moved = _moved(*(_sums_of_first_step(name, digits, examples) for examples in (common, replaced)))
+    assert 0.05 < moved <= 2 * 0.25 * (1 + 1e-4)
 
 
 @every_trained_one
 def test_a_row_that_is_padding_leaves_no_trace(name: str, digits: LabeledDataset, eager_functions: None) -> None:
-    padded_with_row_0 = _sums_of_first_step(name, digits, [1.0, 1.0, 0.0], [5, 6, 0])
-    padded_with_row_9 = _sums_of_first_step(name, digits, [1.0, 1.0, 0.0], [5, 6, 9])
-    for a, b in zip(padded_with_row_0, padded_with_row_9, strict=True):
+    sums = []
+    for padding in (9, 20):  # an example of weight 0 beside the three, in the slots of padding
+        indices = np.full((1, 4), 3, np.int32)
+        indices[0, :3] = range(3)
+        batch = PoissonBatch(indices, np.array([[1, 1, 1, 0]], np.float32))
+        plan = _watched(name, steps=1, given=(batch,), chunk=4)
+        model = _CLASSES[name](digits.spec, len(digits), 0, _PRESETS[name])
+        model.learn(digits.take([0, 1, 2, padding]), plan, KnownNoise(np.array([[0, 1, 2, padding]])), 0)
+        sums.append(plan.applied[0])
+    for a, b in zip(*sums, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.usefixtures("eager_functions")
+def test_latents_of_examples_follow_no_public_seed(digits: LabeledDataset) -> None:
+    """Two trainings with the same seed on the same batch encode its examples with other latents."""
+    batch = PoissonBatch(np.arange(8, dtype=np.int32)[None], np.ones((1, 8), np.float32))
+    sums = []
+    for _ in range(2):
+        plan = _watched("c_vae", steps=1, given=(batch,), chunk=8)
+        CVAE(digits.spec, len(digits), 0, _PRESETS["c_vae"]).learn(digits, plan, NoiseSource(), 0)
+        sums.append(plan.applied[0])
+    assert _moved(*sums) > 0.05
 
 
 @every_trained_one

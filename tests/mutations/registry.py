@@ -493,6 +493,20 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_ONE_WAY}::test_a_row_counts_for_one_clip_wherever_the_training_is[c_vae]",),
     ),
     Mutant(
+        name="models_of_ones_own_pass",
+        rule=3,
+        bug="A model with a `call` of its own is taken for its layers, while it subtracts the mean of the batch.",
+        had_by="class of bug of validators that look at layers alone (Opacus's ModuleValidator)",
+        edits=(
+            Edit(
+                "tfdpgen/privacy/clipping/registry.py",
+                "if isinstance(model, keras.Model) and type(model) not in _models():",
+                "if False:",
+            ),
+        ),
+        caught_by=(f"{_TEST_RULES}::test_what_no_list_of_layers_describes_is_refused",),
+    ),
+    Mutant(
         name="a_fake_for_every_drawn_row",
         rule=3,
         bug="There are as many fakes as rows were drawn, so that a row brings a fake's gradient along with its own.",
@@ -504,7 +518,25 @@ MUTANTS: tuple[Mutant, ...] = (
                 "weight = tf.reduce_sum(weights) / preset.fakes",
             ),
         ),
-        caught_by=(f"{_CONFORMANCE}::test_one_row_moves_what_is_noised_by_at_most_the_clip[dp_gan]",),
+        caught_by=(f"{_CONFORMANCE}::test_fakes_weigh_as_many_rows_as_the_plan_expects",),
+    ),
+    Mutant(
+        name="latents_of_a_public_seed",
+        rule=3,
+        bug="A public seed and the place in the batch decide the latents that examples are encoded with: one more "
+        "example gives all later ones other latents, and moves the sum by many clips.",
+        had_by="class of bug of seeded generators in private steps",
+        edits=(
+            Edit(
+                _C_VAE,
+                "per_example = noise.examples()",
+                "per_example = tf.random.Generator.from_seed(self.seed)",
+            ),
+        ),
+        caught_by=(
+            f"{_CONFORMANCE}::test_one_inserted_example_moves_what_is_noised_by_at_most_the_clip[front-c_vae]",
+            f"{_CONFORMANCE}::test_latents_of_examples_follow_no_public_seed",
+        ),
     ),
     Mutant(
         name="teacher_divides_by_the_drawn_rows",

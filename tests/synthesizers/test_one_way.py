@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TRAINED, _watched
+from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TRAINED, KnownNoise, _watched
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
+from tfdpgen.privacy import DPSGDPlan, PoissonBatch
 from tfdpgen.synthesizers import CVAE, Release, moments, stroke_vae, synthesizer_names, train
 from tfdpgen.synthesizers.chunks import scaled
 from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
@@ -215,25 +215,30 @@ def eager_functions() -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-def _noised_sums(name: str, weights: list[float], padding: int) -> np.ndarray:
-    """What a step adds noise to, in a training that has come some way: its weights are random."""
+def _noised_sums(name: str, examples: list[int], num_padding: int = 1) -> np.ndarray:
+    """What a step on a data set of these examples adds noise to, in a training whose weights are random.
+
+    What is drawn for an example follows it wherever it stands; padding repeats the first example.
+    """
     rows = _rows(0)
     model = _CLASSES[name](rows.spec, len(rows), 0, _PRESETS[name])
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
         variable.assign_add(0.3 * rng.normal(size=variable.shape.as_list()))
-    indices = np.array([[5, 6, 7, padding]], np.int32)
-    plan = _watched(name, steps=1, given=(PoissonBatch(indices, np.array([[*weights, 0.0]], np.float32)),), chunk=4)
-    model.learn(rows, plan, NoiseSource(), 0)
+    indices = np.array([[*range(len(examples)), *[0] * num_padding]], np.int32)
+    weights = np.array([[1.0] * len(examples) + [0.0] * num_padding], np.float32)
+    plan = _watched(name, steps=1, given=(PoissonBatch(indices, weights),), chunk=indices.size)
+    model.learn(rows.take(examples), plan, KnownNoise(np.asarray(examples)[indices]), 0)
     return np.concatenate([value.ravel() for value in plan.applied[0]])
 
 
 @pytest.mark.parametrize("name", _TRAINED)
 def test_a_row_counts_for_one_clip_wherever_the_training_is(name: str, eager_functions: None) -> None:
     """Where weights start, some terms of a loss have no gradient: of a KL, say, or of what follows zeros."""
-    everyone = _noised_sums(name, [1.0, 1.0, 1.0], padding=0)
-    np.testing.assert_allclose(_noised_sums(name, [1.0, 1.0, 1.0], padding=9), everyone, atol=1e-6)
-    assert np.linalg.norm(_noised_sums(name, [0.0, 1.0, 1.0], padding=0) - everyone) <= 0.25 * (1 + 1e-4)
+    everyone = _noised_sums(name, [5, 6, 7, 8])
+    np.testing.assert_allclose(_noised_sums(name, [5, 6, 7, 8], num_padding=3), everyone, atol=1e-6)
+    for inserted in ([9, 5, 6, 7, 8], [5, 6, 9, 7, 8], [5, 6, 7, 8, 9]):
+        assert 0.1 < np.linalg.norm(_noised_sums(name, inserted) - everyone) <= 0.25 * (1 + 1e-4)
 
 
 def test_an_image_is_scaled_by_the_declared_range_and_not_by_its_neighbours() -> None:

@@ -5,7 +5,7 @@ from tfdpgen.privacy.backup import Backup, BackupError
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.counts import NoisyCounts
 from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, dataset_id
-from tfdpgen.privacy.noise import NoiseSource
+from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 from tfdpgen.privacy.plan import DPSGDPlan
 from tfdpgen.privacy.sampling import PoissonBatch
@@ -22,6 +22,7 @@ __all__ = [
     "DPKerasAdamW",
     "DPKerasSGD",
     "DPSGDPlan",
+    "ExampleRandomness",
     "Ledger",
     "Mechanism",
     "NoiseSource",

@@ -7,6 +7,7 @@ that could end up in a configuration. TensorFlow's own `Generator.from_non_deter
 
     noise = NoiseSource()                          # keyed by the operating system
     noise.gaussian().draw([[784, 400], [400]], stddev=0.5)
+    noise.examples().normal([256, 8])              # latents of 256 examples: part of the secret, like the noise
     NoiseSource.insecure(seed=7)                   # tests, and runs that are marked as not for release
 
 Every step of DP-SGD draws one Gaussian for each weight, which in a small network takes longer than its matrix products
@@ -61,6 +62,10 @@ class NoiseSource:
         """A Gaussian generator with a fresh 64-bit key."""
         return GaussianNoise(self._draw_key(8))
 
+    def examples(self) -> ExampleRandomness:
+        """A generator, with a fresh key, of what is drawn for each example of a private step."""
+        return ExampleRandomness(self.gaussian())
+
     def numpy_generator(self) -> np.random.Generator:
         """A PCG64 generator seeded with 256 fresh bits."""
         return np.random.default_rng(np.frombuffer(self._draw_key(32), dtype=np.uint32))
@@ -105,6 +110,27 @@ class GaussianNoise:
         if sum(sizes) % 2:
             sizes = [*sizes, 1]
         return [tf.reshape(part, shape) for part, shape in zip(tf.split(normals, sizes), shapes, strict=False)]
+
+
+class ExampleRandomness:
+    """What a private step draws for each of its examples: latents, noise levels, views, dropout masks.
+
+    The sensitivity of a clipped sum is one clip only if one more example leaves what the others draw as it is. That
+    holds for draws that are independent of each other and known to nobody: whatever belongs to the common examples can
+    be thought of as drawn first. It does not hold for draws that a public seed and a place in the batch decide, where
+    one more example gives all later ones another draw. So these are keyed like the noise and saved nowhere.
+
+    Args:
+      normals: a generator with a key of its own.
+    """
+
+    def __init__(self, normals: GaussianNoise) -> None:
+        self._normals = normals
+
+    def normal(self, shape: Sequence[int]) -> tf.Tensor:
+        """Standard normals, float32 of a static shape whose first axis is that of the examples; fresh in each call."""
+        (draws,) = self._normals.draw([shape], 1.0)
+        return draws
 
 
 def _normals(key: tf.Tensor, draw: tf.Tensor, blocks: int, stddev: float) -> tf.Tensor:

@@ -91,7 +91,7 @@ class CVAE(Synthesizer):
     Args:
       spec: public facts of the data.
       num_examples: number of private rows.
-      seed: of initial weights, latent draws and components.
+      seed: of initial weights and components, never of the latents that examples are encoded with.
       preset: by default the one for the spec.
       features: what images are described by; by default pose and frequencies, as the preset has them.
 
@@ -196,12 +196,12 @@ class CVAE(Synthesizer):
         optimizer = plan.optimizer(noise, learning_rate=rate)
         variables = self.encoder.trainable_variables + self.decoder.trainable_variables
         make_slots(optimizer, variables)
-        latent_rng = tf.random.Generator.from_seed(self.seed)
+        per_example = noise.examples()
 
         @private_step(plan)
         def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
             def chunk_fn(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
-                draws = latent_rng.normal([plan.physical_batch_size, self.axes])
+                draws = per_example.normal([plan.physical_batch_size, self.axes])
                 features = self.features.described(scaled(images), self._posed)
                 groups = self._groups(features, tf.one_hot(labels, self.spec.num_classes))
                 with optimizer.gradient_tape(self.encoder, self.decoder) as tape:
@@ -215,7 +215,6 @@ class CVAE(Synthesizer):
             "encoder": self.encoder,
             "decoder": self.decoder,
             "optimizer": optimizer,
-            "latents": latent_rng,
             "moments": tf.train.Checkpoint(
                 centres=self._centres,
                 shares=self._shares,
