@@ -303,6 +303,25 @@ def test_how_many_components_there_are_follows_from_rows_and_noise() -> None:
     assert set(np.unique(places % 5)) == {0, 1, 2}
 
 
+def test_no_example_is_of_a_component_that_is_not_told_however_products_are_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such a component is a copy of the first; a processor may round the distance to it below that to the first."""
+    model = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, components=4))
+    centres = np.random.default_rng(0).normal(size=(10, 4, model.num_features)).astype(np.float32)
+    centres[:, 2:] = centres[:, :1]
+    model._centres.assign(centres)
+    matmul = tf.linalg.matmul
+
+    def rounded(a: tf.Tensor, b: tf.Tensor, **arguments: Any) -> tf.Tensor:
+        return matmul(a, b, **arguments) + 1e-4 * tf.range(40.0) if "transpose_b" in arguments else matmul(a, b)
+
+    monkeypatch.setattr(tf.linalg, "matmul", rounded)
+    features = tf.constant(centres[:, :2].reshape(20, -1))
+    groups = model._groups(features, tf.one_hot(np.arange(20) // 2, 10)).numpy()
+    np.testing.assert_array_equal(groups.argmax(axis=1), np.arange(20) // 2 * 4 + np.arange(20) % 2)
+
+
 @pytest.mark.parametrize(
     ("epsilon", "num_features", "names"),
     [

@@ -454,15 +454,23 @@ class CVAE(Synthesizer):
             yield features.numpy()[:, :size], places.numpy()
 
     def _groups(self, features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        """The nearest component of its class, one-hot [n, g], of features [n, d] and classes one-hot [n, c]."""
+        """The nearest component of its class, one-hot [n, g], of features [n, d] and classes one-hot [n, c].
+
+        Components that are not told are copies of the first. They are left out: which of two equal distances comes out
+        smaller would be up to the processor's rounding.
+        """
         num_classes, components = self.spec.num_classes, self.preset.components
         if components == 1:
             return classes
-        centres = tf.reshape(tf.convert_to_tensor(self._centres), [num_classes * components, -1])
+        by_class = tf.convert_to_tensor(self._centres)
+        is_copy = tf.reduce_all(by_class == by_class[:, :1], axis=2) & (tf.range(components) > 0)
+        centres = tf.reshape(by_class, [num_classes * components, -1])
         distances = tf.reduce_sum(tf.square(centres), axis=1) - 2.0 * tf.linalg.matmul(
             features, centres, transpose_b=True
         )
         own = tf.reduce_sum(tf.reshape(distances, [-1, num_classes, components]) * classes[:, :, None], axis=1)
+        is_left_out = tf.linalg.matmul(classes, tf.cast(is_copy, tf.float32)) > 0
+        own = tf.where(is_left_out, np.float32(np.inf), own)
         nearest = tf.one_hot(tf.argmin(own, axis=1), components)
         return tf.reshape(classes[:, :, None] * nearest[:, None, :], [-1, num_classes * components])
 
