@@ -5,13 +5,13 @@
 #
 # No layer needs a compiler, and the dependencies' layer changes only with requirements.lock.
 
-FROM python:3.11-slim AS environment
+FROM python:3.13-slim AS environment
 WORKDIR /build
 COPY requirements.lock ./
 COPY scripts/bootstrap.py scripts/
 RUN PIP_NO_CACHE_DIR=1 python scripts/bootstrap.py --run-time /opt/venv
 
-FROM python:3.11-slim
+FROM python:3.13-slim
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 RUN useradd --no-create-home --uid 1000 tfdpgen && install -d -o tfdpgen -m 0777 /data
 COPY --from=environment /opt/venv /opt/venv

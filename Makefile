@@ -5,9 +5,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# The first of these that is Python 3.11; `make setup PYTHON=...` names another.
-PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && echo $$p && break; done),python3)
+# The first of these that will do; `make setup PYTHON=...` names another.
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; \
+	done),python3)
 
 .PHONY: help setup run test mutations lint format types imports lock peers clean
 
@@ -45,11 +46,11 @@ lock: setup ## re-make requirements.lock from setup.py; ARGS=--upgrade takes the
 peers: .venv-peers/.installed ## make .venv-peers, in which benchmarks/dp_step.py runs Opacus and JAX
 
 clean: ## remove the virtual environments
-	rm -rf $(VENV) .venv-peers
+	rm -rf $(VENV) .venv-oldest .venv-peers
 
 # Each stamp is written last, so that an interrupted set-up is not taken for a finished one.
 $(VENV)/.dependencies: requirements.lock scripts/bootstrap.py
-	@command -v $(PYTHON) >/dev/null || { echo "There is no Python here: install Python 3.11 (package python3.11)."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "There is no Python here: install Python 3.11, 3.12 or 3.13 (package python3)."; exit 1; }
 	$(PYTHON) scripts/bootstrap.py $(VENV)
 
 $(VENV)/.package: $(VENV)/.dependencies setup.py

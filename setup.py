@@ -7,14 +7,15 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-if sys.version_info[:2] != (3, 11):  # said here, since a resolver would say it in the words of some dependency
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):  # a resolver would say it in the words of some dependency
     sys.exit(
-        "tfdpgen needs Python 3.11, because tensorflow-privacy supports no version from 3.12 on; "
-        f"this is Python {sys.version.split()[0]}. Install Python 3.11 and use its pip."
+        "tfdpgen needs Python 3.11, 3.12 or 3.13, which TensorFlow 2.21 supports; "
+        f"this is Python {sys.version.split()[0]}. Install one of these and use its pip."
     )
 
-KUBEFLOW = ["kfp==2.13.0"]  # the newest that runs beside protobuf 4, which tensorflow 2.15 needs
-TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6"]
+KUBEFLOW = ["kfp>=2.17"]
+DICOM = ["pydicom>=3"]
+TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6", *DICOM]
 DEV = ["import-linter>=2", "pre-commit>=4", "pyright[nodejs]", "ruff", "uv"]
 
 setup(
@@ -24,30 +25,36 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.12",  # the upper bound is tensorflow-privacy's
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tfdpgen*", "components*", "pipelines*"]),
     package_data={"tfdpgen": ["py.typed", "templates/*"]},
+    # tensorflow-privacy is not among these: its own pins are of an older TensorFlow, so that pip would find no versions
+    # that fit. `make setup` installs it without them; after `pip install .`, the first run says how.
     install_requires=[
         "absl-py",
-        "apache-beam>=2.77,<2.78",
+        "apache-beam>=2.77",
         "array_record",
-        "dp-accounting",
+        "dm-tree",  # of tensorflow-privacy
+        "dp-accounting>=0.6",  # replace-one for Poisson samples
         "etils[eapp,enp,epath]",
         "importlib_resources",  # tensorflow-datasets imports it without declaring it
         "jinja2",
-        "keras>=2.15,<2.16",
-        "numpy",
+        "numpy>=2",
+        "packaging",  # of tensorflow-privacy
         "pillow",
+        "psutil",
+        "pyarrow",
         "scikit-learn",
         "scipy",
         "simple_parsing",
-        "tensorflow>=2.15.1,<2.16",  # the newest that tensorflow-privacy imports with
-        "tensorflow-datasets>=4.9.8",
-        "tensorflow-metadata==1.16.1",  # later ones need protobuf 5
-        "tensorflow-privacy==0.9.0",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.10",
+        "tf-keras>=2.21,<2.22",
         "threadpoolctl",
+        "tqdm",
     ],
     extras_require={
+        "dicom": DICOM,
         "kubeflow": KUBEFLOW,
         "test": TEST,
         "dev": DEV + TEST + KUBEFLOW,
@@ -56,6 +63,8 @@ setup(
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

@@ -38,13 +38,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 from peers import protocol
-from tensorflow_privacy import DPKerasAdamOptimizer
 
+from tfdpgen.installation import tensorflow_privacy
 from tfdpgen.privacy import DPKerasAdam
 from tfdpgen.privacy.clipping import ClippedSum, clipped_gradient_sum
 
 keras = tf.keras
 layers = tf.keras.layers
+DPKerasAdamOptimizer = tensorflow_privacy("privacy.optimizers.dp_optimizer_keras").DPKerasAdamOptimizer
 BATCH = 256
 PEERS = {"Opacus": "opacus_peer.py", "jax": "jax_peer.py"}
 PEER_WORKS = "ab"

@@ -40,6 +40,7 @@ from typing import Any
 
 from components.artifacts import HEADER, READ, WRITTEN, Artifact
 from tfdpgen.files import folder_lock, fsync_tree, remove, replace
+from tfdpgen.installation import problem_with_environment
 
 PARAMETER_TYPES = (str, int, float, bool)
 
@@ -266,7 +267,12 @@ def quiet_start() -> None:
     """Keeps the start-up noise of TensorFlow and Beam out of the way of what is said to the user.
 
     Call it before they are imported. A TF_CPP_MIN_LOG_LEVEL that is set already stays.
+
+    Raises:
+      SystemExit: with a sentence that names the command to run, where a package is missing.
     """
+    if problem := problem_with_environment():
+        sys.exit(problem)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
     logging.getLogger("apache_beam").setLevel(logging.WARNING)

@@ -1,12 +1,14 @@
-"""Makes a virtual environment that holds exactly what requirements.lock pins, on a machine with a bare Python 3.11.
+"""Makes a virtual environment that holds exactly what requirements.lock pins, on a machine with a bare Python.
 
-    python3.11 scripts/bootstrap.py .venv               # what `make setup` runs
-    python3.11 scripts/bootstrap.py --run-time .venv    # without what is only for development
+    python3 scripts/bootstrap.py .venv               # what `make setup` runs
+    python3 scripts/bootstrap.py --run-time .venv    # without what is only for development
 
-It needs nothing but the standard library. Debian and Ubuntu ship Python without pip: then pip (and, where the machine
-has none, the root certificates that pip trusts) is unpacked from their own packages into a temporary folder, which
-needs no administrator. Every package is checked against its hash in the lock, and those that come as source are built
-with the locked setuptools. pip's own configuration and environment variables apply.
+It needs Python 3.11, 3.12 or 3.13 and nothing but its standard library. Debian and Ubuntu ship Python without pip: then
+pip (and, where the machine has none, the root certificates that pip trusts) is unpacked from their own packages into a
+temporary folder, which needs no administrator. Every package is checked against its hash in the lock, and those that
+come as source are built with the locked setuptools. The lock is complete, so that nobody asks what packages declare
+that they need: the pins of tensorflow-privacy are of an older TensorFlow and an older Python. pip's own configuration
+and environment variables apply.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
 EXTRAS = "# ---- extras"  # the line of the lock below which nothing is needed at run time
 BUILD = ("pip", "setuptools", "wheel")
 WRONG_PYTHON = (
-    "tfdpgen needs Python 3.11, because tensorflow-privacy supports no version from 3.12 on; "
-    f"this is Python {sys.version.split()[0]}. Install Python 3.11 (its package is usually called python3.11) "
-    "or name one with `make setup PYTHON=/path/to/python3.11`."
+    "tfdpgen needs Python 3.11, 3.12 or 3.13, which TensorFlow 2.21 supports; "
+    f"this is Python {sys.version.split()[0]}. Install one of these (a package such as python3.13) "
+    "or name one with `make setup PYTHON=/path/to/python3.13`."
 )
 NO_PIP = (
     "This Python has no pip, and it could not be had from the system's packages. "
-    "Install the package python3.11-venv (as root: apt-get install python3.11-venv) and run this again."
+    "Install the package python3-venv (as root: apt-get install python3-venv) and run this again."
 )
 
 
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--run-time", action="store_true", help="leave out what is only for development")
     parser.add_argument("folder", type=Path, help="where the environment goes; what is there is replaced")
     arguments = parser.parse_args()
-    if sys.version_info[:2] != (3, 11):
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(WRONG_PYTHON)
     lock = LOCK.read_text()
     if arguments.run_time:
@@ -69,7 +71,8 @@ def _entries(lock: str) -> list[str]:
 
 def _install(pip: list[str | Path], requirements: Path) -> None:
     """Installs what `requirements` pins, or ends the program with pip's own message above."""
-    options = ["--require-hashes", "--no-build-isolation", "--disable-pip-version-check", "--progress-bar=on"]
+    options = ["--require-hashes", "--no-deps", "--ignore-requires-python", "--no-build-isolation"]
+    options += ["--disable-pip-version-check", "--progress-bar=on"]
     if subprocess.run([*pip, "install", *options, "-r", requirements]).returncode:
         sys.exit("The installation failed; pip's message is above. Run the same command again when it is mended.")
 

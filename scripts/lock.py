@@ -3,9 +3,13 @@
     make lock                     # keeps the versions that are locked, where setup.py still allows them
     make lock ARGS=--upgrade      # takes the newest that setup.py allows
 
-The lock has two parts, parted by the line `EXTRAS` below: what the package needs at run time, Kubeflow's included (and
-pip, setuptools and wheel, which build the few packages that come as source), then what only the other extras add. It
-serves Linux on x86_64 and aarch64 with glibc 2.28 or newer (Debian 10, Ubuntu 20.04).
+One lock serves Python 3.11 to 3.13 on Linux, x86_64 and aarch64; what only one of them needs is marked so. It has two
+parts, parted by the line `EXTRAS` below: what the package needs at run time, Kubeflow's and DICOM's included (and pip,
+setuptools and wheel, which build the few packages that come as source), then what only the other extras add.
+
+tensorflow-privacy is locked with what its used parts import (`tool.uv` in pyproject.toml) in place of what it declares,
+which are pins of an older TensorFlow. The lock is complete all the same, and is installed without looking at what
+packages declare.
 """
 
 from __future__ import annotations
@@ -17,55 +21,68 @@ import subprocess
 import sys
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
+
+from tfdpgen.installation import TENSORFLOW_PRIVACY
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 HEADER = "# Every package that tfdpgen is run and tested with, pinned by hash. Made by `make lock`; do not edit."
 EXTRAS = "# ---- extras: not needed at run time ----"
 BUILD = "pip\nsetuptools\nwheel\n"
-SOURCE_ONLY = ("kfp", "kfp-server-api", "promise")  # pure Python that is published without wheels
+RUN_TIME_EXTRAS = ("kubeflow", "dicom")  # the image is what Kubeflow runs the steps in
+SOURCE_ONLY = ("kfp-server-api", "promise")  # pure Python that is published without wheels
+PYTHONS, MACHINES = ("3.11", "3.12", "3.13"), ("x86_64", "aarch64")
 
 
 def declared(extras: bool) -> str:
-    """What the installed package declares that it requires, a line each; `make` installs it anew with setup.py.
-
-    The extra `kubeflow` counts as needed at run time, since the image is what Kubeflow runs the steps in.
-    """
-    requirements = [Requirement(line) for line in importlib.metadata.requires("tfdpgen") or ()]
-    lines = []
-    for requirement in requirements:
-        if extras or requirement.marker is None or requirement.marker.evaluate({"extra": "kubeflow"}):
+    """What the installed package declares that it requires, a line each; `make` installs it anew with setup.py."""
+    lines = [TENSORFLOW_PRIVACY]
+    for requirement in map(Requirement, importlib.metadata.requires("tfdpgen") or ()):
+        marker = requirement.marker
+        if extras or marker is None or any(marker.evaluate({"extra": extra}) for extra in RUN_TIME_EXTRAS):
             requirement.marker = None
             lines.append(str(requirement))
     return "\n".join(lines) + "\n"
 
 
-def resolve(machine: str, *options: str, extras: bool) -> dict[str, str]:
-    """The pinned entries for one kind of machine, each with its hashes, by package."""
-    command = ["uv", "pip", "compile", "-", *options, f"--python-platform={machine}-manylinux_2_28"]
-    command += ["--python-version=3.11", "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url"]
+def resolve(*options: str, extras: bool) -> list[str]:
+    """The pinned entries, each with its hashes and, where some Python or machine does without it, its marker."""
+    command = ["uv", "pip", "compile", "-", *options, "--universal", "--python-version=3.11", "--generate-hashes"]
+    command += ["--no-annotate", "--no-header", "--no-emit-index-url"]
     command += ["--only-binary=:all:", *(f"--no-binary={name}" for name in SOURCE_ONLY)]
-    print(f"Resolving for {machine}{' with all extras' if extras else ''}", file=sys.stderr, flush=True)
+    print(f"Resolving{' with all extras' if extras else ''}", file=sys.stderr, flush=True)
     lines = declared(extras) + BUILD
     found = subprocess.run(command, cwd=ROOT, input=lines, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {entry.split("==")[0]: entry for entry in re.findall(r"^\S+==.*(?:\n    .*)*", found, re.MULTILINE)}
+    entries = re.findall(r"^\S+==.*(?:\n    .*)*", found, re.MULTILINE)
+    return [entry for entry in map(_marked_where_needed, entries) if entry]
 
 
-def merge(x86_64: dict[str, str], aarch64: dict[str, str]) -> dict[str, str]:
-    """One set of entries for both; what only one of them needs is marked so."""
-    merged = {}
-    for name in sorted(x86_64 | aarch64):
-        if x86_64.get(name) == aarch64.get(name):
-            merged[name] = x86_64[name]
-            continue
-        marked = [
-            entry.replace(" \\", f" ; platform_machine == '{machine}' \\", 1)
-            for machine, entries in (("x86_64", x86_64), ("aarch64", aarch64))
-            if (entry := entries.get(name))
-        ]
-        merged[name] = "\n".join(marked)
-    return merged
+def _marked_where_needed(entry: str) -> str:
+    """An entry without a marker that holds in every environment, and without one that others hold for none."""
+    found = re.match(r"(\S+==\S+) ; (.*?) \\\n", entry)
+    if not found:
+        return entry
+    name, marker = found.groups()
+    holds = {
+        (python, machine): Marker(marker).evaluate(
+            {
+                "python_version": python,
+                "python_full_version": f"{python}.1",
+                "sys_platform": "linux",
+                "platform_machine": machine,
+                "platform_python_implementation": "CPython",
+                "implementation_name": "cpython",
+            }
+        )
+        for python in PYTHONS
+        for machine in MACHINES
+    }
+    if not any(holds.values()):
+        return ""
+    kept = "" if all(holds.values()) else f" ; {marker}"
+    return f"{name}{kept} \\\n{entry[found.end() :]}"
 
 
 def main() -> None:
@@ -74,16 +91,17 @@ def main() -> None:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that setup.py allows")
     keep = LOCK.exists() and not parser.parse_args().upgrade
     options = [f"--constraints={LOCK}"] if keep else []
-    everything, run_time = {}, {}
-    for machine in ("x86_64", "aarch64"):
-        everything[machine] = resolve(machine, *options, extras=True)
-        run_time[machine] = everything[machine].keys() & resolve(machine, *options, extras=False).keys()
-    needed = set().union(*run_time.values())
-    merged = merge(everything["x86_64"], everything["aarch64"])
-    parts = [entry for name, entry in merged.items() if name in needed]
-    extras = [entry for name, entry in merged.items() if name not in needed]
+    everything = resolve(*options, extras=True)
+    needed = {_name(entry) for entry in resolve(*options, extras=False)}
+    parts = [entry for entry in everything if _name(entry) in needed]
+    extras = [entry for entry in everything if _name(entry) not in needed]
     LOCK.write_text("\n".join([HEADER, *parts, EXTRAS, *extras]) + "\n")
     print(f"{LOCK.name}: {len(parts)} packages, and {len(extras)} more for the extras.", file=sys.stderr)
+
+
+def _name(entry: str) -> str:
+    """The package that an entry pins."""
+    return entry.split("==")[0]
 
 
 if __name__ == "__main__":

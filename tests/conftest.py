@@ -14,6 +14,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import hypothesis
 import pytest
 
+import tfdpgen  # noqa: F401  # before a test imports TensorFlow, since it selects Keras 2
+
 hypothesis.settings.register_profile("local", deadline=None)
 # In CI a counterexample is shown as found: shrinking one takes minutes where each try compiles a network.
 _PHASES = tuple(phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.shrink)

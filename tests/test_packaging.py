@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from tfdpgen.installation import TENSORFLOW_PRIVACY, problem_with_environment, tensorflow_privacy
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -36,11 +41,33 @@ def test_lock_pins_every_entry_by_hash_and_names_no_address() -> None:
 
 
 def test_lock_holds_a_fitting_version_of_every_requirement() -> None:
-    pins = {canonicalize_name(entry.split("==")[0]): re.split(r"[=\s]+", entry)[1] for entry in ENTRIES}
-    requirements = _requirements()
+    pins: dict[str, list[str]] = {}
+    for entry in ENTRIES:  # a package may be pinned once for each Python
+        pins.setdefault(canonicalize_name(entry.split("==")[0]), []).append(re.split(r"[=\s]+", entry)[1])
+    requirements = [*_requirements(), Requirement(TENSORFLOW_PRIVACY)]
     assert {"tensorflow", "kfp", "pytest"} <= {requirement.name for requirement in requirements}
-    unmet = [str(r) for r in requirements if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"))]
+    unmet = [
+        str(requirement)
+        for requirement in requirements
+        if not all(map(requirement.specifier.contains, pins.get(canonicalize_name(requirement.name), ["0"])))
+    ]
     assert not unmet, "run `make lock`"
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    """In an environment that `make setup` made: every version, tensorflow-privacy's without its own pins included."""
+    wrong = {}
+    for entry in ENTRIES:
+        name, _, rest = entry.partition("==")
+        version, _, marker = rest.partition("\n")[0].rstrip(" \\").partition(" ; ")
+        if not marker or Marker(marker).evaluate():
+            try:
+                installed = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                installed = "nothing"
+            if installed != version:
+                wrong[name] = (installed, version)
+    assert not wrong
 
 
 def test_run_time_part_of_the_lock_is_complete_and_lean() -> None:
@@ -53,19 +80,19 @@ def test_run_time_part_of_the_lock_is_complete_and_lean() -> None:
     assert not names & {"pytest", "ruff", "uv"}
 
 
-def test_only_python_3_11_is_accepted() -> None:
+def test_the_pythons_that_people_have_are_accepted() -> None:
     accepted = SpecifierSet(importlib.metadata.metadata("tfdpgen")["Requires-Python"])
-    assert "3.11.2" in accepted
-    assert "3.12.0" not in accepted
-    assert "3.10.14" not in accepted
+    assert {version for version in ("3.10.14", "3.11.2", "3.12.3", "3.13.5", "3.14.0") if version in accepted} == {
+        "3.11.2", "3.12.3", "3.13.5",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("script", ["setup.py", "scripts/bootstrap.py"])
 def test_another_python_gets_one_sentence_with_the_reason(script: str) -> None:
-    run = f"import runpy, setuptools, sys; sys.version_info = (3, 12, 1); sys.argv = [{script!r}, 'unused']; "
+    run = f"import runpy, setuptools, sys; sys.version_info = (3, 14, 1); sys.argv = [{script!r}, 'unused']; "
     outcome = _python("-c", run + f"runpy.run_path({script!r}, run_name='__main__')")
     assert outcome.returncode == 1
-    assert "tensorflow-privacy supports no version from 3.12 on" in outcome.stderr
+    assert "needs Python 3.11, 3.12 or 3.13" in outcome.stderr
     assert len(outcome.stderr.strip().splitlines()) == 1
 
 
@@ -97,7 +124,7 @@ def test_image_is_slim_pinned_and_not_root() -> None:
     steps = re.findall(r"^([A-Z]+) (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     bases = [value.split()[0] for step, value in steps if step == "FROM"]
     assert bases
-    assert all(base == "python:3.11-slim" for base in bases)
+    assert all(base == "python:3.13-slim" for base in bases)
     users = [value for step, value in steps if step == "USER"]
     assert users
     assert users[-1] not in ("root", "0")
@@ -105,6 +132,39 @@ def test_image_is_slim_pinned_and_not_root() -> None:
     assert "--require-hashes" in (ROOT / "scripts" / "bootstrap.py").read_text()
 
 
-def test_pip_check_is_clean() -> None:
+def test_packages_fit_each_other_but_for_the_pins_of_tensorflow_privacy() -> None:
     outcome = _python("-m", "pip", "check")
-    assert outcome.returncode == 0, outcome.stdout
+    complaints = [line for line in outcome.stdout.splitlines() if line and "No broken requirements" not in line]
+    assert not [line for line in complaints if not line.lower().startswith("tensorflow-privacy 0.9.0 ")], complaints
+
+
+def _in_a_fresh_process(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=inherited | environment
+    )
+
+
+def test_importing_tfdpgen_selects_keras_2_whatever_the_environment_says() -> None:
+    program = "import tensorflow as tf, tfdpgen; print(tf.keras.Model.__module__)"
+    outcome = _in_a_fresh_process(program, TF_USE_LEGACY_KERAS="0")
+    assert outcome.stdout.startswith("tf_keras."), outcome.stderr
+
+
+def test_where_keras_3_was_there_first_a_sentence_says_what_to_do() -> None:
+    outcome = _in_a_fresh_process("import tensorflow as tf; tf.keras.Model; import tfdpgen")
+    assert outcome.returncode == 1
+    assert "Import tfdpgen before anything uses tf.keras, or set" in outcome.stderr.splitlines()[-1]
+
+
+def test_without_tensorflow_privacy_a_sentence_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorflow_privacy" else find_spec(name)
+    )
+    command = f"pip install --no-deps --ignore-requires-python {TENSORFLOW_PRIVACY}"
+    with pytest.raises(ImportError, match=re.escape(command)):
+        tensorflow_privacy("privacy.optimizers.dp_optimizer_keras")
+    assert command in (problem_with_environment() or "")
+    monkeypatch.undo()
+    assert problem_with_environment() is None

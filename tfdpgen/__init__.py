@@ -10,4 +10,8 @@
 The rooms and what each is for: docs/architecture.md.
 """
 
+from tfdpgen.installation import select_legacy_keras
+
 __version__ = "0.1.0"
+
+select_legacy_keras()

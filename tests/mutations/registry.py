@@ -217,9 +217,9 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug; Lebeda et al. 2024 on wrong pairs of neighbours",
         edits=(
             Edit(
-                "tfdpgen/privacy/accounting/replace_one.py",
-                "special.log_ndtr(-1 / noise_multiplier - deviations)",
-                "special.log_ndtr(-deviations)",
+                "tfdpgen/privacy/accounting/epsilon.py",
+                '"replace-one": dp_accounting.NeighboringRelation.REPLACE_ONE',
+                '"replace-one": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE',
             ),
         ),
         caught_by=("tests/privacy/test_replace_one.py::test_epsilon_of_one_step_is_the_worst_pairs[0.1-1.0-0.001]",),

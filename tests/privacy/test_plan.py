@@ -8,8 +8,8 @@ import json
 import dp_accounting
 import pytest
 from dp_accounting import pld, rdp
-from tensorflow_privacy.privacy.analysis import compute_dp_sgd_privacy_lib
 
+from tfdpgen.installation import tensorflow_privacy
 from tfdpgen.privacy import (
     ClassMeans,
     DPKerasSGD,
@@ -21,6 +21,8 @@ from tfdpgen.privacy import (
     epsilon_of,
 )
 from tfdpgen.privacy.accounting import event_from_dict, event_to_dict
+
+compute_dp_sgd_privacy_lib = tensorflow_privacy("privacy.analysis.compute_dp_sgd_privacy_lib")
 
 _PLAN = DPSGDPlan(num_examples=2_000, expected_batch_size=100, steps=150, l2_norm_clip=0.5, noise_multiplier=1.2)
 

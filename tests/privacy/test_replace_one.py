@@ -71,6 +71,26 @@ def test_epsilon_of_one_step_is_the_worst_pairs(
     assert exact == pytest.approx(delta, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("sampling_probability", "noise_multiplier", "steps", "delta", "epsilon"),
+    [
+        (512 / 60000, 1.1, 3000, 1e-5, 3.845573),
+        (0.01, 1.0, 1000, 1e-5, 2.843446),
+        (0.2, 5.0, 100, 1e-5, 3.376889),
+        (0.001, 0.7, 20000, 1e-6, 2.601512),
+        (0.5, 20.0, 300, 1e-5, 3.707308),
+        (0.05, 2.0, 500, 1e-5, 4.980757),
+        (0.3, 0.5, 5, 1e-5, 18.575308),
+    ],
+)
+def test_dp_accounting_agrees_with_the_proof(
+    sampling_probability: float, noise_multiplier: float, steps: int, delta: float, epsilon: float
+) -> None:
+    """The values are those of an implementation of `replace_one` from before dp-accounting had its own."""
+    event = poisson_gaussian_event(sampling_probability, noise_multiplier, steps)
+    assert _replaced(event, delta) == pytest.approx(epsilon, rel=1e-4)
+
+
 def test_epsilon_of_two_different_steps_is_the_worst_pairs() -> None:
     parts = [(0.1, 0.8), (0.3, 1.5)]
     event = dp_accounting.ComposedDpEvent([poisson_gaussian_event(*part, 1) for part in parts])

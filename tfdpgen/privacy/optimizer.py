@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import tensorflow as tf
-from tensorflow_privacy.privacy.dp_query import gaussian_query
-from tensorflow_privacy.privacy.optimizers import dp_optimizer_keras
 
+from tfdpgen.installation import tensorflow_privacy
 from tfdpgen.privacy.clipping import (
     ClipMode,
     JacobianTape,
@@ -31,8 +30,11 @@ from tfdpgen.privacy.clipping import (
 )
 from tfdpgen.privacy.noise import NoiseSource
 
+_GAUSSIAN_QUERY = tensorflow_privacy("privacy.dp_query.gaussian_query")
+_DP_OPTIMIZER_KERAS = tensorflow_privacy("privacy.optimizers.dp_optimizer_keras")
 
-class _GaussianSumQuery(gaussian_query.GaussianSumQuery):
+
+class _GaussianSumQuery(_GAUSSIAN_QUERY.GaussianSumQuery):
     """tensorflow-privacy's query, with noise that no global seed can reach."""
 
     def __init__(self, l2_norm_clip: float, stddev: float, noise: NoiseSource) -> None:
@@ -214,7 +216,7 @@ class _DecoupledAdam(_Adam):
 _ARGUMENTS = (_PrivateUpdate.__doc__ or "").partition("\n")[2]
 
 # tensorflow-privacy's own optimizers are factories around classes of this kind, which are what can be subclassed.
-_stock = dp_optimizer_keras.make_keras_generic_optimizer_class
+_stock = _DP_OPTIMIZER_KERAS.make_keras_generic_optimizer_class
 _StockAdam: Any = _stock(tf.keras.optimizers.legacy.Adam)
 _StockSGD: Any = _stock(tf.keras.optimizers.legacy.SGD)
 _StockAdamW: Any = _stock(_DecoupledAdam)

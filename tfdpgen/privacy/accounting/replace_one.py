@@ -28,6 +28,9 @@ Lebeda et al. 2024, "Avoiding pitfalls for privacy accounting of subsampled mech
 composing the worst pair of data sets of a mechanism with itself is not a bound in general. It is one here because of
 what step 2 uses and other mechanisms lack: one family of sets, the half-lines, is worst for both Gaussians at once, and
 at every g.
+
+dp-accounting composes the privacy loss distributions of this pair. It has no Renyi divergences of it (and those of a
+Gaussian under replace-one take the sensitivity for 1), so these are here.
 """
 
 from __future__ import annotations
@@ -40,7 +43,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from dp_accounting import rdp
-from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 from dp_accounting.rdp import rdp_privacy_accountant
 from scipy import special
 
@@ -48,27 +50,6 @@ _Floats = npt.NDArray[np.float64]
 
 _TAIL = 9.75  # standard deviations, outside which lies a probability of e^-50
 _MOST_POINTS = 300_000
-
-
-def epsilon_by_pld(parts: Mapping[tuple[float, float], int], delta: float, loss_interval: float) -> float:
-    """Epsilon by the privacy loss distributions of the pairs, rounded upwards and convolved.
-
-    Rounding is "Connect the dots" (Doroshenko et al. 2022): the distribution whose H_g is linear in g between points of
-    the grid and exact at them. H_g is convex, so that distribution dominates the pair.
-
-    Args:
-      parts: {(sampling probability, noise multiplier): count}, all greater than 0.
-      delta: in (0, 1).
-      loss_interval: grid of the privacy losses.
-    """
-    total = privacy_loss_distribution.identity(loss_interval)
-    for (sampling_probability, noise_multiplier), count in sorted(parts.items()):
-        if sampling_probability == 1:  # Gaussians compose to one
-            pair = _loss_distribution(1.0, noise_multiplier / math.sqrt(count), loss_interval)
-        else:
-            pair = _loss_distribution(sampling_probability, noise_multiplier, loss_interval).self_compose(count)
-        total = total.compose(pair)
-    return float(total.get_epsilon_for_delta(delta))
 
 
 def epsilon_by_rdp(parts: Mapping[tuple[float, float], int], delta: float) -> float:
@@ -93,40 +74,6 @@ def largest_loss(sampling_probability: float, noise_multiplier: float) -> float:
     """The privacy loss that P exceeds with probability e^-50 or less."""
     tail = np.array(1 + _TAIL * noise_multiplier)
     return float(np.subtract(*_log_ratios(tail, sampling_probability, noise_multiplier)))
-
-
-def _loss_distribution(
-    sampling_probability: float, noise_multiplier: float, loss_interval: float
-) -> privacy_loss_distribution.PrivacyLossDistribution:
-    """The pair's privacy loss, rounded upwards to multiples of `loss_interval`."""
-    cells = max(1, math.ceil(largest_loss(sampling_probability, noise_multiplier) / loss_interval))
-    losses = loss_interval * np.arange(cells + 1)
-    upper = _divergences(losses, sampling_probability, noise_multiplier)
-    mirrored = losses[:0:-1]
-    lower = -np.expm1(-mirrored) + np.exp(-mirrored) * upper[:0:-1]  # point 4 of the proof
-    deltas = np.minimum(np.concatenate([lower, upper]), 1.0)
-    deltas = np.maximum.accumulate(deltas[::-1])[::-1]  # takes off what rounding errors make increase
-    pmf = pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(loss_interval, -cells, cells, deltas)
-    return privacy_loss_distribution.PrivacyLossDistribution(pmf)
-
-
-def _divergences(losses: _Floats, sampling_probability: float, noise_multiplier: float) -> _Floats:
-    """H_g(P, Q) at g = exp(losses) for losses of at least 0, in logarithms, so that nothing over- or underflows.
-
-    The set that attains it is {y > t} where the loss at t is log g: with u = exp(t / sigma^2) and
-    c = q exp(-1 / (2 sigma^2)), c u^2 - (1 - q) (g - 1) u - g c = 0.
-    """
-    log_c = math.log(sampling_probability) - 0.5 * noise_multiplier**-2
-    with np.errstate(divide="ignore"):
-        log_out = np.log1p(-sampling_probability)
-        middle = log_out + losses + np.log(-np.expm1(-losses))
-    root = np.logaddexp(middle, 0.5 * np.logaddexp(2 * middle, math.log(4) + losses + 2 * log_c)) - math.log(2)
-    deviations = noise_multiplier * (root - log_c)  # t / sigma
-    out = log_out + special.log_ndtr(-deviations)
-    log_q = math.log(sampling_probability)
-    log_upper = np.logaddexp(out, log_q + special.log_ndtr(1 / noise_multiplier - deviations))
-    log_lower = np.logaddexp(out, log_q + special.log_ndtr(-1 / noise_multiplier - deviations))
-    return np.clip(-np.exp(log_upper) * np.expm1(losses + log_lower - log_upper), 0.0, 1.0)
 
 
 @functools.lru_cache(maxsize=64)

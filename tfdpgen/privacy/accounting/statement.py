@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from absl import logging
 
+from tfdpgen.installation import tensorflow_privacy
 from tfdpgen.privacy.accounting.epsilon import epsilon_of
 from tfdpgen.privacy.accounting.events import Mechanism, compose
 
@@ -227,8 +228,7 @@ def tensorflow_privacy_figures(
     Returns:
       (epsilon by RDP for Poisson sampling, the statement's text).
     """
-    from tensorflow_privacy.privacy.analysis import compute_dp_sgd_privacy_lib as lib
-
+    lib = tensorflow_privacy("privacy.analysis.compute_dp_sgd_privacy_lib")
     # The library turns epochs into ceil(epochs / q) steps; half a step less than asked for rounds up to what was asked.
     epochs = (steps - 0.5) * expected_batch_size / num_examples
     if noise_multiplier == 0:
