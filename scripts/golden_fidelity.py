@@ -16,6 +16,7 @@ float32 [n, d] and [m, d]), with
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import numpy as np
 from prdc import compute_prdc  # pyright: ignore[reportMissingImports]
@@ -46,7 +47,7 @@ def _cases() -> list[tuple[np.ndarray, np.ndarray]]:
 
 def main() -> None:
     """Computes and writes all of it."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for case, (real, generated) in enumerate(_cases()):
         first, second = real.astype(np.float64), generated.astype(np.float64)
         moments = [value for rows in (first, second) for value in (rows.mean(axis=0), np.cov(rows, rowvar=False))]

@@ -35,7 +35,7 @@ class _AboveNeighbours:
 
     def __call__(self, candidates: LabeledDataset) -> npt.NDArray[np.float64]:
         """Scores float64 [n]."""
-        images = candidates.images.astype(np.float32) / 255
+        images = candidates.images.astype(np.float32) / np.float32(255)
 
         def mean_scores(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
             scores = scores_that_count(self.critic, images, candidates.labels, candidates.spec.num_classes)
@@ -49,7 +49,7 @@ def neighbours(images: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
     for top, left in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        yield (images + padded[:, top : top + height, left : left + width]) / 2
+        yield (images + padded[:, top : top + height, left : left + width]) / np.float32(2)
 
 
 def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:

@@ -49,7 +49,9 @@ class Projection:
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Coordinates float32 [n, k] of images uint8 [n, h, w, c], block by block."""
         blocks = [
-            (flat(images[start : start + 8192]).astype(np.float32) / 255 - self.mean) @ self.components
+            (flat(images[start : start + 8192]).astype(np.float32) / np.float32(255) - self.mean) @ self.components
             for start in range(0, len(images), 8192)
         ]
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.components.shape[1]), np.float32)
+        return np.concatenate([np.zeros((0, self.components.shape[1]), np.float32), *blocks]).astype(
+            np.float32, copy=False
+        )

@@ -36,7 +36,7 @@ def random_strokes(rng: np.random.Generator, num: int, shape: tuple[int, int]) -
     """
     pens, is_drawn = _random_pens(rng, num)
     points = _framed(_curves(pens), is_drawn, rng)
-    widths = rng.uniform(0.5, 2.0, num).astype(np.float32) * min(shape) / 28
+    widths = rng.uniform(0.5, 2.0, num).astype(np.float32) * np.float32(min(shape)) / np.float32(28)
     return _drawn(points, is_drawn, widths, shape)
 
 
@@ -72,7 +72,7 @@ def _curves(pens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     direction, length, first, last, where, corner = (pens[..., i, None] for i in range(2, 8))
     angle = direction + first * along + (last - first) * along**2 / 2 + corner * (along > where)
     moves = length[..., None] / (_POINTS - 1) * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    return pens[..., None, 0:2] + np.cumsum(moves, axis=-2) - moves[..., :1, :]
+    return (pens[..., None, 0:2] + np.cumsum(moves, axis=-2) - moves[..., :1, :]).astype(np.float32, copy=False)
 
 
 def _framed(

@@ -131,5 +131,5 @@ def _morlets(octave: int, angles: int) -> npt.NDArray[np.float32]:
         envelope = np.exp(-(u**2 + (slant * v) ** 2) / (2 * sigma**2)) * slant / (2 * math.pi * sigma**2)
         wave = np.exp(1j * frequency * u)
         kernels.append(envelope * (wave - (envelope * wave).sum() / envelope.sum()))
-    stacked = np.stack(kernels, axis=-1)[:, :, None, :]
+    stacked: Any = np.stack(kernels, axis=-1)[:, :, None, :]
     return np.concatenate([stacked.real, stacked.imag], axis=-1).astype(np.float32)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,9 @@ def lowest_waves(image_shape: tuple[int, int, int], num_waves: int) -> npt.NDArr
     for i, (row, column) in enumerate(chosen):
         spectrum = np.zeros((height, width))
         spectrum[row, column] = 1.0
+        wave: Any = fft.idctn(spectrum, norm="ortho")
         for channel in range(channels):
-            waves[:, :, channel, i, channel] = fft.idctn(spectrum, norm="ortho")
+            waves[:, :, channel, i, channel] = wave
     return waves.reshape(height * width * channels, len(chosen) * channels)
 
 

@@ -91,7 +91,7 @@ def _renyi_divergences(orders: tuple[float, ...], sampling_probability: float, n
         if sampling_probability == 1 or points > _MOST_POINTS:
             result.append(2 * order / noise_multiplier**2)
             continue
-        deviations = -12 + spacing * np.arange(points)
+        deviations = -12 + spacing * np.arange(points, dtype=np.float64)
         log_p, log_q = _log_ratios(noise_multiplier * deviations, sampling_probability, noise_multiplier)
         log_measure = math.log(spacing / math.sqrt(2 * math.pi)) - 0.5 * deviations**2
         result.append(_log_moment(order, log_p + log_measure, log_q + log_measure) / (order - 1))
