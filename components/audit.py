@@ -14,7 +14,7 @@ import json
 from typing import Annotated
 
 from components.artifacts import AuditFigures, Input, Output, PrivateExamples
-from components.component import ComponentError, component, quiet_compiler
+from components.component import ComponentError, component
 
 ADVERSARIES = ("black_box", "white_box")
 
@@ -47,7 +47,6 @@ def audit(
 
         budget = PrivacyBudget(epsilon, delta)
         noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
-        quiet_compiler()
         if adversary == "white_box":
             result = audit_optimizer(canary_plan(budget, canaries), delta, optimizer_class=DPKerasAdam, noise=noise)
         else:

@@ -121,6 +121,7 @@ class Component:
           ArtifactError: if an input is missing, unfinished or of another type, or an output would replace an artifact
             of another type.
         """
+        quiet_tensorflow()
         parameters = dict(parameters or {})
         defaults = {name: parameter.default for name, parameter in self.parameters.items()}
         required = {name for name, default in defaults.items() if default is Parameter.REQUIRED}
@@ -279,20 +280,18 @@ def quiet_start() -> None:
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
 
 
-def quiet_compiler() -> None:
-    """Has XLA's first compilation in this process happen unheard.
+def quiet_tensorflow() -> None:
+    """Has TensorFlow's first import in this process happen unheard.
 
-    It announces itself on standard error, whatever TF_CPP_MIN_LOG_LEVEL says; a TF_CPP_MIN_LOG_LEVEL of 0 keeps that.
+    Its libraries announce themselves on standard error before they have read TF_CPP_MIN_LOG_LEVEL; one of 0 keeps that.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or "tensorflow" in sys.modules:
         return
-    import tensorflow as tf
-
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        tf.function(lambda: tf.zeros([]) + 1.0, jit_compile=True)()
+        importlib.import_module("tensorflow")
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -14,7 +14,7 @@ import uuid
 from typing import Annotated
 
 from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
-from components.component import component, quiet_compiler
+from components.component import component
 
 
 @component
@@ -44,7 +44,6 @@ def train(
     budget = PrivacyBudget(epsilon, delta)
     rows = Splits.load(examples.path).train
     budget.check_num_examples(len(rows))
-    quiet_compiler()
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained = train_with_networks(

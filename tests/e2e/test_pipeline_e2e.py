@@ -74,7 +74,7 @@ def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[s
     assert summary["audit"]["lower_bound"] < summary["audit"]["claimed_epsilon"] <= 3
     assert "audit" in summary["internal"]
     assert list(summary["seconds"]) == ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"]
-    assert summary["versions"]["tensorflow"].startswith("2.15")
+    assert summary["versions"]["tensorflow"].startswith("2.21")
 
     builder = tfds.builder_from_directory(folder / "synthetic")
     stored = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
