@@ -1,8 +1,8 @@
 """What goes from one step to the next: typed folders that are finished or not there.
 
 An artifact is a folder with a payload and `artifact.json`, its header: type, id, the component that made it, how long
-that took, the artifacts it was made of, and facts that are public. The header is written last, into a folder that gets
-its final name only afterwards, so that whatever can be opened is finished.
+that took, the artifacts and parameters it was made of, and facts that are public. The header is written last, into a
+folder that gets its final name only afterwards, so that whatever can be opened is finished.
 
     release = TrainedRelease.open("internal/train/release")   # ArtifactError if missing, unfinished or of another type
     release.path, release.seconds, release.facts, release.made_of("examples")
@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from tfdpgen.data import LabeledDataset
+from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.data.npz_blocks import num_rows, read_rows
 
 HEADER = "artifact.json"
 ArtifactT = TypeVar("ArtifactT", bound="Artifact")
+
+_TFDS_BYTES = 300  # of an example beside image and soft label: the PNG's frame, names of features, checksums
 
 
 class ArtifactError(ValueError):
@@ -43,6 +46,7 @@ class Artifact:
       id: unique to this execution of the component.
       facts: what downstream components may know without opening the payload. Nothing computed from private rows.
       inputs: the headers of the artifacts that this one was made of, by input name.
+      parameters: the values that the component was given, defaults included.
     """
 
     internal: ClassVar[bool] = False  # true where the payload holds or was computed from private rows
@@ -53,6 +57,7 @@ class Artifact:
     id: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     inputs: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls: type[ArtifactT], path: str | Path) -> ArtifactT:
@@ -73,9 +78,10 @@ class Artifact:
             raise ArtifactError(f"{path / HEADER} is not the header of an artifact ({error!r}).") from None
         if found != cls.__name__:
             raise ArtifactError(f"expected a {cls.__name__}; {path} holds a {found}.")
-        return cls(
-            path, **{field.name: header[field.name] for field in dataclasses.fields(cls) if field.name != "path"}
-        )
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "path"]
+        if missing := [name for name in names if name not in header]:
+            raise ArtifactError(f"{path / HEADER} lacks {missing}: another version of tfdpgen wrote it; make it anew.")
+        return cls(path, **{name: header[name] for name in names})
 
     @property
     def header(self) -> dict[str, Any]:
@@ -129,22 +135,42 @@ class PrivateNetworks(Artifact):
 class SyntheticExamples(Artifact):
     """A labelled synthetic data set, as TFDS data set and as synthetic.npz."""
 
-    def load(self) -> LabeledDataset:
-        """The plain rows, in their order."""
-        return self._rows(is_enriched=False)[0]
+    def load(self, most: int | None = None) -> LabeledDataset:
+        """The plain examples in their order, or the first `most` of them; no others are in memory."""
+        end = self._num_plain
+        return self._examples(0, end if most is None else min(most, end))[0]
 
-    def load_enriched(self) -> tuple[LabeledDataset, np.ndarray] | None:
-        """The enriched rows and their soft labels float32 [n, num_classes], if there are any."""
-        rows, soft_labels = self._rows(is_enriched=True)
-        return (rows, soft_labels) if len(rows) else None
+    def load_enriched(self, most: int | None = None) -> tuple[LabeledDataset, np.ndarray] | None:
+        """Enriched examples and their soft labels float32 [n, num_classes], if there are any; the first `most`."""
+        start, end = self._num_plain, num_rows(self._npz, "labels")
+        examples, soft_labels = self._examples(start, end if most is None else min(start + most, end))
+        return (examples, soft_labels) if len(examples) else None
 
-    def _rows(self, *, is_enriched: bool) -> tuple[LabeledDataset, np.ndarray]:
-        """One of the two kinds of rows."""
-        from tfdpgen.data import DataSpec, LabeledDataset
+    @staticmethod
+    def expected_bytes(num_synthetic: int, spec: DataSpec, *, has_enriched: bool) -> int:
+        """The most that the data set takes on disk: both forms, as if nothing in them could be compressed.
 
-        with np.load(self.path / "synthetic.npz") as arrays:
-            chosen = arrays["is_enriched"] == is_enriched
-            images, labels, soft_labels = (arrays[name][chosen] for name in ("images", "labels", "soft_labels"))
+        A run keeps it three times: as generate's artifact, in publish's, and in `output_dir`.
+        """
+        image, soft_label = math.prod(spec.image_shape), 4 * spec.num_classes
+        in_npz = image + soft_label + 8 + 1  # a label, and whether it is enriched
+        in_tfds = image + soft_label + _TFDS_BYTES
+        return num_synthetic * (2 if has_enriched else 1) * (in_npz + in_tfds)
+
+    @property
+    def _npz(self) -> Path:
+        return self.path / "synthetic.npz"
+
+    @property
+    def _num_plain(self) -> int:
+        """How many plain examples there are; they come before all enriched ones."""
+        return int(np.count_nonzero(~read_rows(self._npz, "is_enriched")))
+
+    def _examples(self, start: int, stop: int) -> tuple[LabeledDataset, np.ndarray]:
+        """The examples at these positions, and their soft labels."""
+        images, labels, soft_labels = (
+            read_rows(self._npz, name, start, stop) for name in ("images", "labels", "soft_labels")
+        )
         return LabeledDataset(images, labels, DataSpec.from_dict(self.facts["spec"])), soft_labels
 
 

@@ -146,6 +146,7 @@ class Component:
             for artifact in written.values():
                 artifact.seconds = round(time.monotonic() - started, 3)
                 artifact.inputs = {name: source.header for name, source in opened.items()}
+                artifact.parameters = values
                 artifact.seal()
 
     def _check_names(self, kind: str, given: Mapping[str, Any], known: Mapping[str, Any], required: set[str]) -> None:

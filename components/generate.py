@@ -1,22 +1,28 @@
-"""Generate: draws a labelled synthetic data set from a release, in shards on Beam.
+"""Generate: draws a labelled synthetic data set from a release, file by file on Beam.
 
     python -m components.generate --release=DIR --synthetic=DIR --num_synthetic=6000
 
-The folder is a TFDS data set (`tfds.builder_from_directory(DIR)`, one split, `train`) with the same rows in
-`synthetic.npz`. Plain rows come first, as many as were asked for; their labels cycle through the classes. Where the
-release has a teacher, as many enriched rows follow, which `is_enriched` marks and whose `soft_label` is to be learnt
-from. Rows are a function of the release, the seed and num_synthetic, and not of the Beam runner: each shard of rows has
-its own seed.
+The folder is a TFDS data set (`tfds.builder_from_directory(DIR)`, one split, `train`) with the same examples in
+`synthetic.npz`, which also names the classes (`class_names[labels]`). Plain examples come first, as many as were asked
+for; their labels cycle through the classes, so that classes are balanced whatever their private frequencies are. Where
+the release has a teacher, as many enriched examples follow, which `is_enriched` marks and whose `soft_label` is to be
+learnt from.
+
+Examples are a function of the release, the seed and num_synthetic, and not of the Beam runner: each thousand has its
+own seed. Never more than a thousand are held at a time: each task writes one file of the TFDS data set, and the .npz is
+written from these files block by block.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
+import math
 import shlex
-import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,11 +30,15 @@ import numpy as np
 
 from components.artifacts import Input, Output, SyntheticExamples, TrainedRelease
 from components.component import ComponentError, component
+from tfdpgen.data.npz_blocks import NpzWriter
 
 if TYPE_CHECKING:
+    from tfdpgen.data import DataSpec
     from tfdpgen.synthesizers import Release
 
-ROWS_PER_SHARD = 1000
+EXAMPLES_PER_BLOCK = 1000  # that share a seed, and are held at a time
+BYTES_PER_FILE = 2**27  # of images, before they are compressed
+_NAME = "synthetic"
 
 
 @component
@@ -42,7 +52,6 @@ def generate(
 ) -> None:
     """Draws a labelled synthetic data set from a release."""
     import apache_beam as beam
-    import tensorflow_datasets as tfds
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
@@ -56,59 +65,81 @@ def generate(
     if not trained.is_releasable:
         description = "NOT FOR RELEASE: drawn from a generator whose privacy noise was seeded, which protects nobody."
         (synthetic.path / "NOT_FOR_RELEASE.txt").write_text(description + "\n")
+
+    files = _files(num_synthetic, spec, has_enriched=trained.teacher is not None)
+    tasks = [file for file in files if not file.is_enriched]  # each also writes the enriched examples beside its own
     arguments = shlex.split(beam_args)
     named = any(argument.split("=")[0] == "--runner" for argument in arguments)
-    shards = range(0, num_synthetic, ROWS_PER_SHARD)
-    rows = (
-        beam.Create(list(enumerate(shards)))
-        | beam.Reshuffle()
-        | beam.FlatMap(_Sample(str(release.path), num_synthetic, seed))
-    )
-    label = tfds.features.ClassLabel(
-        names=spec.class_names or None, num_classes=None if spec.class_names else spec.num_classes
-    )
-    tfds.disable_progress_bar()
-    scratch = synthetic.path / "scratch"  # TFDS adds folders for name and version, and one for downloads
-    builder = tfds.dataset_builders.AdhocBuilder(
-        name="synthetic",
-        version="1.0.0",
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=spec.image_shape),
-                "label": label,
-                "soft_label": tfds.features.Tensor(shape=(spec.num_classes,), dtype=np.float32),
-                "is_enriched": tfds.features.Scalar(dtype=np.bool_),
-            }
-        ),
-        split_datasets={"train": rows},
-        description=description,
-        data_dir=scratch,
-        disable_shuffling=True,  # keeps the order of rows
-    )
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS would speak of a download
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(
-                beam_runner=None if named else FnApiRunner(), beam_options=PipelineOptions(arguments)
-            )
+    with beam.Pipeline(runner=None if named else FnApiRunner(), options=PipelineOptions(arguments)) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(tasks)
+            | beam.Reshuffle()
+            | beam.Map(_WriteFile(str(release.path), str(synthetic.path), num_synthetic, files, seed))
         )
-    for path in Path(builder.data_dir).iterdir():
-        path.rename(synthetic.path / path.name)
-    shutil.rmtree(scratch)
-
-    stored: Any = tfds.builder_from_directory(synthetic.path).as_dataset(
-        split="train", batch_size=-1, read_config=tfds.ReadConfig(interleave_cycle_length=1)
-    )
-    columns = {"images": "image", "labels": "label", "soft_labels": "soft_label", "is_enriched": "is_enriched"}
-    arrays = {name: np.asarray(stored[column]) for name, column in columns.items()}
-    np.savez_compressed(synthetic.path / "synthetic.npz", **arrays)
+    _describe(synthetic.path, spec, files, description)
+    _write_npz(synthetic.path, spec, sum(file.size for file in files))
     synthetic.facts = {"num_synthetic": num_synthetic, "spec": spec.to_dict()}
 
 
-class _Sample:
-    """(shard, first row) -> the rows of that shard as (row, example). Each worker loads the release once."""
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file of the TFDS data set.
 
-    def __init__(self, release: str, num_synthetic: int, seed: int) -> None:
-        self._path, self._num_synthetic, self._seed = release, num_synthetic, seed
+    Attributes:
+      name: the one that TFDS gives it.
+      start, stop: its examples, counted among those of its kind.
+      is_enriched: its kind.
+    """
+
+    name: str
+    start: int
+    stop: int
+    is_enriched: bool
+
+    @property
+    def size(self) -> int:
+        """How many examples it holds."""
+        return self.stop - self.start
+
+
+def _files(num_synthetic: int, spec: DataSpec, *, has_enriched: bool) -> list[_File]:
+    """All files in the order of their examples: those of plain ones, then as many of enriched ones."""
+    blocks = max(1, BYTES_PER_FILE // (EXAMPLES_PER_BLOCK * math.prod(spec.image_shape)))
+    step = blocks * EXAMPLES_PER_BLOCK
+    parts = [
+        (start, min(start + step, num_synthetic), kind)
+        for kind in ((False, True) if has_enriched else (False,))
+        for start in range(0, num_synthetic, step)
+    ]
+    names = [f"{_NAME}-train.tfrecord-{number:05}-of-{len(parts):05}" for number in range(len(parts))]
+    return [_File(name, *part) for name, part in zip(names, parts, strict=True)]
+
+
+def _features(spec: DataSpec) -> Any:
+    """What an example of the TFDS data set holds."""
+    import tensorflow_datasets as tfds
+
+    names = spec.class_names or None
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=spec.image_shape),
+            "label": tfds.features.ClassLabel(names=names, num_classes=None if names else spec.num_classes),
+            "soft_label": tfds.features.Tensor(shape=(spec.num_classes,), dtype=np.float32),
+            "is_enriched": tfds.features.Scalar(dtype=np.bool_),
+        }
+    )
+
+
+class _WriteFile:
+    """Writes a file of plain examples and, where there are any, that of the enriched ones beside them.
+
+    Each worker loads the release once.
+    """
+
+    def __init__(self, release: str, folder: str, num_synthetic: int, files: Sequence[_File], seed: int) -> None:
+        self._path, self._folder, self._num_synthetic, self._seed = release, folder, num_synthetic, seed
+        self._enriched = {file.start: file for file in files if file.is_enriched}
 
     @functools.cached_property
     def _release(self) -> Release:
@@ -116,18 +147,90 @@ class _Sample:
 
         return Release.load(self._path)
 
-    def __call__(self, element: tuple[int, int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def __call__(self, file: _File) -> None:
+        import tensorflow as tf
+
+        features = _features(self._release.spec)
+        targets = [Path(self._folder, each.name) for each in (file, self._enriched.get(file.start)) if each is not None]
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=self._folder) as scratch:
+            parts = [Path(scratch, target.name) for target in targets]
+            writers = [tf.io.TFRecordWriter(str(part)) for part in parts]
+            for start in range(file.start, file.stop, EXAMPLES_PER_BLOCK):
+                size = min(EXAMPLES_PER_BLOCK, file.stop - start)
+                for number, example in enumerate(self._examples(start, size)):
+                    writers[number // size].write(features.serialize_example(example))
+            for writer, part, target in zip(writers, parts, targets, strict=True):
+                writer.close()
+                part.replace(target)  # a runner may try a task twice
+
+    def _examples(self, start: int, size: int) -> Iterator[dict[str, Any]]:
+        """The plain examples of a block and then its enriched ones, encoded."""
         from PIL import Image
 
-        shard, first = element
-        rows = np.arange(first, min(first + ROWS_PER_SHARD, self._num_synthetic))
-        drawn = self._release.synthesize(rows % self._release.spec.num_classes, seed=(self._seed, shard))
-        places = np.concatenate([rows, rows + self._num_synthetic])  # of plain and of enriched rows
-        for row, image, label, soft_label, is_enriched in zip(places, *drawn, strict=False):
+        positions = np.arange(start, start + size)
+        drawn = self._release.synthesize(
+            positions % self._release.spec.num_classes, seed=(self._seed, start // EXAMPLES_PER_BLOCK)
+        )
+        for image, label, soft_label, is_enriched in zip(*drawn, strict=True):
+            picture = io.BytesIO()
             # Pillow encodes a small PNG 10 times faster than TFDS does.
-            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            example = {"image": picture, "label": int(label), "soft_label": soft_label, "is_enriched": is_enriched}
-            yield int(row), example
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(picture, "PNG")
+            yield {
+                "image": picture.getvalue(),
+                "label": int(label),
+                "soft_label": soft_label,
+                "is_enriched": bool(is_enriched),
+            }
+
+
+def _describe(folder: Path, spec: DataSpec, files: Sequence[_File], description: str) -> None:
+    """Writes what TFDS has to know about the files."""
+    import tensorflow_datasets as tfds
+
+    split = tfds.core.SplitInfo(
+        name="train",
+        shard_lengths=[file.size for file in files],
+        num_bytes=sum((folder / file.name).stat().st_size for file in files),
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=_features(spec),
+        split_infos=[split],
+        check_data=False,
+        description=description,
+        disable_shuffling=True,  # the files are in order, and are to be read so
+    )
+
+
+def _write_npz(folder: Path, spec: DataSpec, num_examples: int) -> None:
+    """Writes the examples of the TFDS data set to synthetic.npz, a block at a time.
+
+    An archive takes one array after the other. Images go straight into it; the rest, which is small, waits in files.
+    """
+    import tensorflow_datasets as tfds
+
+    stored: Any = tfds.builder_from_directory(folder).as_dataset(
+        split="train", batch_size=EXAMPLES_PER_BLOCK, read_config=tfds.ReadConfig(try_autocache=False)
+    )
+    others = {
+        "labels": ("label", np.int64, ()),
+        "soft_labels": ("soft_label", np.float32, (spec.num_classes,)),
+        "is_enriched": ("is_enriched", np.bool_, ()),
+    }
+    with NpzWriter(folder / "synthetic.npz") as npz, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with contextlib.ExitStack() as stack:
+            waiting = {name: stack.enter_context(open(Path(scratch, name), "wb")) for name in others}
+            images = stack.enter_context(npz.member("images", (num_examples, *spec.image_shape), np.uint8))
+            for batch in tfds.as_numpy(stored):
+                images.append(batch["image"])
+                for name, (column, dtype, _) in others.items():
+                    waiting[name].write(np.ascontiguousarray(batch[column], dtype).data)
+        for name, (_, dtype, shape) in others.items():
+            with npz.member(name, (num_examples, *shape), dtype) as member:
+                values = np.memmap(Path(scratch, name), dtype, "r", shape=(num_examples, *shape))
+                for start in range(0, num_examples, EXAMPLES_PER_BLOCK):
+                    member.append(values[start : start + EXAMPLES_PER_BLOCK])
+        npz.write("class_names", np.array([spec.name_of(label) for label in range(spec.num_classes)]))
 
 
 if __name__ == "__main__":

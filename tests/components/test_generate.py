@@ -15,6 +15,7 @@ from components import ComponentError, SyntheticExamples, TrainedRelease
 from components import generate as module
 from components.generate import generate
 from tfdpgen.data import DataSpec
+from tfdpgen.data.npz_blocks import read_rows
 from tfdpgen.privacy import PrivacyStatement
 from tfdpgen.synthesizers import Release
 
@@ -61,6 +62,12 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return _save_release(tmp_path_factory.mktemp("release"), DataSpec(request.param, 3, class_names=names))
 
 
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 10 examples, and two of them in a file."""
+    monkeypatch.setattr(module, "EXAMPLES_PER_BLOCK", 10)
+    monkeypatch.setattr(module, "BYTES_PER_FILE", 2 * 10 * 72)
+
+
 def _generate(release: TrainedRelease, path: Path, **parameters: object) -> SyntheticExamples:
     generate.execute({"release": release.path}, {"synthetic": path}, parameters)
     return SyntheticExamples.open(path)
@@ -69,7 +76,7 @@ def _generate(release: TrainedRelease, path: Path, **parameters: object) -> Synt
 def test_tfds_and_npz_hold_the_release_s_rows_in_order(
     release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_PER_SHARD", 10)
+    _small_blocks(monkeypatch)
     artifact = _generate(release, tmp_path / "a", num_synthetic=25, seed=7)
 
     rows, trained = artifact.load(), Release.load(release.path)
@@ -93,15 +100,48 @@ def test_tfds_and_npz_hold_the_release_s_rows_in_order(
         "artifact.json",
         "dataset_info.json",
         "features.json",
-        "synthetic-train.tfrecord-00000-of-00001",
+        *(f"synthetic-train.tfrecord-0000{number}-of-00002" for number in (0, 1)),
         "synthetic.npz",
     }
+
+
+def test_classes_are_named_in_both_forms_and_balanced(release: TrainedRelease, tmp_path: Path) -> None:
+    artifact = _generate(release, tmp_path / "a", num_synthetic=6)
+    spec = Release.load(release.path).spec
+    names = [spec.name_of(label) for label in range(3)]
+    with np.load(artifact.path / "synthetic.npz") as arrays:
+        assert arrays["class_names"].tolist() == names
+        assert arrays["class_names"][arrays["labels"]].tolist() == [*names, *names]
+    features: Any = tfds.builder_from_directory(artifact.path).info.features
+    assert [features["label"].int2str(label) for label in range(3)] == names
+
+
+def test_some_of_the_examples_can_be_read_alone(
+    release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = _generate(release, tmp_path / "a", num_synthetic=25)
+    read: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "components.artifacts.read_rows",
+        lambda path, name, start=0, stop=None: read.append((start, stop)) or read_rows(path, name, start, stop),
+    )
+    some = artifact.load(7)
+    np.testing.assert_array_equal(some.images, artifact.load().images[:7])
+    assert (0, 7) in read
+    assert artifact.load_enriched() is None
+
+
+def test_no_more_is_expected_than_is_declared(release: TrainedRelease, tmp_path: Path) -> None:
+    artifact = _generate(release, tmp_path / "a", num_synthetic=400)
+    size = sum(path.stat().st_size for path in artifact.path.iterdir())
+    expected = SyntheticExamples.expected_bytes(400, Release.load(release.path).spec, has_enriched=False)
+    assert size - 5000 < expected < 12 * size  # a few kB describe the data set, however large it is
 
 
 def test_rows_depend_on_the_seed_and_not_on_the_runner(
     release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_PER_SHARD", 10)
+    _small_blocks(monkeypatch)
     one = _generate(release, tmp_path / "a", num_synthetic=25, seed=1).load().images
     threads = "--direct_num_workers=2 --direct_running_mode=multi_threading"
     np.testing.assert_array_equal(
