@@ -7,7 +7,8 @@ Attackers hold the release and the synthetic rows; some also hold the networks t
 generator, and with `shadow_models` some train the method themselves, many times. attacks.json holds each attack's
 figures ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
 and delta allow at most ("caps"), and how near synthetic rows come to training rows ("memorisation", which is no measure
-of privacy). Searches among many rows run on Beam, chunk by chunk, with the same result on any runner.
+of privacy). Searches among many rows run on Beam, chunk by chunk, with the same result on any runner. Attackers use at
+most the first 100,000 synthetic examples, so that the others need not fit in memory.
 
 The figures are computed on private rows: they are internal, and no part of what the privacy budget covers.
 """
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from tfdpgen.attacks import Scorer, Task
     from tfdpgen.data import LabeledDataset
     from tfdpgen.synthesizers import Trained
+
+MOST_SYNTHETIC = 100_000
 
 
 @component
@@ -78,7 +81,7 @@ def attack(
     splits, trained, rows, models = (
         Splits.load(examples.path),
         Release.load(release.path),
-        synthetic.load(),
+        synthetic.load(MOST_SYNTHETIC),
         networks.load(),
     )
     on_beam = _OnBeam(shlex.split(beam_args), attacks.path / "scratch")

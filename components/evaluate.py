@@ -5,18 +5,26 @@
 
 The figures are computed on private rows: they are internal, and no part of what the privacy budget covers. The
 exception is published_metrics.json, which is written where a budget for it is given: accuracies with noise, which the
-test rows pay for. Of each split at most 100,000 rows are used, so that data need not fit in memory.
+test rows pay for. They are computed last, so that nothing that fails before costs anything. At most 100,000 examples
+are used of each split and of the synthetic ones, so that none of them need fit in memory.
+
+What cannot be measured, as by a classifier that needs more examples of a class than there are, is null in
+utility.json, with the reason in `not_measured`, and everything else is measured all the same.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityFigures
 from components.component import ComponentError, component
+
+if TYPE_CHECKING:
+    from tfdpgen.data import LabeledDataset
+    from tfdpgen.evaluation import FeatureSpace
 
 MOST_ROWS = 100_000
 TEST_SHARE = 6  # one synthetic row in so many is tested on, as in MNIST with its 60,000 + 10,000 rows nearly
@@ -49,16 +57,19 @@ def evaluate(
     from tfdpgen.data import Splits
     from tfdpgen.evaluation import (
         CLASSIFIERS,
+        Classifier,
+        NotFitted,
         accuracy_interval,
+        balanced_accuracy,
+        cautions_about,
         check_classifiers,
         check_publishable,
         cnn_space,
         compare_classifiers,
-        fit_classifier,
         inception_space,
-        measure_fidelity,
         publish_accuracies,
         scattering_space,
+        try_classifier,
     )
     from tfdpgen.privacy import Ledger, PrivacyBudget
 
@@ -76,54 +87,69 @@ def evaluate(
             )
     inception = inception_space(inception_weights) if inception_weights else None
 
-    splits, rows, enriched = Splits.load(examples.path), synthetic.load(), synthetic.load_enriched()
+    splits = Splits.load(examples.path)
+    rows, enriched = synthetic.load(MOST_ROWS), synthetic.load_enriched(MOST_ROWS)
     num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
     learnt, tested = rows.take(np.arange(num_train)), rows.take(np.arange(num_train, len(rows)))
     test = splits.test.in_memory(MOST_ROWS)
 
     if budget is not None:
-        budget.check_num_examples(len(test))
+        budget.check_num_examples(max(len(test), 1))
         known = {"p2", *(f"p2_{name}" for name in names if name != "cnn"), *(["p2_enriched"] if enriched else [])}
         if unknown := set(published) - known:
             raise ComponentError(f"`publish_metrics` should name some of {sorted(known)}; got {sorted(unknown)}.")
 
-    # First what has to be paid for: private rows are asked about it only after its cost is written down.
-    generated = {name: fit_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
+    generated = {name: try_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
     by_figure = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
-    if enriched is not None:
-        pupil = fit_classifier("cnn", enriched[0], trained_on="generated", soft_labels=enriched[1], seed=seed)
-        by_figure["p2_enriched"] = pupil
-    if budget is not None:
-        accuracies = publish_accuracies(
-            {name: by_figure[name] for name in published},
-            test,
-            budget,
-            ledger=Ledger(ledger) if ledger else None,
-        )
-        _write(utility, "published_metrics", accuracies.to_dict())
-
     private_rows = splits.train.in_memory(MOST_ROWS)
-    matrices, cnn = {}, None
+    matrices, private_cnn = {}, None
     for name in names:
-        private = fit_classifier(name, private_rows, trained_on="private", seed=seed)
-        cnn = cnn or private
+        private = try_classifier(name, private_rows, trained_on="private", seed=seed)
+        if name == "cnn":
+            private_cnn = private
         matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
-    assert cnn is not None
     figures = matrices.pop("cnn")
     figures["label_agreement"] = figures["p3"]
     if enriched is not None:
-        right = by_figure["p2_enriched"].right(test)
-        figures["p2_enriched"] = float(right.mean())
-        figures["intervals"]["p2_enriched"] = list(accuracy_interval(int(right.sum()), len(right)))
+        pupil = try_classifier("cnn", enriched[0], trained_on="generated", soft_labels=enriched[1], seed=seed)
+        by_figure["p2_enriched"] = pupil
+        figures |= dict.fromkeys(["p2_enriched"])
+        if isinstance(pupil, NotFitted) or not len(test):
+            reason = pupil.reason if isinstance(pupil, NotFitted) else "There are no test examples."
+            figures["not_measured"]["p2_enriched"] = reason
+        else:
+            right = pupil.right(test)
+            figures["p2_enriched"] = float(right.mean())
+            figures["balanced"]["p2_enriched"] = balanced_accuracy(right, test.labels)
+            figures["intervals"]["p2_enriched"] = list(accuracy_interval(int(right.sum()), len(right)))
+    figures["cautions"] = cautions_about(test)
     _write(utility, "utility", figures | {"classifiers": matrices})
 
-    spaces = [scattering_space(), cnn_space(cnn), *([inception] if inception else [])]
+    spaces = [scattering_space(), *([inception] if inception else [])]
+    if isinstance(private_cnn, Classifier):
+        spaces.insert(1, cnn_space(private_cnn))
     others = splits.holdout.in_memory(MOST_ROWS)
-    _write(
-        utility,
-        "fidelity",
-        {space.name: measure_fidelity(space, test, others, rows, seed=seed) for space in spaces},
-    )
+    _write(utility, "fidelity", {space.name: _fidelity(space, test, others, rows, seed) for space in spaces})
+
+    # Last of all what has to be paid for: what fails from here on, or a figure that could not be had, costs nothing.
+    fitted = {name: by_figure[name] for name in published if isinstance(by_figure.get(name), Classifier)}
+    if budget is not None and (unfitted := [name for name in published if name not in fitted]):
+        print(f"evaluate: not published, as no classifier could be trained for it: {', '.join(unfitted)}")
+    if budget is not None and fitted:
+        accuracies = publish_accuracies(fitted, test, budget, ledger=Ledger(ledger) if ledger else None)
+        _write(utility, "published_metrics", accuracies.to_dict())
+
+
+def _fidelity(
+    space: FeatureSpace, test: LabeledDataset, others: LabeledDataset, rows: LabeledDataset, seed: int
+) -> dict[str, Any]:
+    """The measures in one space, or why there are none."""
+    from tfdpgen.evaluation import TooFewExamplesError, measure_fidelity
+
+    try:
+        return measure_fidelity(space, test, others, rows, seed=seed)
+    except TooFewExamplesError as error:
+        return {"description": space.description, "not_measured": str(error)}
 
 
 def split(text: str) -> list[str]:

@@ -32,6 +32,8 @@ from components.artifacts import (
 from components.component import component
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
+SAMPLES_PER_CLASS = 10  # that the report shows
+
 # The keys of the summary that are computed on private rows without noise.
 INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit")
 PACKAGES = (
@@ -83,6 +85,7 @@ def publish(
         "dataset": examples["facts"]["dataset"],
         "synthesizer": trained.synthesizer,
         "num_examples": trained.statement.num_examples,
+        "num_synthetic": synthetic.facts["num_synthetic"],
         "privacy": trained.statement.to_dict(),
         "utility": json.loads((utility.path / "utility.json").read_text()),
         "fidelity": json.loads((utility.path / "fidelity.json").read_text()),
@@ -99,7 +102,8 @@ def publish(
     if (published := utility.path / "published_metrics.json").exists():
         summary["published_metrics"] = json.loads(published.read_text())
     summary["seconds"]["publish"] = round(time.monotonic() - started, 3)
-    write_report(publication.path / "report.html", summary, synthetic.load())
+    shown = SAMPLES_PER_CLASS * trained.spec.num_classes  # labels cycle through the classes
+    write_report(publication.path / "report.html", summary, synthetic.load(shown), samples_per_class=SAMPLES_PER_CLASS)
     (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if target:
         push(publication.path, target)

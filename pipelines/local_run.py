@@ -88,14 +88,21 @@ def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
 def describe(summary: dict[str, Any], output_dir: Path) -> str:
     """The outcome in a few lines."""
     privacy, utility = summary["privacy"], summary["utility"]
+    balanced = utility["balanced"]
     lines = [
         "",
         f"Results: {output_dir} (report.html, summary.json, synthetic/, serving_model/)",
         f"Privacy: epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
         f"for each of {summary['num_examples']} training rows",
-        f"Utility: accuracy on private test rows {utility['p2']:.3f} when trained on synthetic rows (p2), "
-        f"{utility['p1']:.3f} on private ones (p1)",
+        f"Utility: accuracy on private test rows {_rate(utility['p2'])} when trained on synthetic rows (p2), "
+        f"{_rate(utility['p1'])} on private ones (p1); balanced accuracy {_rate(balanced['p2'])} and "
+        f"{_rate(balanced['p1'])}",
     ]
+    missing = [name for name in ("p1", "p2") if utility[name] is None]
+    missing += [name for name, figures in utility["classifiers"].items() if figures["not_measured"]]
+    if missing:
+        lines.append(f"Not measured, wholly or in part: {', '.join(missing)} (report.html says why)")
+    lines += [f"Caution: {caution}" for caution in utility["cautions"]]
     for name, figures in summary["attacks"].items():
         lines.append(
             f"Attack {name}: accuracy {figures['accuracy']:.3f}, privacy loss {figures['privacy_loss']:.3f}, "
@@ -110,6 +117,11 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
     if not summary["release"]:
         lines.append("NOT FOR RELEASE: the privacy noise was seeded (insecure_reproducible).")
     return "\n".join(lines)
+
+
+def _rate(value: float | None) -> str:
+    """A rate to three decimals."""
+    return "not measured" if value is None else f"{value:.3f}"
 
 
 def main(config: SynthesisConfig) -> None:

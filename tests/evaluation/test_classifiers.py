@@ -8,7 +8,17 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.evaluation.test_utility import meaningless, stripes
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
-from tfdpgen.evaluation import CLASSIFIERS, check_classifiers, compare_classifiers, fit_classifier, utility_matrix
+from tfdpgen.evaluation import (
+    CLASSIFIERS,
+    CannotFitError,
+    Classifier,
+    NotFitted,
+    check_classifiers,
+    compare_classifiers,
+    fit_classifier,
+    try_classifier,
+    utility_matrix,
+)
 from tfdpgen.evaluation import classifiers as module
 
 OTHERS = CLASSIFIERS[1:]
@@ -41,6 +51,61 @@ def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_figures() -
         assert low <= values[name] <= high
     assert values["intervals"]["p1"] == pytest.approx([0.025 ** (1 / 60), 1])  # Clopper-Pearson, all of 60 right
     assert values["num_rows"] == [90, 90]
+
+
+def _uneven(*counts: int) -> LabeledDataset:
+    """Stripes of which each class has so many examples."""
+    rows = stripes(3 * max(counts))
+    return rows.take(np.concatenate([np.flatnonzero(rows.labels == label)[:n] for label, n in enumerate(counts)]))
+
+
+def test_what_cannot_be_learnt_from_is_not_measured() -> None:
+    private = try_classifier("mlp", _uneven(60, 0, 0), trained_on="private", seed=0)
+    assert isinstance(private, NotFitted)
+    generated = fit_classifier("mlp", stripes(60), trained_on="generated", seed=0)
+    matrix = compare_classifiers(private, generated, stripes(30), stripes(30)).to_dict()
+    assert matrix["p1"] is matrix["p3"] is matrix["accuracy_loss"] is matrix["balanced"]["p1"] is None
+    assert matrix["intervals"]["p1"] is matrix["intervals"]["accuracy_loss"] is None
+    assert matrix["not_measured"] == dict.fromkeys(("p1", "p3", "accuracy_loss"), private.reason)
+    assert matrix["num_rows"] == [None, 60]
+    assert matrix["p2"] == matrix["balanced"]["p2"] == 1
+
+    matrix = compare_classifiers(_of_private_stripes(), generated, stripes(0), stripes(30)).to_dict()
+    assert matrix["p1"] is matrix["p2"] is None
+    assert matrix["not_measured"]["accuracy_loss"] == "There are no test examples."
+    assert matrix["p3"] == 1
+
+
+def _of_private_stripes() -> Classifier:
+    """A classifier of private stripes."""
+    return fit_classifier("random_forest", stripes(60), trained_on="private", seed=0)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_class_missing_from_the_training_split_is_never_answered(name: str) -> None:
+    classifier = fit_classifier(name, _uneven(60, 0, 60), trained_on="private", seed=0)
+    answers = classifier.predict(stripes(60).images)
+    assert set(answers[stripes(60).labels != 1]) <= {0, 2}
+    right = classifier.right(stripes(60))
+    assert right[stripes(60).labels != 1].mean() >= 0.95
+    assert not right[stripes(60).labels == 1].any()
+
+
+def test_which_classifiers_small_classes_stop() -> None:
+    stopped = {
+        counts: [
+            name
+            for name in OTHERS
+            if isinstance(try_classifier(name, _uneven(*counts), trained_on="private", seed=0), NotFitted)
+        ]
+        for counts in ((60, 1, 0), (60, 60, 1), (60, 0, 0), (60, 60, 60))
+    }
+    assert stopped == {
+        (60, 1, 0): ["mlp", "gradient_boosting"],
+        (60, 60, 1): ["gradient_boosting"],
+        (60, 0, 0): list(OTHERS),
+        (60, 60, 60): [],
+    }
 
 
 def test_classifiers_of_other_rows_are_not_compared() -> None:
@@ -104,7 +169,7 @@ def test_refusals() -> None:
         fit_classifier("mlp", stripes(30), trained_on="private", soft_labels=np.zeros((30, 3), np.float32), seed=0)
     single = LabeledDataset(stripes(30).images, np.zeros(30, np.int64), DataSpec((8, 8, 1), 3))
     for rows in (stripes(10), single):
-        with pytest.raises(ValueError, match="`dataset` should have at least 20 rows of two classes"):
+        with pytest.raises(CannotFitError, match="random_forest needs at least 20 examples, of two classes or more"):
             fit_classifier("random_forest", rows, trained_on="private", seed=0)
     with pytest.raises(ValueError, match="`dataset` should have rows to test on"):
         fit_classifier("mlp", stripes(30), trained_on="private", seed=0).right(stripes(0))

@@ -97,3 +97,34 @@ def test_accuracies_of_a_seeded_release_are_not_published(inputs: dict[str, Path
     (inputs["synthetic"] / "NOT_FOR_RELEASE.txt").write_text("seeded")
     with pytest.raises(ComponentError, match="`publish_metrics_epsilon` should be 0 where the release may not leave"):
         run(inputs, publish_metrics_epsilon=2.0)
+
+
+def test_a_class_of_one_example_leaves_everything_else_measured(inputs: dict[str, Path]) -> None:
+    rows = stripes(90)
+    order = np.concatenate([np.flatnonzero(rows.labels == 0), np.flatnonzero(rows.labels == 1)[:1]])
+    two = rows.take(order)
+    Splits(two, stripes(3), stripes(60)).save(inputs["examples"])
+    figures = run(inputs, classifiers="random_forest,gradient_boosting")
+    utility = figures["utility"]
+    assert utility["p1"] is not None
+    assert utility["classifiers"]["random_forest"]["not_measured"] == {}
+    boosting = utility["classifiers"]["gradient_boosting"]
+    assert boosting["p1"] is None
+    assert "gradient_boosting cannot learn from 31 examples of 2 classes" in boosting["not_measured"]["p1"]
+    assert boosting["p2"] == 1
+    for space in figures["fidelity"].values():
+        assert "at least 6 rows each; got 60, 3 and 120" in space["not_measured"]
+    assert utility["cautions"] == []
+
+
+def test_what_fails_before_the_publication_costs_nothing(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise RuntimeError("no fidelity")
+
+    monkeypatch.setattr("tfdpgen.evaluation.measure_fidelity", fail)
+    ledger = tmp_path / "ledger.sqlite"
+    with pytest.raises(RuntimeError, match="no fidelity"):
+        run(inputs, classifiers="", publish_metrics_epsilon=2.0, ledger=str(ledger))
+    assert not ledger.exists()

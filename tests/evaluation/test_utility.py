@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import balanced_accuracy_score
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
-from tfdpgen.evaluation import accuracy, train_classifier, utility_matrix
+from tfdpgen.evaluation import accuracy, balanced_accuracy, cautions_about, train_classifier, utility_matrix
 
 
 def stripes(num_rows: int, image_shape: tuple[int, int, int] = (8, 8, 1), *, shift: int = 0) -> LabeledDataset:
@@ -74,3 +75,29 @@ def test_refusals() -> None:
         accuracy(tf.keras.Sequential(), stripes(0))
     with pytest.raises(ValueError, match="`synthetic_test` should have the image_shape"):
         utility_matrix(stripes(30), stripes(30), stripes(30), stripes(30, (8, 8, 3)), seed=0)
+
+
+@pytest.mark.parametrize("absent", [None, 0, 2, 4])
+def test_balanced_accuracy_is_scikit_learn_s(absent: int | None) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice([label for label in range(5) if label != absent], 200)
+    labels = np.concatenate([labels, np.full(300, 1)])
+    answers = np.where(rng.random(500) < 0.5, labels, 1)
+    assert balanced_accuracy(answers == labels, labels) == pytest.approx(balanced_accuracy_score(labels, answers))
+    assert balanced_accuracy(np.zeros(500, bool) | (labels == 1), labels) == 1 / len(np.unique(labels))
+
+
+def test_small_and_uneven_test_splits_are_cautioned_about() -> None:
+    def test_split(*labels: int) -> LabeledDataset:
+        spec = DataSpec((1, 1, 1), 3, class_names=("cat", "dog", "eel"))
+        return LabeledDataset(np.zeros((len(labels), 1, 1, 1), np.uint8), np.array(labels, np.int64), spec)
+
+    assert cautions_about(test_split(0, 0, 1, 1, 2, 2)) == []
+    (few,) = cautions_about(test_split(0, 0, 1, 1, 2))
+    assert "fewer than 2 examples of 1 of 3 classes (eel)" in few
+    few, uneven = cautions_about(test_split(*[0] * 300, 1))
+    assert "2 of 3 classes (dog, eel)" in few
+    assert uneven.startswith("99.7% of the test split are of class cat")
+    assert len(cautions_about(test_split(*[0] * 297, 1, 1, 1))) == 1  # 99 % is not over 99 %
+    (none,) = cautions_about(test_split())
+    assert "(cat, dog, eel)" in none

@@ -409,3 +409,46 @@ def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: La
     assert {tag for tag, _ in page.tags} == {tag for tag, _ in harmless.tags}
     assert {name for _, attrs in page.tags for name in attrs} == {name for _, attrs in harmless.tags for name in attrs}
     assert page.text.count("<script>") >= 13
+
+
+def test_balanced_accuracies_stand_beside_accuracies(full: dict[str, Any], digits: LabeledDataset) -> None:
+    full["utility"]["balanced"] = {"p1": 0.5011, "p2": 0.5022, "p3": 0.5033, "p4": 0.5044}
+    full["utility"]["classifiers"]["random_forest"]["balanced"] = {"p1": 0.4011, "p2": 0.4022, "p3": 0.1, "p4": 0.2}
+    text = Page(render_report(full, digits)).text
+    for rate in ("0.501", "0.502", "0.503", "0.504", "0.401", "0.402"):
+        assert f"balanced {rate}" in text
+
+
+def test_what_was_not_measured_says_why_and_nothing_else_is_lost(full: dict[str, Any], digits: LabeledDataset) -> None:
+    reason = "mlp cannot learn from 61 examples of 2 classes."
+    full["utility"] |= dict.fromkeys(["p1", "accuracy_loss"])
+    full["utility"]["intervals"] |= dict.fromkeys(["p1", "accuracy_loss"])
+    full["utility"]["not_measured"] = {"p1": "There are no test examples.", "accuracy_loss": "none"}
+    nothing = dict.fromkeys(("p1", "p2", "p3", "p4", "accuracy_loss"))
+    full["utility"]["classifiers"]["mlp"] = {
+        **nothing,
+        "balanced": {},
+        "intervals": nothing,
+        "num_rows": [None, None],
+        "not_measured": dict.fromkeys(("p1", "p3", "accuracy_loss"), reason),
+    }
+    full["fidelity"]["cnn"] = {"description": "A CNN.", "not_measured": "There should be at least 6 rows each."}
+    text = Page(render_report(full, digits)).text
+    assert f"Not measured: p1 mlp, p3 mlp. {reason}" in text
+    assert "Not measured: p1. There are no test examples." in text
+    assert "cnn: A CNN. Not measured: There should be at least 6 rows each." in text
+    assert "0.843" in text  # p2 is there all the same
+    assert "at most 4,321 rows" in text
+
+
+def test_cautions_are_marked_internal(full: dict[str, Any], digits: LabeledDataset) -> None:
+    full["utility"]["cautions"] = ["99.7% of the test split are of class <cat>."]
+    assert "internal 99.7% of the test split are of class <cat>." in Page(render_report(full, digits)).text
+
+
+def test_it_says_how_many_images_there_are_and_that_classes_are_balanced(
+    full: dict[str, Any], digits: LabeledDataset
+) -> None:
+    text = Page(render_report(full | {"num_synthetic": 10_000_000}, digits)).text
+    assert "10,000,000 synthetic images" in text
+    assert "every class has as many synthetic images, whatever its share of the private ones" in text

@@ -1,9 +1,18 @@
 """How useful generated data are, and how close to real ones: plain functions of data sets and of features."""
 
-from tfdpgen.evaluation.classifiers import CLASSIFIERS, Classifier, check_classifiers, fit_classifier
+from tfdpgen.evaluation.classifiers import (
+    CLASSIFIERS,
+    CannotFitError,
+    Classifier,
+    NotFitted,
+    check_classifiers,
+    fit_classifier,
+    try_classifier,
+)
 from tfdpgen.evaluation.cnn import accuracy, train_classifier
 from tfdpgen.evaluation.features import FeatureSpace, cnn_space, inception_space, scattering_space
 from tfdpgen.evaluation.fidelity import (
+    TooFewExamplesError,
     class_imbalance,
     density_coverage,
     diversity,
@@ -14,16 +23,27 @@ from tfdpgen.evaluation.fidelity import (
 )
 from tfdpgen.evaluation.intervals import accuracy_interval, difference_interval
 from tfdpgen.evaluation.published import PublishedAccuracies, check_publishable, publish_accuracies
-from tfdpgen.evaluation.utility import UtilityMatrix, compare_classifiers, utility_matrix
+from tfdpgen.evaluation.utility import (
+    UtilityMatrix,
+    balanced_accuracy,
+    cautions_about,
+    compare_classifiers,
+    utility_matrix,
+)
 
 __all__ = [
     "CLASSIFIERS",
+    "CannotFitError",
     "Classifier",
     "FeatureSpace",
+    "NotFitted",
     "PublishedAccuracies",
+    "TooFewExamplesError",
     "UtilityMatrix",
     "accuracy",
     "accuracy_interval",
+    "balanced_accuracy",
+    "cautions_about",
     "check_classifiers",
     "check_publishable",
     "class_imbalance",
@@ -40,6 +60,7 @@ __all__ = [
     "publish_accuracies",
     "scattering_space",
     "train_classifier",
+    "try_classifier",
     "utility_matrix",
     "vendi_score",
 ]

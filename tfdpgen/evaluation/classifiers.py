@@ -19,6 +19,10 @@ generated rows is chosen by generated rows alone.
 
 A classifier remembers whether it learnt from private rows (`trained_on`): such a one was trained without differential
 privacy, and neither it nor its accuracy may leave.
+
+Some examples cannot be learnt from: a single class, or a class with too few examples to set one aside by which to stop.
+`fit_classifier` raises a `CannotFitError` then; `try_classifier` returns a `NotFitted` with the reason, which
+`compare_classifiers` reports in place of accuracies.
 """
 
 from __future__ import annotations
@@ -45,9 +49,29 @@ TrainedOn = Literal["private", "generated"]
 
 MOST_ROWS = 10_000  # that a scikit-learn classifier sees of a data set
 _VALIDATION = 0.1
+_LEAST_EXAMPLES = 20  # that a scikit-learn classifier can choose its settings by
 _LONGEST_SIDE = 32
 _BATCH = 1024
 _MLP_BATCH, _MLP_PATIENCE = 64, 150  # rows; steps without a better score
+
+
+class CannotFitError(ValueError):
+    """A classifier cannot learn from these examples; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NotFitted:
+    """A classifier that could not be trained, in the place of one that was.
+
+    Attributes:
+      name: of its kind.
+      trained_on: the kind of examples that it was given.
+      reason: why it could not learn from them, as a sentence.
+    """
+
+    name: str
+    trained_on: TrainedOn
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,13 +156,17 @@ def fit_classifier(
       verbose: Keras's verbosity, of the CNN.
 
     Raises:
-      ValueError: for an unknown name or kind of rows, too few rows or a single class, or soft labels that the
-        classifier cannot learn.
+      CannotFitError: if the classifier cannot learn from these examples: there are too few of them, or of one class.
+      ValueError: for an unknown name or kind of rows, or soft labels that the classifier cannot learn.
     """
     check_classifiers([name])
     if trained_on not in ("private", "generated"):
         raise ValueError(f"`trained_on` should be 'private' or 'generated'; got {trained_on!r}.")
     if name == "cnn":
+        if len(dataset) < 2:
+            raise CannotFitError(
+                f"The cnn needs at least an example to train on and one to validate; got {len(dataset)}."
+            )
         model = train_classifier(dataset, soft_labels=soft_labels, seed=seed, verbose=verbose)
 
         def named(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -149,13 +177,29 @@ def fit_classifier(
         raise ValueError(f"`soft_labels` can be learnt by the cnn alone; got them for {name}.")
     drawn = np.random.default_rng(seed).permutation(len(dataset))[:MOST_ROWS]
     rows = dataset.take(drawn)
-    if len(np.unique(rows.labels)) < 2 or len(rows) < 20:
-        raise ValueError(
-            f"`dataset` should have at least 20 rows of two classes for {name}; got {len(rows)} of "
-            f"{len(np.unique(rows.labels))}. Give more rows, or choose the cnn alone."
+    classes = len(np.unique(rows.labels))
+    if classes < 2 or len(rows) < _LEAST_EXAMPLES:
+        raise CannotFitError(
+            f"{name} needs at least {_LEAST_EXAMPLES} examples, of two classes or more; got {len(rows)} of {classes}."
         )
-    estimator = _best(_SETTINGS[name], _pixels(rows.images), rows.labels, seed)
+    try:
+        estimator = _best(_SETTINGS[name], _pixels(rows.images), rows.labels, seed)
+    except ValueError as error:  # scikit-learn's own refusal, as of a class too small to be stratified
+        reason = " ".join(str(error).split())
+        raise CannotFitError(f"{name} cannot learn from {len(rows)} examples of {classes} classes: {reason}") from error
     return Classifier(name, trained_on, len(rows), lambda images: estimator.predict(_pixels(images)).astype(np.int64))
+
+
+def try_classifier(name: str, dataset: LabeledDataset, **arguments: Any) -> Classifier | NotFitted:
+    """`fit_classifier` with the same arguments, which gives a `NotFitted` where the examples cannot be learnt from.
+
+    Raises:
+      ValueError: as `fit_classifier`, but for `CannotFitError`.
+    """
+    try:
+        return fit_classifier(name, dataset, **arguments)
+    except CannotFitError as error:
+        return NotFitted(name, arguments["trained_on"], str(error))
 
 
 def check_classifiers(names: Sequence[str]) -> None:

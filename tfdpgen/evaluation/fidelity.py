@@ -35,6 +35,10 @@ _MEMORY_MIB = 64  # of distances at a time
 _MOST_OF_A_CLASS = 500  # rows whose distances to each other are averaged
 
 
+class TooFewExamplesError(ValueError):
+    """There are too few examples to measure anything by their neighbours."""
+
+
 def frechet_distance(real: Features, generated: Features) -> float:
     """The Frechet distance of the two Gaussians that have the features' means and covariances; FID for Inception's.
 
@@ -188,7 +192,8 @@ def measure_fidelity(
       class, averaged over classes: below 1 where images of a class are more alike than real ones.
 
     Raises:
-      ValueError: if a data set has fewer than 6 rows, or the image shapes differ.
+      TooFewExamplesError: if a data set has fewer than 6 rows.
+      ValueError: if the image shapes differ.
     """
     for name, rows in (("others", others), ("generated", generated)):
         if rows.spec.image_shape != reference.spec.image_shape:
@@ -198,7 +203,7 @@ def measure_fidelity(
             )
     num_rows = min(len(reference), len(others), len(generated), space.most_rows)
     if num_rows < 6:
-        raise ValueError(
+        raise TooFewExamplesError(
             f"`reference`, `others` and `generated` should have at least 6 rows each; got {len(reference)}, "
             f"{len(others)} and {len(generated)}."
         )

@@ -13,7 +13,14 @@ p2 ("train on synthetic, test on real", Esteban et al. 2017, arXiv 1706.02633, s
 data gets, and p1 - p2 what privacy has cost. p3 on plain generated rows is also called label agreement: the share of
 them that a classifier of real rows names as they are labelled.
 
-All four figures are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
+Balanced accuracy, the mean of the accuracies on each class, stands beside each of them (`balanced`): where nearly all
+examples are of one class, a classifier that always answers that class has a high accuracy and knows nothing. Classes
+without an example in the test set are left out of the mean, as in scikit-learn's `balanced_accuracy_score`.
+`cautions_about` says where a test set is too small or too uneven for its accuracies to say much.
+
+Where a classifier could not be trained, or a test set is empty, the figures are None and `not_measured` says why.
+
+All figures are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
 private rows without differential privacy. Neither the figures nor that classifier may be published; `published` says
 what may be.
 """
@@ -28,8 +35,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdpgen.data import LabeledDataset
-from tfdpgen.evaluation.classifiers import Classifier, fit_classifier
+from tfdpgen.evaluation.classifiers import Classifier, NotFitted, try_classifier
 from tfdpgen.evaluation.intervals import Interval, accuracy_interval, difference_interval
+
+ACCURACIES = ("p1", "p2", "p3", "p4")
+
+_LEAST_OF_A_CLASS = 2  # test examples below which a class's accuracy is a single answer, or none
+_LARGEST_SHARE = 0.99  # of the test examples, that one class may have without a caution
+_MOST_NAMED = 5  # classes in a sentence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,36 +50,42 @@ class UtilityMatrix:
     """Accuracies in [0, 1] of the two classifiers on the two test sets; internal, see above.
 
     Attributes:
-      p1: trained on private rows, tested on private rows.
-      p2: trained on generated rows, tested on private rows.
-      p3: trained on private rows, tested on generated rows: label agreement.
-      p4: trained on generated rows, tested on generated rows.
-      intervals: 95 % intervals of p1 to p4 (exact binomial) and of accuracy_loss (paired bootstrap), by name.
-      num_rows: rows that each of the two classifiers was given: (private, generated).
+      p1: trained on private rows, tested on private rows; None where that could not be measured.
+      p2: trained on generated rows, tested on private rows; or None.
+      p3: trained on private rows, tested on generated rows: label agreement; or None.
+      p4: trained on generated rows, tested on generated rows; or None.
+      balanced: the balanced accuracies in [0, 1] of p1 to p4, by name; or None.
+      intervals: 95 % intervals of p1 to p4 (exact binomial) and of accuracy_loss (paired bootstrap), by name; None
+        for what was not measured.
+      num_rows: rows that each of the two classifiers was given: (private, generated); None for one that was not
+        trained.
+      not_measured: why, for each figure that is None, by name.
     """
 
-    p1: float
-    p2: float
-    p3: float
-    p4: float
-    intervals: Mapping[str, Interval]
-    num_rows: tuple[int, int]
+    p1: float | None
+    p2: float | None
+    p3: float | None
+    p4: float | None
+    balanced: Mapping[str, float | None]
+    intervals: Mapping[str, Interval | None]
+    num_rows: tuple[int | None, int | None]
+    not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def accuracy_loss(self) -> float:
-        """p1 - p2: the accuracy that is lost by training on generated instead of private rows."""
-        return self.p1 - self.p2
+    def accuracy_loss(self) -> float | None:
+        """p1 - p2: the accuracy that is lost by training on generated instead of private rows; None without either."""
+        return None if self.p1 is None or self.p2 is None else self.p1 - self.p2
 
     def to_dict(self) -> dict[str, Any]:
-        """p1, p2, p3, p4, accuracy_loss, intervals and num_rows as JSON-ready values."""
-        values = dataclasses.asdict(self)
-        intervals = {name: list(interval) for name, interval in self.intervals.items()}
-        accuracies = {name: values[name] for name in ("p1", "p2", "p3", "p4")}
+        """p1 to p4, accuracy_loss, balanced, intervals, num_rows and not_measured as JSON-ready values."""
+        intervals = {name: list(interval) if interval else None for name, interval in self.intervals.items()}
         return {
-            **accuracies,
+            **{name: getattr(self, name) for name in ACCURACIES},
             "accuracy_loss": self.accuracy_loss,
+            "balanced": dict(self.balanced),
             "intervals": intervals,
             "num_rows": list(self.num_rows),
+            "not_measured": dict(self.not_measured),
         }
 
 
@@ -92,7 +111,7 @@ def utility_matrix(
       verbose: Keras's verbosity: 0 silent, 1 progress bar, 2 a line an epoch.
 
     Raises:
-      ValueError: if image shape or number of classes differ, a test set is empty, or the classifier is unknown.
+      ValueError: if image shape or number of classes differ, or the classifier is unknown.
     """
     for name, dataset in (("synthetic_train", synthetic_train), ("synthetic_test", synthetic_test)):
         facts = dataset.spec.image_shape, dataset.spec.num_classes
@@ -102,17 +121,20 @@ def utility_matrix(
                 f"`{name}` should have the image_shape and num_classes of `private_train`, {expected}; got {facts}."
             )
     return compare_classifiers(
-        fit_classifier(classifier, private_train, trained_on="private", seed=seed, verbose=verbose),
-        fit_classifier(classifier, synthetic_train, trained_on="generated", seed=seed, verbose=verbose),
+        try_classifier(classifier, private_train, trained_on="private", seed=seed, verbose=verbose),
+        try_classifier(classifier, synthetic_train, trained_on="generated", seed=seed, verbose=verbose),
         private_test,
         synthetic_test,
     )
 
 
 def compare_classifiers(
-    private: Classifier, generated: Classifier, private_test: LabeledDataset, synthetic_test: LabeledDataset
+    private: Classifier | NotFitted,
+    generated: Classifier | NotFitted,
+    private_test: LabeledDataset,
+    synthetic_test: LabeledDataset,
 ) -> UtilityMatrix:
-    """The matrix of two classifiers that are trained already.
+    """The matrix of two classifiers that are trained already, or of what could not be trained.
 
     Args:
       private: trained on private rows.
@@ -121,20 +143,75 @@ def compare_classifiers(
       synthetic_test: generated rows that the second has not seen.
 
     Raises:
-      ValueError: if the two are not trained on what their names say, or a test set is empty.
+      ValueError: if the two are not trained on what their names say.
     """
     if (private.trained_on, generated.trained_on) != ("private", "generated"):
         raise ValueError(
             "`private` and `generated` should be trained on what their names say; "
             f"got classifiers that were trained on {private.trained_on} and {generated.trained_on} rows."
         )
-    right: dict[str, npt.NDArray[np.bool_]] = {
-        "p1": private.right(private_test),
-        "p2": generated.right(private_test),
-        "p3": private.right(synthetic_test),
-        "p4": generated.right(synthetic_test),
+    right: dict[str, npt.NDArray[np.bool_]] = {}
+    balanced: dict[str, float | None] = dict.fromkeys(ACCURACIES)
+    reasons: dict[str, str] = {}
+    for name, classifier, tested in (
+        ("p1", private, private_test),
+        ("p2", generated, private_test),
+        ("p3", private, synthetic_test),
+        ("p4", generated, synthetic_test),
+    ):
+        if isinstance(classifier, NotFitted):
+            reasons[name] = classifier.reason
+        elif not len(tested):
+            reasons[name] = "There are no test examples."
+        else:
+            right[name] = classifier.right(tested)
+            balanced[name] = balanced_accuracy(right[name], tested.labels)
+    accuracies = {name: float(right[name].mean()) if name in right else None for name in ACCURACIES}
+    intervals = {
+        name: accuracy_interval(int(right[name].sum()), len(right[name])) if name in right else None
+        for name in ACCURACIES
     }
-    intervals = {name: accuracy_interval(int(rows.sum()), len(rows)) for name, rows in right.items()}
-    intervals["accuracy_loss"] = difference_interval(right["p1"], right["p2"])
-    accuracies = {name: float(rows.mean()) for name, rows in right.items()}
-    return UtilityMatrix(**accuracies, intervals=intervals, num_rows=(private.num_rows, generated.num_rows))
+    both = "p1" in right and "p2" in right
+    intervals["accuracy_loss"] = difference_interval(right["p1"], right["p2"]) if both else None
+    if not both:
+        reasons["accuracy_loss"] = reasons.get("p1") or reasons["p2"]
+    num_rows = tuple(None if isinstance(each, NotFitted) else each.num_rows for each in (private, generated))
+    return UtilityMatrix(**accuracies, balanced=balanced, intervals=intervals, num_rows=num_rows, not_measured=reasons)
+
+
+def balanced_accuracy(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:
+    """The mean over classes of the share of a class's examples that were answered right, in [0, 1].
+
+    Classes without an example are left out, as in scikit-learn's `balanced_accuracy_score`.
+
+    Args:
+      right: bool [n], whether each example was answered right.
+      labels: int64 [n], their classes; n >= 1.
+    """
+    counts = np.bincount(labels)
+    present = counts > 0
+    return float(np.mean(np.bincount(labels, weights=right)[present] / counts[present]))
+
+
+def cautions_about(test: LabeledDataset) -> list[str]:
+    """What makes accuracies on a test set say little, as sentences; none for one that is large and even enough.
+
+    It is computed from private examples without noise: internal, as the accuracies are.
+    """
+    spec, size = test.spec, len(test)
+    counts = np.bincount(test.labels, minlength=spec.num_classes)
+    few = [spec.name_of(label) for label in np.flatnonzero(counts < _LEAST_OF_A_CLASS)]
+    cautions: list[str] = []
+    if few:
+        named = ", ".join(few[:_MOST_NAMED]) + (f" and {len(few) - _MOST_NAMED} more" if len(few) > _MOST_NAMED else "")
+        cautions.append(
+            f"The test split holds fewer than {_LEAST_OF_A_CLASS} examples of {len(few)} of {spec.num_classes} classes "
+            f"({named}): the accuracies say next to nothing about them."
+        )
+    largest = int(counts.argmax())
+    if counts[largest] > _LARGEST_SHARE * size:
+        cautions.append(
+            f"{counts[largest] / size:.1%} of the test split are of class {spec.name_of(largest)}: always to answer "
+            "that class has this accuracy. Read the balanced accuracy."
+        )
+    return cautions

@@ -63,7 +63,8 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
       summary: as in summary.json: `privacy` (`PrivacyStatement.to_dict()`) is needed; of `dataset`, `synthesizer`,
         `num_examples`, `utility`, `fidelity`, `attacks`, `strongest_attack`, `memorisation`, `audit`, `release`,
         `versions` and `seconds` the page says so where one is missing. Without `release: true` the page is marked as
-        not for release. `published_metrics` is shown where it is there.
+        not for release. `published_metrics` is shown where it is there. `num_synthetic` says how many images there are
+        where `synthetic` holds only the first of them.
       synthetic: generated images; the first `samples_per_class` of each class are shown.
       samples_per_class: images in a row of the sample grid.
 
@@ -95,11 +96,13 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
             exchange_cap=_exchange_cap(epsilon, delta),
             rows=[_sample_row(synthetic, label, samples_per_class) for label in range(synthetic.spec.num_classes)],
             image_shape=synthetic.spec.image_shape,
-            num_synthetic=len(synthetic),
+            num_synthetic=summary.get("num_synthetic") or len(synthetic),
             attacks=[_attack(name, figures, cap, privacy) for name, figures in (summary.get("attacks") or {}).items()],
             strongest=_strongest(summary.get("strongest_attack"), cap),
             audit=_audit(summary.get("audit")),
             memorisation=_memorisation(summary.get("memorisation")),
+            most_examples=_most_examples(summary.get("utility") or {}),
+            reasons=_reasons(summary.get("utility") or {}),
             spaces=list((summary.get("fidelity") or {}).items()),
             fidelity_measures=_FIDELITY,
             steps_chart=epsilon_chart(privacy),
@@ -262,6 +265,23 @@ def _memorisation(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     numbers = {name.replace("_", " "): value for name, value in figures.items() if name != "description"}
     return {"description": figures.get("description"), "numbers": numbers}
+
+
+def _most_examples(utility: Mapping[str, Any]) -> int | None:
+    """The largest number of examples that a classifier beside the CNN was given."""
+    given = [n for figures in (utility.get("classifiers") or {}).values() for n in figures.get("num_rows") or () if n]
+    return max(given, default=None)
+
+
+def _reasons(utility: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Why accuracies are missing: the figures by the reason that they share, those of a classifier with its name."""
+    reasons: dict[str, list[str]] = {}
+    by_classifier = {"": utility, **(utility.get("classifiers") or {})}
+    for classifier, figures in by_classifier.items():
+        for figure, reason in (figures.get("not_measured") or {}).items():
+            if figure != "accuracy_loss":
+                reasons.setdefault(reason, []).append(f"{figure} {classifier.replace('_', ' ')}".strip())
+    return reasons
 
 
 def _place(value: float | None, low: float, high: float) -> float | None:
