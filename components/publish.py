@@ -4,7 +4,8 @@
         --publication=DIR --destination=output
 
 It sees no private row. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
-all, summary.json: where that is, everything beside it is complete and belongs together.
+all, summary.json: where that is, everything beside it is complete and belongs together. It replaces what an earlier
+run has written there and nothing else (`destination.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from components.artifacts import (
     UtilityFigures,
 )
 from components.component import component
+from components.destination import RESULTS, SERVED, check_destination, replacing
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 SAMPLES_PER_CLASS = 10  # that the report shows
@@ -112,8 +114,12 @@ def publish(
 def push(source: Path, destination: Path) -> None:
     """Copies what is in `source` beside its places in `destination` and renames it into them, summary.json last.
 
-    A new version joins the others in serving_model/; everything else replaces what was there.
+    A new version joins the others in serving_model/; everything else replaces what an earlier run has written.
+
+    Raises:
+      DestinationError: if something else is in the way; nothing is changed then.
     """
+    check_destination(destination)
     destination.mkdir(parents=True, exist_ok=True)
     staging, old = destination / ".publish.part", destination / ".publish.old"
     with folder_lock(staging):
@@ -121,13 +127,14 @@ def push(source: Path, destination: Path) -> None:
             remove(leftover)
         shutil.copytree(source, staging, dirs_exist_ok=True)
         fsync_tree(staging)
-        remove(destination / "summary.json")  # it would describe what is about to be replaced
-        (destination / "serving_model").mkdir(exist_ok=True)
-        for version in (staging / "serving_model").iterdir():
-            version.rename(destination / "serving_model" / version.name)
-        fsync(destination / "serving_model")
-        for name in ("synthetic", "report.html", "summary.json"):
-            replace(staging / name, destination / name, old)
+        with replacing(destination, staging):
+            remove(destination / "summary.json")  # it would describe what is about to be replaced
+            (destination / SERVED).mkdir(exist_ok=True)
+            for version in (staging / SERVED).iterdir():
+                version.rename(destination / SERVED / version.name)
+            fsync(destination / SERVED)
+            for name in RESULTS:
+                replace(staging / name, destination / name, old)
         remove(staging)
 
 
