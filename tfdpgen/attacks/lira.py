@@ -39,6 +39,7 @@ import scipy.stats
 from tfdpgen.attacks.base import Knowledge, ReleaseLike, check_candidates, get
 from tfdpgen.attacks.results import AttackResult, compare_scores
 from tfdpgen.attacks.running import draw_synthetic, joined, some_rows, split_reference
+from tfdpgen.choices import check_shadows
 from tfdpgen.data import Dataset, LabeledDataset
 
 TrainFn = Callable[[LabeledDataset, int], tuple[ReleaseLike, Mapping[str, Any]]]
@@ -74,11 +75,9 @@ class ShadowConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_shadows < 4 or self.num_shadows % 2:
-            raise ValueError(f"`num_shadows` should be even and at least 4; got {self.num_shadows}.")
-        for name in ("num_synthetic", "processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)}.")
+        check_shadows(self.num_shadows, self.processes)
+        if self.num_synthetic < 1:
+            raise ValueError(f"`num_synthetic` should be at least 1; got {self.num_synthetic}.")
         if self.num_candidates is not None and self.num_candidates < 1:
             raise ValueError(f"`num_candidates` should be at least 1; got {self.num_candidates}.")
         if not self.bases:

@@ -1,11 +1,10 @@
 """How useful generated data are, and how close to real ones: plain functions of data sets and of features."""
 
+from tfdpgen.choices import CLASSIFIERS, check_classifiers, check_publishable
 from tfdpgen.evaluation.classifiers import (
-    CLASSIFIERS,
     CannotFitError,
     Classifier,
     NotFitted,
-    check_classifiers,
     fit_classifier,
     try_classifier,
 )
@@ -22,7 +21,7 @@ from tfdpgen.evaluation.fidelity import (
     vendi_score,
 )
 from tfdpgen.evaluation.intervals import accuracy_interval, difference_interval
-from tfdpgen.evaluation.published import PublishedAccuracies, check_publishable, publish_accuracies
+from tfdpgen.evaluation.published import PublishedAccuracies, publish_accuracies
 from tfdpgen.evaluation.utility import (
     UtilityMatrix,
     balanced_accuracy,

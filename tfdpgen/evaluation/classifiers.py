@@ -42,6 +42,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
+from tfdpgen.choices import CLASSIFIERS, check_classifiers
 from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation.cnn import train_classifier
 
@@ -133,7 +134,7 @@ _SETTINGS: Mapping[str, Sequence[Callable[[int, int], Any]]] = {
         ),
     ),
 }
-CLASSIFIERS: tuple[str, ...] = ("cnn", *_SETTINGS)
+assert ("cnn", *_SETTINGS) == CLASSIFIERS
 
 
 def fit_classifier(
@@ -200,14 +201,6 @@ def try_classifier(name: str, dataset: LabeledDataset, **arguments: Any) -> Clas
         return fit_classifier(name, dataset, **arguments)
     except CannotFitError as error:
         return NotFitted(name, arguments["trained_on"], str(error))
-
-
-def check_classifiers(names: Sequence[str]) -> None:
-    """Raises a ValueError where a name is not one of `CLASSIFIERS`, or is there twice."""
-    if (unknown := [name for name in names if name not in CLASSIFIERS]) or len(set(names)) < len(names):
-        raise ValueError(
-            f"`classifiers` should be some of {', '.join(CLASSIFIERS)}, each once; got {unknown or list(names)}."
-        )
 
 
 def _best(

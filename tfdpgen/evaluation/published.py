@@ -20,26 +20,18 @@ row in both is promised the sum of the two.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
+from tfdpgen.choices import UNPUBLISHABLE, check_publishable
 from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation.classifiers import Classifier
 from tfdpgen.evaluation.intervals import CONFIDENCE, Interval, accuracy_interval
 from tfdpgen.privacy import Ledger, NoiseSource, PrivacyBudget, dataset_id, epsilon_of
 from tfdpgen.privacy.counts import NoisyCounts
-
-_REASONS = {
-    "p1": "its classifier was trained on private rows without differential privacy, and no bound is known on what one "
-    "of them may change in it",
-    "p3": "its classifier was trained on private rows without differential privacy, and no bound is known on what one "
-    "of them may change in it",
-    "accuracy_loss": "it is p1 - p2, and p1's classifier was trained on private rows without differential privacy",
-    "p4": "it touches no private row, so that noise would only spoil it: it costs nothing as it stands",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +86,6 @@ class PublishedAccuracies:
         return {"figures": figures, **facts, "statement": self.text}
 
 
-def check_publishable(names: Sequence[str]) -> None:
-    """Refuses figures that cannot be published by noise on a count of test rows.
-
-    Raises:
-      ValueError: with the reason, for p1, p3, p4 and accuracy_loss, also of a named classifier (`p1_mlp`); for names
-        that are there twice, and for none.
-    """
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"`figures` should name figures to publish, each once; got {list(names)}.")
-    for name in names:
-        kind = next((kind for kind in _REASONS if name == kind or name.startswith(f"{kind}_")), None)
-        if kind is not None:
-            raise ValueError(f"`figures` cannot hold {name}: {_REASONS[kind]}. Figures of kind p2 can be published.")
-
-
 def publish_accuracies(
     classifiers: Mapping[str, Classifier],
     private_test: LabeledDataset,
@@ -139,7 +116,7 @@ def publish_accuracies(
     for name, classifier in classifiers.items():
         if classifier.trained_on != "generated":
             raise ValueError(
-                f"`classifiers` cannot hold a {classifier.name} of private rows as {name}: {_REASONS['p1']}."
+                f"`classifiers` cannot hold a {classifier.name} of private rows as {name}: {UNPUBLISHABLE['p1']}."
             )
     if limit is not None and ledger is None:
         raise ValueError("`limit` needs a `ledger` that knows what was spent before.")

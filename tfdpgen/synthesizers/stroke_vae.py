@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfdpgen.choices import check_shape_suits
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.data.strokes import random_strokes
 from tfdpgen.networks import vae
@@ -43,7 +44,6 @@ from tfdpgen.synthesizers.enrichment import Enrichment
 from tfdpgen.synthesizers.teacher import TeacherPreset, teacher_plan, train_teacher
 
 _BATCH = 256  # drawings in a step of the autoencoder
-_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), what the count of rows is worth
 _RIVALS = 2  # frequencies for each latent, that the autoencoder has to rebuild a row better than
 
@@ -83,13 +83,9 @@ def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
     """The preset for images of this shape and this many rows.
 
     Raises:
-      ValueError: for images that are too small to tell strokes.
+      ValueError: for images of more than one channel, or too small to tell strokes.
     """
-    if min(spec.image_shape[:2]) < _LEAST_SIDE:
-        raise ValueError(
-            f"`synthesizer` stroke_vae has a preset for images of at least {_LEAST_SIDE} pixels a side, on which "
-            f"strokes can be told; got image_shape {spec.image_shape}. Take class_gaussian, c_vae or dp_gan."
-        )
+    check_shape_suits("stroke_vae", spec.image_shape)
     waves = dataclasses.replace(c_vae.preset_for(spec, num_examples), moments_share=0.6)
     return StrokeVAEPreset(latent_dim=32, hidden_units=(512, 256), waves=waves)
 
@@ -150,11 +146,8 @@ class StrokeVAE(Synthesizer):
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: StrokeVAEPreset | None = None) -> None:
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
-        if spec.image_shape[2] != 1:
-            raise ValueError(
-                f"`synthesizer` stroke_vae draws images of one channel; got image_shape {spec.image_shape}. Convert "
-                "them to grey beforehand, or take another synthesizer."
-            )
+        if spec.image_shape[2] != 1:  # a preset that is given may be for small images
+            check_shape_suits(self.method, spec.image_shape)
         self.encoder, self.decoder = vae.build_unconditional(
             spec.image_shape, self.preset.latent_dim, self.preset.hidden_units, seed
         )

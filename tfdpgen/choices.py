@@ -1,0 +1,100 @@
+"""What can be chosen by name or number, and which choices are refused: known without TensorFlow, in milliseconds.
+
+    check_budget(epsilon=3.0, delta=1e-5)
+    check_classifiers(["mlp", "svm"])                   # ValueError: `classifiers` should be some of cnn, ...
+
+Whoever parses settings can refuse bad ones at once; the rooms that carry them out use the same checks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+SYNTHESIZERS = ("c_vae", "class_gaussian", "dp_gan", "stroke_vae")
+CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
+DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images
+STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
+
+_UNBOUNDED = (
+    "its classifier was trained on private rows without differential privacy, and no bound is known on what one of "
+    "them may change in it"
+)
+UNPUBLISHABLE = {  # kinds of figures, and why no noise on a count of test examples makes them publishable
+    "p1": _UNBOUNDED,
+    "p3": _UNBOUNDED,
+    "accuracy_loss": "it is p1 - p2, and p1's classifier was trained on private rows without differential privacy",
+    "p4": "it touches no private row, so that noise would only spoil it: it costs nothing as it stands",
+}
+
+
+def check_budget(epsilon: float, delta: float) -> None:
+    """Raises a ValueError unless epsilon is finite and greater than 0, and delta in (0, 1)."""
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"`epsilon` should be a finite number greater than 0; got {epsilon!r}.")
+    if not 0 < delta < 1:
+        raise ValueError(f"`delta` should lie strictly between 0 and 1; got {delta!r}.")
+
+
+def check_delta(delta: float, num_examples: int) -> None:
+    """Refuses a delta that would permit publishing some row outright.
+
+    Raises:
+      ValueError: if delta is not smaller than 1 / num_examples.
+    """
+    if delta >= 1 / num_examples:
+        raise ValueError(
+            f"`delta` should be smaller than 1 / num_examples = {1 / num_examples:.3g}, since a larger one permits "
+            f"a mechanism that publishes a row outright; got {delta:g} for {num_examples} rows. "
+            f"Try {10 ** math.floor(math.log10(0.1 / num_examples)):g}."
+        )
+
+
+def check_shape_suits(synthesizer: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises a ValueError for images that the method has no preset for; the message says which methods have one."""
+    if synthesizer != "stroke_vae":
+        return
+    others = "Take another method, as --synthesizer=c_vae, dp_gan or class_gaussian"
+    if min(image_shape[:2]) < STROKES_LEAST_SIDE:
+        raise ValueError(
+            f"`synthesizer` stroke_vae has a preset for images of at least {STROKES_LEAST_SIDE} pixels a side, on "
+            f"which strokes can be told; got image_shape {image_shape}. {others}."
+        )
+    if image_shape[2] != 1:
+        raise ValueError(
+            f"`synthesizer` stroke_vae draws images of one channel; got image_shape {image_shape}. {others}, or "
+            "convert the images to grey beforehand."
+        )
+
+
+def check_classifiers(names: Sequence[str]) -> None:
+    """Raises a ValueError where a name is not one of `CLASSIFIERS`, or is there twice."""
+    if (unknown := [name for name in names if name not in CLASSIFIERS]) or len(set(names)) < len(names):
+        raise ValueError(
+            f"`classifiers` should be some of {', '.join(CLASSIFIERS)}, each once; got {unknown or list(names)}."
+        )
+
+
+def check_publishable(names: Sequence[str]) -> None:
+    """Refuses figures that cannot be published by noise on a count of test rows.
+
+    Raises:
+      ValueError: with the reason, for p1, p3, p4 and accuracy_loss, also of a named classifier (`p1_mlp`); for names
+        that are there twice, and for none.
+    """
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"`figures` should name figures to publish, each once; got {list(names)}.")
+    for name in names:
+        kind = next((kind for kind in UNPUBLISHABLE if name == kind or name.startswith(f"{kind}_")), None)
+        if kind is not None:
+            raise ValueError(
+                f"`figures` cannot hold {name}: {UNPUBLISHABLE[kind]}. Figures of kind p2 can be published."
+            )
+
+
+def check_shadows(num_shadows: int, processes: int) -> None:
+    """Raises a ValueError unless there are at least 4 shadow trainings, an even number, and a process to run them."""
+    if num_shadows < 4 or num_shadows % 2:
+        raise ValueError(f"`num_shadows` should be even and at least 4; got {num_shadows}.")
+    if processes < 1:
+        raise ValueError(f"`processes` should be at least 1; got {processes}.")
