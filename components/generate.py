@@ -226,10 +226,10 @@ def _write_npz(folder: Path, spec: DataSpec, num_examples: int) -> None:
                 for name, (column, dtype, _) in others.items():
                     waiting[name].write(np.ascontiguousarray(batch[column], dtype).data)
         for name, (_, dtype, shape) in others.items():
-            with npz.member(name, (num_examples, *shape), dtype) as member:
-                values = np.memmap(Path(scratch, name), dtype, "r", shape=(num_examples, *shape))
-                for start in range(0, num_examples, EXAMPLES_PER_BLOCK):
-                    member.append(values[start : start + EXAMPLES_PER_BLOCK])
+            block = EXAMPLES_PER_BLOCK * math.prod(shape) * np.dtype(dtype).itemsize
+            with npz.member(name, (num_examples, *shape), dtype) as member, open(Path(scratch, name), "rb") as file:
+                while part := file.read(block):
+                    member.append(np.frombuffer(part, dtype).reshape(-1, *shape))
         npz.write("class_names", np.array([spec.name_of(label) for label in range(spec.num_classes)]))
 
 

@@ -12,6 +12,7 @@ runs. Runners elsewhere have to see <root> on a shared file system.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -31,13 +32,8 @@ from apache_beam.typehints.decorators import no_annotations
 from components import Component
 from components.component import one_line
 from pipelines.dag import Pipeline
+from pipelines.resuming import README, check_reusable, check_root, keeping, recover
 from tfdpgen.files import folder_lock
-
-_README = """\
-This folder is internal. It holds private rows, figures computed on them without noise, the ledger of what has been
-spent on them, and the progress of a training that was stopped. Do not publish it. What may leave is marked in
-../report.html.
-"""
 
 
 class ComponentFailedError(RuntimeError):
@@ -45,14 +41,23 @@ class ComponentFailedError(RuntimeError):
 
     Attributes:
       details: the file with the traceback.
+      step: the name of the component; empty where it was the Beam runner that failed.
     """
 
-    def __init__(self, message: str, details: Path) -> None:
+    def __init__(self, message: str, details: Path, step: str = "") -> None:
         super().__init__(message)
-        self.details = details
+        self.details, self.step = details, step
 
 
-def run(pipeline: Pipeline, config: Any, root: str | Path, *, beam_args: Sequence[str] = ()) -> None:
+def run(
+    pipeline: Pipeline,
+    config: Any,
+    root: str | Path,
+    *,
+    beam_args: Sequence[str] = (),
+    start_at: str = "",
+    paid: str = "",
+) -> None:
     """Runs every node once, each after its upstream nodes, and prints a line as each starts and ends.
 
     Args:
@@ -60,37 +65,50 @@ def run(pipeline: Pipeline, config: Any, root: str | Path, *, beam_args: Sequenc
       config: an instance of `pipeline.config`.
       root: folder for the artifacts; only its owner may look into it. Finished artifacts there are replaced.
       beam_args: flags of Beam; without `--runner` it is FnApiRunner.
+      start_at: the first node to run; what earlier ones have made in an earlier run is used again. Empty: all run.
+      paid: the node whose artifacts cost privacy budget: those of an earlier run are only replaced once they are
+        finished anew. Empty: there is none.
 
     Raises:
       ComponentFailedError: if a component failed.
       FolderInUseError: if another run is using `root`.
+      ResumeError: if the run cannot start at `start_at`; nothing has run then.
+      RootError: if `root` holds something that no earlier run has put there; nothing has run then.
     """
     root = Path(root).absolute()
+    check_root(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(root):
         root.chmod(0o700)
-        (root / "README").write_text(_README)
-        _run(pipeline, config, root, beam_args)
+        (root / "README").write_text(README)
+        if paid:
+            recover(pipeline, root, paid)
+        if start_at:
+            check_reusable(pipeline, config, root, start_at)
+        with keeping(pipeline, root, paid) if paid and not start_at else contextlib.nullcontext():
+            _run(pipeline, config, root, beam_args, start_at)
 
 
-def _run(pipeline: Pipeline, config: Any, root: Path, beam_args: Sequence[str]) -> None:
+def _run(pipeline: Pipeline, config: Any, root: Path, beam_args: Sequence[str], start_at: str) -> None:
     """`run` in a folder that no other run is using."""
+    names = list(pipeline.nodes)
+    nodes = [pipeline.nodes[name] for name in names[names.index(start_at) if start_at else 0 :]]
     state = root / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
     state.mkdir(parents=True)
 
     named = any(argument.split("=")[0] == "--runner" for argument in beam_args)
     graph = beam.Pipeline(runner=None if named else FnApiRunner(), options=PipelineOptions(list(beam_args)))
     signals: dict[str, PCollection] = {}
-    for node in pipeline.nodes.values():
+    for node in nodes:
         step = _Node(
             node.component,
             inputs={name: str(root / source.node / source.output) for name, source in node.inputs.items()},
             outputs={name: str(root / node.name / name) for name in node.component.outputs},
             parameters={name: getattr(config, field) for name, field in node.fields.items()},
             state=state,
-            total=len(pipeline.nodes),
+            total=len(nodes),
         )
-        waits = [AsIter(signals[name]) for name in node.upstream]
+        waits = [AsIter(signals[name]) for name in node.upstream if name in signals]
         signals[node.name] = graph | f"{node.name} once" >> beam.Create([None]) | node.name >> beam.ParDo(step, *waits)
     try:
         finished = graph.run().wait_until_finish() in (PipelineState.DONE, None)
@@ -99,8 +117,8 @@ def _run(pipeline: Pipeline, config: Any, root: Path, beam_args: Sequence[str]) 
         finished, cause = False, one_line(error)
         (state / "beam.log").write_text(traceback.format_exc())
     if failures := sorted(state.glob("*.failed"), key=lambda path: path.stat().st_mtime):
-        raise ComponentFailedError(failures[0].read_text(), failures[0].with_suffix(".log"))
-    if not finished or any(not (state / f"{name}.finished").exists() for name in pipeline.nodes):
+        raise ComponentFailedError(failures[0].read_text(), failures[0].with_suffix(".log"), failures[0].stem)
+    if not finished or any(not (state / f"{node.name}.finished").exists() for node in nodes):
         raise ComponentFailedError(
             cause if not finished else "the Beam runner left components out.", state / "beam.log"
         )

@@ -10,6 +10,13 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
+PAID = "train"  # the step that spends the budget
+STARTS = ("generate", "attack", "evaluate", "audit", "publish")  # the steps after it
+LOCAL_FIELDS = ("start_at",)  # which tell the local run what to do, and no step
+PATH_FIELDS = ("dataset", "data_dir", "output_dir", "ledger", "backup", "attack_shadow_folder", "inception_weights")
+
+_LARGEST = 2**31 - 1  # a whole number that every consumer can take: NumPy's and TensorFlow's seeds, and counts of rows
+
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisConfig:
@@ -107,6 +114,10 @@ class SynthesisConfig:
     publish_metrics: str = "p2"
     """Which accuracies to publish then, with commas between, as in p2,p2_mlp: of classifiers of synthetic rows only."""
 
+    start_at: str = ""
+    """Start at generate, attack, evaluate, audit or publish, from what an earlier run in output_dir has made and paid
+    for: nothing is trained, and the training rows pay nothing more. Empty: from the start, which trains anew."""
+
     beam_args: str = ""
     """Beam runner and options in one string. The local run also takes them after a bare --, as in
     -- --runner=FlinkRunner; without any it stays in this process."""
@@ -115,17 +126,28 @@ class SynthesisConfig:
         from components.audit import ADVERSARIES
         from components.evaluate import split
         from components.ingest import numbers
-        from tfdpgen.attacks import ShadowConfig
+        from tfdpgen.choices import (
+            DIGITS_SHAPE,
+            SYNTHESIZERS,
+            check_budget,
+            check_classifiers,
+            check_delta,
+            check_publishable,
+            check_shadows,
+            check_shape_suits,
+        )
         from tfdpgen.data import DataSpec
-        from tfdpgen.evaluation import check_classifiers, check_publishable
-        from tfdpgen.privacy import PrivacyBudget
-        from tfdpgen.synthesizers import synthesizer_names
 
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is int and not -_LARGEST <= value <= _LARGEST:
+                raise ValueError(f"`{field.name}` should be at most {_LARGEST}; got {value}.")
         # What is left to the source is checked there; here it is replaced by something that passes.
-        height, width, channels = numbers("image_shape", self.image_shape, int, 3) or (1, 1, 1)
+        shape = numbers("image_shape", self.image_shape, int, 3) or (DIGITS_SHAPE if self.dataset == "digits" else ())
         low, high = numbers("value_range", self.value_range, float, 2) or (0.0, 1.0)
+        height, width, channels = shape or (1, 1, 1)
         DataSpec((height, width, channels), self.num_classes or 2, (low, high))
-        PrivacyBudget(self.epsilon, self.delta)
+        check_budget(self.epsilon, self.delta)
         for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")
@@ -136,25 +158,38 @@ class SynthesisConfig:
         if self.audit_canaries < 0 or self.audit_canaries == 1:
             raise ValueError(f"`audit_canaries` should be 0 or at least 2; got {self.audit_canaries}.")
         if self.audit_canaries:
-            PrivacyBudget(self.epsilon, self.delta).check_num_examples(self.audit_canaries)
+            check_delta(self.delta, self.audit_canaries)
         for name in ("dataset", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` should not be empty.")
         if self.attack_shadow_models:
-            ShadowConfig(self.attack_shadow_models, "", processes=self.attack_shadow_processes)
-        if self.synthesizer not in synthesizer_names():
-            raise ValueError(f"`synthesizer` should be one of {synthesizer_names()}; got {self.synthesizer!r}.")
+            check_shadows(self.attack_shadow_models, self.attack_shadow_processes)
+        elif self.attack_shadow_folder:
+            raise ValueError(
+                "`attack_shadow_folder` should be empty without `attack_shadow_models`; "
+                f"got {self.attack_shadow_folder!r}."
+            )
+        if self.synthesizer not in SYNTHESIZERS:
+            raise ValueError(f"`synthesizer` should be one of {SYNTHESIZERS}; got {self.synthesizer!r}.")
+        if shape:
+            check_shape_suits(self.synthesizer, (height, width, channels))
         if self.classifiers != "all":
             check_classifiers(split(self.classifiers))
         if self.publish_metrics_epsilon:
-            PrivacyBudget(self.publish_metrics_epsilon, self.delta)
+            check_budget(self.publish_metrics_epsilon, self.delta)
             check_publishable(split(self.publish_metrics))
             if self.insecure_reproducible:
                 raise ValueError(
                     "`publish_metrics_epsilon` should be 0 with `insecure_reproducible`, whose rows may not leave; "
                     f"got {self.publish_metrics_epsilon}."
                 )
+        if self.start_at and self.start_at not in STARTS:
+            raise ValueError(f"`start_at` should be empty or one of {', '.join(STARTS)}; got {self.start_at!r}.")
         try:
-            shlex.split(self.beam_args)
+            arguments = shlex.split(self.beam_args)
         except ValueError as error:
             raise ValueError(f"`beam_args` should be flags as in a shell; got {self.beam_args!r} ({error}).") from None
+        if arguments:
+            from pipelines.beam_args import check_beam_args
+
+            check_beam_args(arguments)

@@ -2,7 +2,8 @@
 
     compile_pipeline(SYNTHESIS, "pipeline.yaml", image="registry/tfdpgen:1")
 
-Every field of the pipeline's configuration becomes a runtime parameter of the same name, type and default. Every node
+Every field of the pipeline's configuration that a node reads becomes a runtime parameter of the same name, type and
+default; what only the local run can do, such as starting at a later step, does not. Every node
 becomes a lightweight Python component whose code imports the component from the image and executes it on the paths that
 Kubeflow gives it; nothing is installed at run time, so the image has to hold this package with its extra `kubeflow`.
 Caching is off: a cached ingest would hide changed data, and a cached publish would push nothing.
@@ -54,8 +55,11 @@ def kubeflow_pipeline(pipeline: Pipeline, *, image: str) -> Any:
         for name, node in pipeline.nodes.items()
     }
 
+    read = {field for node in pipeline.nodes.values() for field in node.fields.values()}
+    fields = {name: facts for name, facts in pipeline.fields.items() if name in read}
+
     def build(*values: Any) -> None:
-        settings = dict(zip(pipeline.fields, values, strict=True))
+        settings = dict(zip(fields, values, strict=True))
         tasks: dict[str, Any] = {}
         for name, node in pipeline.nodes.items():
             artifacts = {key: tasks[source.node].outputs[source.output] for key, source in node.inputs.items()}
@@ -68,7 +72,7 @@ def kubeflow_pipeline(pipeline: Pipeline, *, image: str) -> Any:
     build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
-            for name, (kind, default) in pipeline.fields.items()
+            for name, (kind, default) in fields.items()
         ]
     )
     return dsl.pipeline(build, name=pipeline.name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -25,7 +26,10 @@ if __package__ in (None, ""):  # run as a script: its packages lie beside this f
 from absl import app, flags, logging
 
 from components.component import one_line, quiet_start
-from pipelines.config import SynthesisConfig
+from components.destination import DestinationError, check_destination
+from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig
+from pipelines.resuming import ResumeError, RootError, check_root, is_finished
+from tfdpgen.files import FolderInUseError
 
 _ConfigT = TypeVar("_ConfigT")
 
@@ -60,29 +64,91 @@ def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
     """Runs the pipeline and says where the results are.
 
     Raises:
-      SystemExit: with a line that names the component that failed and its cause.
+      SystemExit: with a line that names the component that failed and its cause, and the command that goes on from
+        there where a training is paid for; with exit code 2 where nothing has run, since something is in the way.
     """
+    asked = config
+    config = absolute(config)
+    output_dir = Path(config.output_dir)
+    try:
+        check_destination(output_dir)
+        check_root(output_dir / "internal")
+        check_weights(config.inception_weights)
+        _run(asked, config, verbose)
+    except (DestinationError, FileNotFoundError, FolderInUseError, PermissionError, ResumeError, RootError) as error:
+        print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
+
+
+def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool) -> None:
+    """Runs the pipeline as `config` says; `asked` is what the user has typed."""
     from pipelines import beam_runner
     from pipelines.synthesis import SYNTHESIS
 
-    output_dir = Path(config.output_dir).expanduser().absolute()
-    ledger = Path(config.ledger).expanduser().absolute() if config.ledger else output_dir / "internal" / "ledger.sqlite"
-    backup = Path(config.backup).expanduser().absolute() if config.backup else output_dir / "internal" / "backup"
-    config = dataclasses.replace(
-        config,
-        output_dir=str(output_dir),
-        ledger=str(ledger),
-        # Seeded noise cannot be resumed: a backup that was asked for all the same is refused by the training.
-        backup="" if config.insecure_reproducible and not config.backup else str(backup),
-    )
+    root = Path(config.output_dir) / "internal"
     if not verbose:
         beam_runner.quiet_beam()
+    if not config.start_at and is_finished(SYNTHESIS, root, PAID):
+        print(
+            f"{root} holds a training that is paid for. This run trains anew, and spends budget again; the earlier "
+            "training is kept until the new one is finished. To use it instead:\n"
+            f"    {command(asked, STARTS[0])}",
+            flush=True,
+        )
     try:
-        beam_runner.run(SYNTHESIS, config, output_dir / "internal", beam_args=shlex.split(config.beam_args))
+        beam_runner.run(
+            SYNTHESIS,
+            config,
+            root,
+            beam_args=shlex.split(config.beam_args),
+            start_at=config.start_at,
+            paid=PAID,
+        )
     except beam_runner.ComponentFailedError as error:
         details = error.details.read_text() if verbose else f"Traceback: {error.details}, or --verbosity=1"
-        sys.exit(f"{details}\n{error}" if verbose else f"{error}\n{details}")
-    print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
+        lines = [details, str(error)] if verbose else [str(error), details]
+        if error.step in STARTS:
+            lines.append(
+                "The training is kept and paid for. To go on from there, without training again:\n"
+                f"    {command(asked, error.step)}"
+            )
+        sys.exit("\n".join(lines))
+
+
+def check_weights(weights: str) -> None:
+    """Raises a FileNotFoundError where there is no file with InceptionV3's weights, which evaluate would ask for."""
+    if weights not in ("", "keras") and not Path(weights).is_file():
+        raise FileNotFoundError(f"`inception_weights` should be a file, or keras; there is none at {weights}.")
+
+
+def absolute(config: SynthesisConfig) -> SynthesisConfig:
+    """The configuration with `~` expanded in every path, and the places of results, ledger and backup filled in."""
+    paths = {name: os.path.expanduser(getattr(config, name)) for name in PATH_FIELDS}
+    output_dir = Path(paths["output_dir"]).absolute()
+    kept = {name: Path(paths[name]).absolute() if paths[name] else None for name in ("ledger", "backup")}
+    paths |= {
+        "output_dir": str(output_dir),
+        "ledger": str(kept["ledger"] or output_dir / "internal" / "ledger.sqlite"),
+        "backup": str(kept["backup"] or output_dir / "internal" / "backup"),
+    }
+    if config.insecure_reproducible and not config.backup:
+        # Seeded noise cannot be resumed: a backup that was asked for all the same is refused by the training.
+        paths["backup"] = ""
+    return dataclasses.replace(config, **paths)
+
+
+def command(config: SynthesisConfig, start_at: str) -> str:
+    """What to type so that a run with these settings starts at a step."""
+    changed = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
+    flags_ = [f"--{name}={value}" for name, value in (changed | {"start_at": start_at}).items()]
+    script = sys.argv[0]
+    program = [Path(sys.executable).name, script] if script.endswith(".py") else ["tfdpgen", "run"]
+    return shlex.join([*program, *flags_])
 
 
 def describe(summary: dict[str, Any], output_dir: Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from components import PrivateExamples, TrainedRelease
 from pipelines import Field, Pipeline, PipelineError, SynthesisConfig
+from pipelines.config import LOCAL_FIELDS, PAID, STARTS
 from pipelines.dag import Reference
 from pipelines.synthesis import SYNTHESIS
 from tests.pipelines import toy_pipeline
@@ -37,6 +38,10 @@ def test_each_step_of_the_synthesis_waits_for_the_one_before() -> None:
     assert list(SYNTHESIS.nodes) == order
     for earlier, later in itertools.pairwise(order):
         assert earlier in SYNTHESIS.nodes[later].upstream
+
+
+def test_a_run_can_start_wherever_the_training_is_behind_it() -> None:
+    assert [PAID, *STARTS] == list(SYNTHESIS.nodes)[list(SYNTHESIS.nodes).index("train") :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,7 @@ def test_settings_start_at_the_components_defaults() -> None:
             unused.discard(field)
             if (node.name, name) != ("publish", "destination"):
                 assert node.component.parameters[name].default == SYNTHESIS.fields[field][1], (node.name, name)
-    assert not unused
+    assert unused == set(LOCAL_FIELDS)
 
 
 def test_toy_config_is_complete() -> None:

@@ -15,6 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components import Publication
 from pipelines import SynthesisConfig
+from pipelines.config import LOCAL_FIELDS
 from pipelines.kubeflow_runner import compile_pipeline, kubeflow_pipeline
 from pipelines.synthesis import SYNTHESIS
 from tests.pipelines.toy_pipeline import toy
@@ -66,7 +67,9 @@ def test_runtime_parameters_are_what_the_local_run_takes(compiled: Path) -> None
     types = get_type_hints(SynthesisConfig)
     parameters = json_format.MessageToDict(_strictly_parsed(compiled).root)["inputDefinitions"]["parameters"]
     assert {name: (facts["parameterType"], facts["defaultValue"]) for name, facts in parameters.items()} == {
-        field.name: (kinds[types[field.name]], field.default) for field in dataclasses.fields(SynthesisConfig)
+        field.name: (kinds[types[field.name]], field.default)
+        for field in dataclasses.fields(SynthesisConfig)
+        if field.name not in LOCAL_FIELDS
     }
 
 

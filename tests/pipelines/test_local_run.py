@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines import SynthesisConfig
-from pipelines.local_run import flags_parser
+from pipelines.config import PATH_FIELDS
+from pipelines.local_run import absolute, command, flags_parser, run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "local_run.py"
 
@@ -51,6 +54,20 @@ def test_help_names_every_setting_with_its_default() -> None:
         ),
         (["--publish_metrics_epsilon=1", "--insecure_reproducible"], "`publish_metrics_epsilon` should be 0 with"),
         (["--beam_args=--a='b"], "`beam_args` should be flags as in a shell"),
+        (["--seed=9223372036854775808"], "`seed` should be at most 2147483647; got 9223372036854775808"),
+        (["--num_synthetic=2147483648"], "`num_synthetic` should be at most 2147483647"),
+        (["--attack_candidates=99999999999"], "`attack_candidates` should be at most"),
+        (["--num_classes=-3000000000"], "`num_classes` should be at most 2147483647"),
+        (["--", "--runer=FlinkRunner"], "it does not know --runer. Did you mean --runner?"),
+        (["--", "--anything=1"], "it does not know --anything."),
+        (["--", "--runner=FlinkRunner", "--flink_mastr=h"], "it does not know --flink_mastr. Did you mean --flink_ma"),
+        (["--", "--runner=NoSuchRunner"], "`beam_args` should name a runner that Beam has; got 'NoSuchRunner'"),
+        (["--", "--direct_num_workers=x"], "--direct_num_workers: invalid int value: 'x'"),
+        (["--", "runner"], "`beam_args` should be flags of the form --flag=value; got 'runner'"),
+        (["--synthesizer=stroke_vae"], "at least 16 pixels a side, on which strokes can be told; got image_shape (8,"),
+        (["--dataset=a.npz", "--image_shape=32,32,3", "--synthesizer=stroke_vae"], "as --synthesizer=c_vae"),
+        (["--attack_shadow_folder=a"], "`attack_shadow_folder` should be empty without `attack_shadow_models`"),
+        (["--start_at=train"], "`start_at` should be empty or one of generate, attack, evaluate, audit, publish"),
     ],
 )
 def test_bad_flags_end_with_one_line_and_exit_code_2(
@@ -66,9 +83,77 @@ def test_bad_flags_end_with_one_line_and_exit_code_2(
 
 def test_flags_after_a_bare_dash_dash_go_to_beam() -> None:
     config = flags_parser(SynthesisConfig, "")(
-        ["p", "--epsilon", "1", "--dataset=mnist", "--", "--runner=A", "--x=b c"]
+        ["p", "--epsilon", "1", "--dataset=mnist", "--", "--runner=DirectRunner", "--job_name=b c"]
     )
-    assert config == SynthesisConfig(epsilon=1.0, dataset="mnist", beam_args="--runner=A '--x=b c'")
+    assert config == SynthesisConfig(epsilon=1.0, dataset="mnist", beam_args="--runner=DirectRunner '--job_name=b c'")
+
+
+def test_a_job_server_may_have_flags_that_are_not_known_here() -> None:
+    SynthesisConfig(beam_args="--runner=FlinkRunner --flink_master=h:1 --some_java_option=3")
+
+
+def test_bad_flags_are_refused_without_tensorflow() -> None:
+    code = "import sys; sys.argv[1:] = ['--epsilon=0']\ntry:\n    from pipelines.local_run import entry_point\n    "
+    code += "entry_point()\nfinally:\n    print({'tensorflow', 'sklearn', 'apache_beam'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SCRIPT.parents[1])
+    assert done.returncode == 2
+    assert done.stdout == "set()\n"
+
+
+def test_home_is_expanded_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = SynthesisConfig(**dict.fromkeys(PATH_FIELDS, "~/x"), attack_shadow_models=4)
+    assert [getattr(absolute(config), name) for name in PATH_FIELDS] == ["/home/me/x"] * len(PATH_FIELDS)
+    texts = [field.name for field in dataclasses.fields(SynthesisConfig) if field.type == "str"]
+    assert {name for name in texts if name.endswith(("dir", "folder", "weights", "ledger", "backup"))} <= {*PATH_FIELDS}
+
+
+def test_the_command_to_go_on_gives_the_same_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pipelines/local_run.py"])
+    config = SynthesisConfig(
+        epsilon=1.5, dataset="a b's.npz", on_disk=True, image_shape="1,2,3", beam_args="--job_name='b c'"
+    )
+    python, script, *flags = shlex.split(command(config, "evaluate"))
+    assert python.startswith("python")
+    assert flags_parser(SynthesisConfig, "")([script, *flags]) == dataclasses.replace(config, start_at="evaluate")
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/tfdpgen"])
+    assert command(SynthesisConfig(), "attack") == "tfdpgen run --start_at=attack"
+
+
+@pytest.mark.parametrize("name", ["synthetic/a", "report.html", "summary.json", "serving_model/1/a", "internal/a"])
+def test_what_is_the_user_s_is_refused_before_anything_runs(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        run(SynthesisConfig(output_dir=str(tmp_path)))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert "give another --output_dir" in line
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"output_dir": "file"}, "file is a file. Give another --output_dir"),
+        ({"output_dir": "file/deeper"}, "file is a file. Give another --output_dir"),
+        ({"inception_weights": "none.h5"}, "`inception_weights` should be a file, or keras; there is none at none.h5"),
+        ({"start_at": "attack"}, "`start_at` attack needs what ingest made, and expected a folder with a PrivateEx"),
+    ],
+)
+def test_what_is_in_the_way_is_one_line_and_exit_code_2(
+    settings: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("x")
+    with pytest.raises(SystemExit) as end:
+        run(SynthesisConfig(**settings))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert message in line
 
 
 def test_a_failing_component_ends_the_script(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""A training is paid for once: what fails after it is run again from there, and small data lose nothing but figures."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import SynthesisConfig
+from pipelines.local_run import flags_parser, run
+from tfdpgen.data import Splits
+from tfdpgen.privacy import Ledger, dataset_id
+
+FLAGS = (
+    "--dataset=pets.npz --num_classes=2 --image_shape=12,16,1 --value_range=0,255 --synthesizer=class_gaussian "
+    "--num_synthetic=60 --delta=1e-3 --attack_repetitions=2 --classifiers=mlp,random_forest --output_dir=out"
+)
+
+
+def _parsed(*flags: str) -> SynthesisConfig:
+    return flags_parser(SynthesisConfig, "")(["local_run.py", *flags])
+
+
+def _pets(labels: list[int]) -> None:
+    """Noise that is lighter in the second class."""
+    images = np.random.default_rng(0).integers(128, size=(len(labels), 12, 16), dtype=np.uint8)
+    np.savez("pets.npz", images=images + np.uint8(100) * np.array(labels, np.uint8)[:, None, None], labels=labels)
+
+
+def test_what_fails_after_the_training_goes_on_without_a_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipelines/local_run.py"])
+    _pets([0] * 60 + [1])
+    internal = tmp_path / "out" / "internal"
+    internal.mkdir(parents=True)
+    (internal / "README").write_text("This folder is internal.")
+    (internal / "attack").write_text("a file where the step needs a folder")
+    with pytest.raises(SystemExit) as end:
+        run(_parsed(*shlex.split(FLAGS)))
+    lines = str(end.value).splitlines()
+    assert lines[0].startswith("attack failed")
+    assert lines[-2] == "The training is kept and paid for. To go on from there, without training again:"
+    release = (internal / "train" / "release" / "artifact.json").read_text()
+    ledger, rows = Ledger(internal / "ledger.sqlite"), Splits.load(internal / "ingest" / "examples").train
+    assert ledger.reservations(dataset_id(rows)) == 1
+
+    # Other settings would put another claim on what was bought.
+    going_on = [flag for flag in shlex.split(lines[-1])[2:] if not flag.startswith("--epsilon")]
+    with pytest.raises(SystemExit) as end:
+        run(_parsed(*going_on, "--epsilon=1"))
+    assert end.value.code == 2
+    assert "made with epsilon=3.0, and 1.0 is asked for" in capsys.readouterr().err
+
+    (internal / "attack").unlink()
+    run(_parsed(*going_on))
+    assert (internal / "train" / "release" / "artifact.json").read_text() == release
+    assert ledger.reservations(dataset_id(rows)) == 1
+
+    said = capsys.readouterr().out
+    summary: dict[str, Any] = json.loads((tmp_path / "out" / "summary.json").read_text())
+    _check_small_data(summary, rows.in_memory().labels.sum(), said)
+    with np.load(tmp_path / "out" / "synthetic" / "synthetic.npz") as arrays:
+        assert np.bincount(arrays["labels"]).tolist() == [30, 30]
+        assert arrays["class_names"].tolist() == ["0", "1"]
+
+    # From the start again: said, and the earlier training stays where the new one fails.
+    _pets([0] * 60 + [2])
+    with pytest.raises(SystemExit, match="ingest failed"):
+        run(_parsed(*shlex.split(FLAGS)))
+    said = capsys.readouterr().out
+    assert "holds a training that is paid for. This run trains anew, and spends budget again" in said
+    assert "--start_at=generate" in said
+    assert (internal / "train" / "release" / "artifact.json").read_text() == release
+
+
+def _check_small_data(summary: dict[str, Any], dogs_in_training: int, said: str) -> None:
+    """With one dog at most, or none, in the training split the MLP has no p1, and everything else is there."""
+    assert dogs_in_training <= 1
+    mlp, forest = (summary["utility"]["classifiers"][name] for name in ("mlp", "random_forest"))
+    assert mlp["p1"] is mlp["balanced"]["p1"] is None
+    assert "mlp " in mlp["not_measured"]["p1"]
+    assert mlp["p2"] is not None
+    assert forest["p2"] is not None
+    assert summary["utility"]["p1"] is not None
+    assert summary["attacks"]
+    assert "Not measured, wholly or in part: mlp" in said
+    assert "balanced accuracy" in said
+    assert any("fewer than 2 examples of 1 of 2 classes (1)" in caution for caution in summary["utility"]["cautions"])
+    assert "Caution: The test split holds fewer than 2 examples" in said
