@@ -132,7 +132,7 @@ def evaluate(
     _write(utility, "fidelity", {space.name: _fidelity(space, test, others, rows, seed) for space in spaces})
 
     # Last of all what has to be paid for: what fails from here on, or a figure that could not be had, costs nothing.
-    fitted = {name: by_figure[name] for name in published if isinstance(by_figure.get(name), Classifier)}
+    fitted = {name: each for name in published if isinstance(each := by_figure.get(name), Classifier)}
     if budget is not None and (unfitted := [name for name in published if name not in fitted]):
         print(f"evaluate: not published, as no classifier could be trained for it: {', '.join(unfitted)}")
     if budget is not None and fitted:

@@ -18,7 +18,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.lib.format as npy
@@ -96,9 +96,7 @@ def num_rows(path: str | os.PathLike[str], name: str) -> int:
         return _header(file)[0][0]
 
 
-def read_rows(
-    path: str | os.PathLike[str], name: str, start: int = 0, stop: int | None = None
-) -> npt.NDArray[np.generic]:
+def read_rows(path: str | os.PathLike[str], name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
     """Rows start to stop of an array, both cut off at its end; what lies before them is read past and not kept.
 
     Raises:
@@ -111,15 +109,15 @@ def read_rows(
         start = min(start, stop)
         size = math.prod(shape[1:]) * dtype.itemsize
         _pass_over(file, start * size)
-        rows = np.empty((stop - start, *shape[1:]), dtype)
-        place, target = 0, memoryview(rows).cast("B") if rows.nbytes else memoryview(b"")
-        while place < rows.nbytes:
-            part = file.read(min(_READ_BYTES, rows.nbytes - place))
+        rows = bytearray((stop - start) * size)
+        place, target = 0, memoryview(rows)
+        while place < len(rows):
+            part = file.read(min(_READ_BYTES, len(rows) - place))
             if not part:
                 raise ValueError(f"{name} of {path} should hold {shape[0]} rows; it ends before row {stop}.")
             target[place : place + len(part)] = part
             place += len(part)
-        return rows
+        return np.frombuffer(rows, dtype).reshape(stop - start, *shape[1:])
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -175,8 +175,10 @@ def compare_classifiers(
     intervals["accuracy_loss"] = difference_interval(right["p1"], right["p2"]) if both else None
     if not both:
         reasons["accuracy_loss"] = reasons.get("p1") or reasons["p2"]
-    num_rows = tuple(None if isinstance(each, NotFitted) else each.num_rows for each in (private, generated))
-    return UtilityMatrix(**accuracies, balanced=balanced, intervals=intervals, num_rows=num_rows, not_measured=reasons)
+    given = [None if isinstance(each, NotFitted) else each.num_rows for each in (private, generated)]
+    return UtilityMatrix(
+        **accuracies, balanced=balanced, intervals=intervals, num_rows=(given[0], given[1]), not_measured=reasons
+    )
 
 
 def balanced_accuracy(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:
@@ -200,7 +202,7 @@ def cautions_about(test: LabeledDataset) -> list[str]:
     """
     spec, size = test.spec, len(test)
     counts = np.bincount(test.labels, minlength=spec.num_classes)
-    few = [spec.name_of(label) for label in np.flatnonzero(counts < _LEAST_OF_A_CLASS)]
+    few = [spec.name_of(int(label)) for label in np.flatnonzero(counts < _LEAST_OF_A_CLASS)]
     cautions: list[str] = []
     if few:
         named = ", ".join(few[:_MOST_NAMED]) + (f" and {len(few) - _MOST_NAMED} more" if len(few) > _MOST_NAMED else "")
