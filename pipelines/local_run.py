@@ -5,7 +5,9 @@
     python pipelines/local_run.py --dataset=scans.npz --num_classes=4 -- --runner=FlinkRunner
 
 Flags after a bare -- go to Beam. Exits 0 when everything is in output_dir, 1 when a component failed, and 2 on a bad
-flag, before anything has run.
+flag or where something is in the way, before anything has run. What fails after the training says how to go on:
+
+    python pipelines/local_run.py --start_at=evaluate
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -147,8 +150,10 @@ def command(config: SynthesisConfig, start_at: str) -> str:
     }
     flags_ = [f"--{name}={value}" for name, value in (changed | {"start_at": start_at}).items()]
     script = sys.argv[0]
-    program = [Path(sys.executable).name, script] if script.endswith(".py") else ["tfdpgen", "run"]
-    return shlex.join([*program, *flags_])
+    if not script.endswith(".py"):
+        return shlex.join(["tfdpgen", "run", *flags_])
+    python = Path(sys.executable).name
+    return shlex.join([python if shutil.which(python) == sys.executable else sys.executable, script, *flags_])
 
 
 def describe(summary: dict[str, Any], output_dir: Path) -> str:

@@ -113,6 +113,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said
     _check_published(output, synthesizer="c_vae", release=True)
     assert {path.name for path in output.iterdir()} == {
+        ".tfdpgen.json",
         "internal",
         "report.html",
         "serving_model",

@@ -207,7 +207,7 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=1,
         bug="A delta of 1 / n or more is accepted, which a mechanism that publishes a row meets.",
         had_by="class of bug",
-        edits=(Edit("tfdpgen/privacy/budget.py", "if self.delta >= 1 / num_examples:", "if self.delta >= 1:"),),
+        edits=(Edit("tfdpgen/choices.py", "if delta >= 1 / num_examples:", "if delta >= 1:"),),
         caught_by=(f"{_TEST_PLAN}::test_a_delta_that_is_not_below_one_over_n_is_refused",),
     ),
     Mutant(
