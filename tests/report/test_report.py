@@ -451,4 +451,4 @@ def test_it_says_how_many_images_there_are_and_that_classes_are_balanced(
 ) -> None:
     text = Page(render_report(full | {"num_synthetic": 10_000_000}, digits)).text
     assert "10,000,000 synthetic images" in text
-    assert "every class has as many synthetic images, whatever its share of the private ones" in text
+    assert "every class has as many plain synthetic images, whatever its share of the private ones" in text

@@ -214,6 +214,7 @@ def cautions_about(test: LabeledDataset) -> list[str]:
     if counts[largest] > _LARGEST_SHARE * size:
         cautions.append(
             f"{counts[largest] / size:.1%} of the test split are of class {spec.name_of(largest)}: always to answer "
-            "that class has this accuracy. Read the balanced accuracy."
+            "that class has this accuracy. "
+            + ("Read the balanced accuracy." if counts[largest] < size else "There is no other class to tell it from.")
         )
     return cautions
