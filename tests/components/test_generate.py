@@ -15,7 +15,7 @@ from components import ComponentError, SyntheticExamples, TrainedRelease
 from components import generate as module
 from components.generate import generate
 from tfdpgen.data import DataSpec
-from tfdpgen.data.npz_blocks import read_rows
+from tfdpgen.data.npz_blocks import Member, read_rows
 from tfdpgen.privacy import PrivacyStatement
 from tfdpgen.synthesizers import Release
 
@@ -129,6 +129,29 @@ def test_some_of_the_examples_can_be_read_alone(
     np.testing.assert_array_equal(some.images, artifact.load().images[:7])
     assert (0, 7) in read
     assert artifact.load_enriched() is None
+
+
+def test_no_more_than_a_block_is_held_at_a_time(
+    release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _small_blocks(monkeypatch)
+    sizes: list[int] = []
+    synthesize, append = Release.synthesize, Member.append
+
+    def watched_synthesize(self: Release, labels: Any, seed: Any) -> Any:
+        sizes.append(len(labels))
+        return synthesize(self, labels, seed)
+
+    def watched_append(self: Member, block: Any) -> None:
+        sizes.append(0 if block.dtype.kind == "U" else len(block))  # names of classes are no examples
+        append(self, block)
+
+    monkeypatch.setattr(Release, "synthesize", watched_synthesize)
+    monkeypatch.setattr(Member, "append", watched_append)
+    artifact = _generate(release, tmp_path / "a", num_synthetic=95)
+    assert max(sizes) == module.EXAMPLES_PER_BLOCK == 10
+    assert len(list(artifact.path.glob("*.tfrecord-*-of-00005"))) == 5
+    assert len(artifact.load()) == 95
 
 
 def test_no_more_is_expected_than_is_declared(release: TrainedRelease, tmp_path: Path) -> None:
