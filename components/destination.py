@@ -102,12 +102,22 @@ def _digest(path: Path) -> str:
 
 
 def _written(folder: Path) -> dict[str, list[str]]:
-    """What earlier runs have written; nothing where there is no readable record."""
+    """What earlier runs have written; nothing where there is no record.
+
+    Raises:
+      DestinationError: if there is something else in its place.
+    """
+    record = folder / RECORD
+    if not (record.exists() or record.is_symlink()):
+        return {}
     try:
-        written = json.loads((folder / RECORD).read_text())["written"]
+        written = json.loads(record.read_text())["written"]
         return {str(path): list(digests) for path, digests in written.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        raise DestinationError(
+            f"{record} is in the way: no earlier run has recorded there what it wrote. Move it away, or give another "
+            "--output_dir."
+        ) from None
 
 
 def _record(folder: Path, written: Mapping[str, list[str]]) -> None:

@@ -76,6 +76,14 @@ def test_what_cannot_be_learnt_from_is_not_measured() -> None:
     assert matrix["p3"] == 1
 
 
+def test_a_hundred_classes_of_four_examples_stop_gradient_boosting_alone() -> None:
+    labels = np.repeat(np.arange(100), 4)
+    images = np.random.default_rng(0).integers(256, size=(400, 4, 4, 1), dtype=np.uint8)
+    rows = LabeledDataset(images, labels, DataSpec((4, 4, 1), 100))
+    fitted = {name: try_classifier(name, rows, trained_on="private", seed=0) for name in OTHERS}
+    assert [name for name, each in fitted.items() if isinstance(each, NotFitted)] == ["gradient_boosting"]
+
+
 def _of_private_stripes() -> Classifier:
     """A classifier of private stripes."""
     return fit_classifier("random_forest", stripes(60), trained_on="private", seed=0)

@@ -14,6 +14,7 @@ from components.component import ComponentError
 from components.evaluate import evaluate
 from tests.evaluation.test_utility import stripes
 from tfdpgen.data import LabeledDataset, Splits
+from tfdpgen.evaluation import Classifier, NotFitted, try_classifier
 from tfdpgen.privacy import Ledger, dataset_id
 
 TEST = stripes(60)
@@ -120,11 +121,13 @@ def test_a_class_of_one_example_leaves_everything_else_measured(inputs: dict[str
 def test_what_fails_before_the_publication_costs_nothing(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: Any, **keywords: Any) -> None:
-        raise RuntimeError("no fidelity")
+    def fail(name: str, *arguments: Any, trained_on: str, **keywords: Any) -> Classifier | NotFitted:
+        if trained_on == "private":
+            raise RuntimeError("no classifier of private examples")
+        return try_classifier(name, *arguments, trained_on="generated", **keywords)
 
-    monkeypatch.setattr("tfdpgen.evaluation.measure_fidelity", fail)
+    monkeypatch.setattr("tfdpgen.evaluation.try_classifier", fail)
     ledger = tmp_path / "ledger.sqlite"
-    with pytest.raises(RuntimeError, match="no fidelity"):
+    with pytest.raises(RuntimeError, match="no classifier of private examples"):
         run(inputs, classifiers="", publish_metrics_epsilon=2.0, ledger=str(ledger))
     assert not ledger.exists()
