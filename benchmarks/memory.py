@@ -1,8 +1,9 @@
-"""Peak memory as data and logical batches grow: neither may show.
+"""Peak memory as data, logical batches and synthetic data sets grow: none may show.
 
-    python benchmarks/memory.py                          # both works; the records take about 10 minutes and 1.1 GB
+    python benchmarks/memory.py                          # all works; the records take about 10 minutes and 1.1 GB
     python benchmarks/memory.py --works=batch            # logical batches of 256 and 16,384 alone
     python benchmarks/memory.py --works=records --megabytes=50,1000 --folder=/scratch/records
+    python benchmarks/memory.py --works=generate --examples=6000,1000000          # 6 minutes and 1.4 GB
 
 Work "records": TFDS writes ArrayRecord files of 28x28x1 images, of 50 MB and of 1,000 MB, and the C-VAE is trained on
 them for a few steps through `tfds.data_source`, with all that belongs to a training: every row is checked, digested
@@ -10,6 +11,9 @@ for the ledger, and summed for the class means.
 
 Work "batch": private steps of the convolutional critic of `dp_step.py` (28x28x1) on 60,000 rows in memory, at both
 logical batch sizes, in the physical chunks that the plan chooses.
+
+Work "generate": the pipeline's step of that name writes synthetic data sets of 28x28x1 images, of either size, that
+`class_gaussian` has learnt from noise.
 
 Every figure is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
 which alone take several hundred megabytes. They flatter a ratio of totals, so the ratio of what is above them stands
@@ -150,7 +154,33 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
     return {"baseline": baseline, "peak": peak_mebibytes(), "chunk": plan.physical_batch_size, "seconds": seconds}
 
 
-WORKS = {"write": write_records, "records": train_on_records, "batch": train_with_batch}
+def generate_examples(folder: str, num_synthetic: int) -> dict[str, float]:
+    """A synthetic data set of that many examples."""
+    import numpy as np
+
+    from components.artifacts import TrainedRelease
+    from components.generate import generate
+    from tfdpgen.data import DataSpec, LabeledDataset
+    from tfdpgen.privacy import PrivacyBudget
+    from tfdpgen.synthesizers import train
+
+    baseline = peak_mebibytes()
+    images = np.random.default_rng(0).integers(256, size=(1000, 28, 28, 1), dtype=np.uint8)
+    rows = LabeledDataset(images, np.arange(1000) % 10, DataSpec((28, 28, 1), 10))
+    release, synthetic = TrainedRelease(Path(folder, "release"), "train"), Path(folder, "synthetic")
+    train("class_gaussian", rows, PrivacyBudget(3.0, 1e-5), verbose=0).save(release.path)
+    release.seal()
+    started = time.perf_counter()
+    generate.execute({"release": release.path}, {"synthetic": synthetic}, {"num_synthetic": num_synthetic})
+    return {"baseline": baseline, "peak": peak_mebibytes(), "seconds": time.perf_counter() - started}
+
+
+WORKS = {
+    "write": write_records,
+    "records": train_on_records,
+    "batch": train_with_batch,
+    "generate": generate_examples,
+}
 
 
 def measure(work: str, folder: str, size: int) -> dict[str, float]:
@@ -172,8 +202,9 @@ def ratios(name: str, small: dict[str, float], large: dict[str, float]) -> list[
 def main() -> None:
     """Prints a table, and then each ratio on a line of its own."""
     parser = argparse.ArgumentParser(description="Measures peak memory.")
-    parser.add_argument("--works", default="batch,records", help="batch, records or both (default: batch,records)")
+    parser.add_argument("--works", default="batch,records,generate", help="with commas between (default: all)")
     parser.add_argument("--megabytes", default="50,1000", help="sizes of the two sets of records (default: 50,1000)")
+    parser.add_argument("--examples", default="6000,200000", help="synthetic examples (default: 6000,200000)")
     parser.add_argument("--folder", default="", help="where records are kept for another run; empty: they are not")
     parser.add_argument("--process", choices=sorted(WORKS), help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
@@ -203,6 +234,14 @@ def main() -> None:
                 title = f"{written['megabytes']:,.0f} MB of records, {figures[-1]['rows']:,} rows"
                 print(row.format(title, **figures[-1]), flush=True)
         lines += ratios("{1} MB / {0} MB of records".format(*sizes), *figures)
+    if "generate" in flags.works:
+        sizes = [int(size) for size in flags.examples.split(",")]
+        figures = []
+        for size in sizes:
+            with tempfile.TemporaryDirectory(dir=flags.folder or None) as folder:
+                figures.append(measure("generate", folder, size))
+            print(row.format(f"{size:,} synthetic examples, {figures[-1]['seconds']:.0f} s", **figures[-1]), flush=True)
+        lines += ratios("{1:,} / {0:,} synthetic examples".format(*sizes), *figures)
     print("\n" + "\n".join(lines))
 
 
