@@ -209,7 +209,8 @@ def _write_npz(folder: Path, spec: DataSpec, num_examples: int) -> None:
     """
     import tensorflow_datasets as tfds
 
-    stored: Any = tfds.builder_from_directory(folder).as_dataset(
+    builder: Any = tfds.builder_from_directory(folder)
+    stored = builder.as_dataset(
         split="train", batch_size=EXAMPLES_PER_BLOCK, read_config=tfds.ReadConfig(try_autocache=False)
     )
     others = {
