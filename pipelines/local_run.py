@@ -11,11 +11,12 @@ flag, before anything has run.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,34 +31,49 @@ from pipelines.config import SynthesisConfig
 _ConfigT = TypeVar("_ConfigT")
 
 
-def flags_parser(config: type[_ConfigT], description: str) -> Callable[[list[str]], _ConfigT]:
-    """For `app.run`: parses flags into a dataclass; a bad flag ends the program with one line and exit code 2."""
+def flags_parser(
+    config: type[_ConfigT], description: str, program: str | None = None
+) -> Callable[[list[str]], _ConfigT]:
+    """For `app.run`: parses flags into a dataclass; a bad flag ends the program with one line and exit code 2.
+
+    Args:
+      config: the dataclass; each field is a flag.
+      description: the first lines of the help.
+      program: what the user has called, as `tfdpgen run`; None: the name of the script.
+    """
     from etils import eapp
 
     usage, epilog = "%(prog)s [--flag=value ...]", "--verbosity=1 shows the traceback of a failure."
     if "beam_args" in {field.name for field in dataclasses.fields(cast(Any, config))}:
         usage += " [-- Beam flags ...]"
-    parse = eapp.make_flags_parser(config, description=description, usage=usage, epilog=epilog, allow_abbrev=False)
+    parse = eapp.make_flags_parser(
+        config, prog=program, description=description, usage=usage, epilog=epilog, allow_abbrev=False
+    )
 
     def parser(argv: list[str]) -> _ConfigT:
-        program, *own = argv
+        script, *own = argv
         own, beam_args = (own[: own.index("--")], own[own.index("--") + 1 :]) if "--" in own else (own, [])
         try:
-            for before, argument in itertools.pairwise([program, *own]):
+            for before, argument in itertools.pairwise([script, *own]):
                 if argument[0:1] != "-" and (before[0:2] != "--" or "=" in before):
                     raise ValueError(f"unexpected argument {argument!r}: flags have the form --flag=value.")
             if beam_args:
                 own.append(f"--beam_args={shlex.join(beam_args)}")
-            return cast(_ConfigT, parse([program, *own]))
+            return cast(_ConfigT, parse([script, *own]))
         except (ValueError, flags.Error) as error:
-            print(f"{Path(program).name}: {one_line(error)}", file=sys.stderr)
+            print(f"{program or Path(script).name}: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
 
     return parser
 
 
-def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
-    """Runs the pipeline and says where the results are.
+def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "python pipelines/local_run.py") -> None:
+    """Runs the pipeline and says where the results are, or, with `dry_run`, only what it would take.
+
+    Args:
+      config: the settings.
+      verbose: shows the traceback of a failure.
+      command: how the user has called this, for the command that is suggested.
 
     Raises:
       SystemExit: with a line that names the component that failed and its cause.
@@ -65,6 +81,7 @@ def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
     from pipelines import beam_runner
     from pipelines.synthesis import SYNTHESIS
 
+    again = command_line(dataclasses.replace(config, dry_run=False), command)
     output_dir = Path(config.output_dir).expanduser().absolute()
     ledger = Path(config.ledger).expanduser().absolute() if config.ledger else output_dir / "internal" / "ledger.sqlite"
     backup = Path(config.backup).expanduser().absolute() if config.backup else output_dir / "internal" / "backup"
@@ -77,12 +94,47 @@ def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
     )
     if not verbose:
         beam_runner.quiet_beam()
+    if config.dry_run:
+        _dry_run(config, verbose=verbose)
+        print(f"Dry run: nothing was reserved, and no file is left. To go on: {again}")
+        return
     try:
         beam_runner.run(SYNTHESIS, config, output_dir / "internal", beam_args=shlex.split(config.beam_args))
     except beam_runner.ComponentFailedError as error:
         details = error.details.read_text() if verbose else f"Traceback: {error.details}, or --verbosity=1"
         sys.exit(f"{details}\n{error}" if verbose else f"{error}\n{details}")
     print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
+
+
+def _dry_run(config: SynthesisConfig, *, verbose: bool) -> None:
+    """Runs ingest and preflight in a folder of their own, which is removed, so that an earlier run stays as it is.
+
+    Raises:
+      SystemExit: as `run` does.
+    """
+    from pipelines import beam_runner
+    from pipelines.synthesis import SYNTHESIS
+    from tfdpgen.files import remove
+
+    output_dir = Path(config.output_dir)
+    root = output_dir.with_name(f".{output_dir.name}.dry_run")
+    try:
+        beam_runner.run(SYNTHESIS.until("preflight"), config, root, beam_args=shlex.split(config.beam_args))
+    except beam_runner.ComponentFailedError as error:
+        details = f"\n{error.details.read_text()}" if verbose else ""
+        sys.exit(f"{details}{error}")
+    finally:
+        remove(root)
+
+
+def command_line(config: SynthesisConfig, command: str) -> str:
+    """The command that runs with these settings: the flags that differ from their defaults, quoted for a shell."""
+    flags = [
+        f"--{field.name}={getattr(config, field.name)}"
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    ]
+    return " ".join([command, *map(shlex.quote, flags)])
 
 
 def describe(summary: dict[str, Any], output_dir: Path) -> str:
@@ -112,17 +164,24 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def main(config: SynthesisConfig) -> None:
+def main(config: SynthesisConfig, command: str = "python pipelines/local_run.py") -> None:
     """Runs with the parsed flags."""
     if flags.FLAGS.verbosity <= logging.INFO:  # app.run's default, at which every library tells what it does
         logging.set_verbosity(logging.ERROR)
-    run(config, verbose=flags.FLAGS.verbosity > 0)
+    run(config, verbose=flags.FLAGS.verbosity > 0, command=command)
 
 
-def entry_point() -> None:
-    """The command line."""
+def entry_point(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """The command line; it does not return.
+
+    Args:
+      arguments: flags; by default those that the script was called with.
+      program: what help and messages call it; by default the script's name.
+    """
     quiet_start()
-    app.run(main, flags_parser=flags_parser(SynthesisConfig, (__doc__ or "").partition("\n")[0]))
+    parser = flags_parser(SynthesisConfig, (__doc__ or "").partition("\n")[0], program)
+    started = functools.partial(main, command=program) if program else main
+    app.run(started, argv=None if arguments is None else [program or sys.argv[0], *arguments], flags_parser=parser)
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
     """
     budget.check_num_examples(num_examples)
     with PeakMemory() as peak:
-        whole = synthesizer_class(name)(spec, num_examples, 0, preset)
-        synthesizer = synthesizer_class(name)(spec, num_examples, 0, _shortened(whole.preset))
+        whole = _built(name, spec, num_examples, preset)
+        synthesizer = _built(name, spec, num_examples, _shortened(whole.preset))
         mechanisms = whole.alongside(budget)
         plan = whole.plan()
         plan = plan.calibrate(budget, mechanisms) if plan is not None else None
@@ -92,6 +92,12 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
     # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
     per_example = 2 * 8 * -(-math.prod(spec.image_shape) // 8)
     return Cost(seconds, per_draw, peak.bytes, per_example, left_out)
+
+
+def _built(name: str, spec: DataSpec, num_examples: int, preset: Any) -> Synthesizer:
+    """The synthesizer, as the training will build it."""
+    built: Any = synthesizer_class(name)(spec, num_examples, 0, preset)
+    return built
 
 
 def _shortened(preset: Any) -> Any:
@@ -147,14 +153,14 @@ def _seconds_of_learning(synthesizer: Synthesizer, plan: DPSGDPlan | None) -> tu
 
 def _seconds_of_public_training(synthesizer: Synthesizer, num_examples: int) -> float:
     """Of what a method learns without any example, which `prepare` does where no mechanism is given to it."""
-    preset = synthesizer.preset
+    preset, name = synthesizer.preset, synthesizer.method
     if not hasattr(preset, "pretraining_steps"):
         return 0.0
     nothing = _noise_images(synthesizer.spec, 1)
 
     def timed(steps: int, drawings: int) -> float:
         shorter = dataclasses.replace(preset, pretraining_steps=steps, drawings=drawings)
-        learner = type(synthesizer)(synthesizer.spec, num_examples, 0, shorter)
+        learner = _built(name, synthesizer.spec, num_examples, shorter)
         started = time.perf_counter()
         learner.prepare(nothing, (), NoiseSource(), 0)
         return time.perf_counter() - started
