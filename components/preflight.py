@@ -11,6 +11,7 @@ how each figure comes about.
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Annotated
 
 from components.artifacts import Input, Output, PreflightFigures, PrivateExamples
@@ -33,7 +34,9 @@ def preflight(
     from tfdpgen.synthesizers.preflight import Facts, check
 
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
-    figures = check(facts, synthesizer, PrivacyBudget(epsilon, delta), num_synthetic=num_synthetic)
+    free = shutil.disk_usage(checked.path).free
+    budget = PrivacyBudget(epsilon, delta)
+    figures = check(facts, synthesizer, budget, num_synthetic=num_synthetic, disk_there=free)
     print(figures.text, flush=True)
     if figures.refusal:
         raise ComponentError(figures.refusal)

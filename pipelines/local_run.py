@@ -11,6 +11,7 @@ flag, before anything has run.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import itertools
 import json
@@ -57,6 +58,7 @@ def flags_parser(
             for before, argument in itertools.pairwise([script, *own]):
                 if argument[0:1] != "-" and (before[0:2] != "--" or "=" in before):
                     raise ValueError(f"unexpected argument {argument!r}: flags have the form --flag=value.")
+            _check_names(own, config)
             if beam_args:
                 own.append(f"--beam_args={shlex.join(beam_args)}")
             return cast(_ConfigT, parse([script, *own]))
@@ -65,6 +67,21 @@ def flags_parser(
             sys.exit(2)
 
     return parser
+
+
+def _check_names(arguments: Sequence[str], config: type) -> None:
+    """Refuses an unknown flag at once: it would be found only after the settings, which take longer to check.
+
+    Raises:
+      ValueError: for a flag that is none; the message suggests one that is spelt nearly so.
+    """
+    known = {"help", *flags.FLAGS, *(field.name for field in dataclasses.fields(cast(Any, config)))}
+    for argument in arguments:
+        name = argument[2:].split("=")[0]
+        if argument[:2] == "--" and not {name, name.removeprefix("no")} & known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f". Did you mean --{near[0]}?" if near else ""
+            raise ValueError(f"Unknown command line flag {name!r}{meant}")
 
 
 def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "python pipelines/local_run.py") -> None:

@@ -84,8 +84,8 @@ def test_an_answer_reaches_the_exit_status(capsys: pytest.CaptureFixture[str]) -
 def test_help_and_a_wrong_name_import_nothing_heavy() -> None:
     program = (
         "import sys; from pipelines import command; command.main(['--help']); command.main(['x']);\n"
-        "for name in ('run', 'kubeflow', 'ledger'):\n"
-        "    try: command.main([name, '--help'])\n"
+        "for arguments in ('run', '--help'), ('run', '--eps=1'), ('kubeflow', '--help'), ('ledger', '-x'):\n"
+        "    try: command.main(arguments)\n"
         "    except SystemExit: pass\n"
         "print([m for m in ('tensorflow', 'apache_beam', 'dp_accounting', 'sklearn', 'kfp') if m in sys.modules])"
     )

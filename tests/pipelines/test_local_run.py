@@ -36,6 +36,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--delta=1"], "`delta` should lie strictly between 0 and 1"),
         (["--epsilon=x"], "invalid float value: 'x'"),
         (["--eps=1"], "Unknown command line flag 'eps'"),
+        (["--epsilom", "1"], "Unknown command line flag 'epsilom'. Did you mean --epsilon?"),
         (["digits"], "unexpected argument 'digits'"),
         (["--epsilon", "1", "digits"], "unexpected argument 'digits'"),
         (["--num_synthetic=1"], "`num_synthetic` should be at least 12; got 1"),

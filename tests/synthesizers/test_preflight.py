@@ -164,6 +164,8 @@ def test_size_and_time_of_synthetic_examples_are_said(slow: type[_Slow]) -> None
     assert many.seconds_of_synthesis > 500
     assert f"10,000,000, about {many.seconds_of_synthesis / 60:.0f} minutes" in many.text
     assert f"at most {many.bytes_on_disk / 2**30:.1f} GiB on disk" in many.text
+    assert "WHERE ONLY" not in dataclasses.replace(many, disk_there=many.bytes_on_disk).text
+    assert "WHERE ONLY 2.0 GiB ARE FREE" in dataclasses.replace(many, disk_there=2**31).text
 
 
 def test_no_class_without_examples_is_named(slow: type[_Slow]) -> None:

@@ -26,7 +26,7 @@ from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.synthesizers.rehearsal import Cost, rehearse
 from tfdpgen.synthesizers.signal import HOPELESS, Advice, advise, signal_of
 
-_LATER_STEPS = 3 * 2**28  # bytes that attacks and evaluation hold beyond the data, measured on digits and MNIST
+_LATER_STEPS = 2**29  # bytes that attacks and evaluation hold beyond the data, measured on digits and MNIST
 _WRITE_SECONDS = 3e-4  # to write one synthetic example, besides drawing it, measured; see docs/preflight.md
 _RECORD_BYTES = 128  # of a synthetic example in a TFDS record, besides its image and soft label, at most
 _KEPT = 3  # places that a run keeps the synthetic examples in: generate's artifact, publish's, and output_dir
@@ -78,6 +78,7 @@ class Preflight:
       signal: the signal-to-noise ratio of a class; see `signal.py`.
       advice: what would raise it to `HOPELESS`; None where that is not needed.
       bytes_on_disk: that the synthetic examples take at most, in all places that a run keeps them.
+      disk_there: bytes that are free where the run writes; None where that is not known.
       seconds_of_synthesis: to draw and write them.
       memory_needed: bytes that this process would hold at most.
       memory_there: bytes that it could; None where the system does not say.
@@ -92,6 +93,7 @@ class Preflight:
     signal: float
     advice: Advice | None
     bytes_on_disk: int
+    disk_there: int | None
     seconds_of_synthesis: float
     memory_needed: int
     memory_there: int | None
@@ -118,20 +120,21 @@ class Preflight:
         facts, spec = self.facts, self.facts.spec
         height, width, channels = spec.image_shape
         there = "unknown" if self.memory_there is None else _size(self.memory_there)
-        left_out = f", without {' and '.join(self.cost.left_out)}, which was not measured" if self.cost.left_out else ""
+        disk = f"at most {_size(self.bytes_on_disk)} on disk"
+        if self.disk_there is not None and self.disk_there < self.bytes_on_disk:
+            disk += f", WHERE ONLY {_size(self.disk_there)} ARE FREE: ask for a smaller --num_synthetic or free some"
         lines = [
             f"Data: {facts.num_examples:,} private training examples, {spec.num_classes} declared classes, images of "
             f"{height} x {width} x {channels}",
             f"Smallest class: {facts.smallest_class:,} training examples [internal: counted without noise, not for "
             "release]",
-            f"Training with {self.synthesizer} on this machine: {_time(self.cost.seconds)}{left_out}",
+            f"Training with {self.synthesizer} on this machine: {_time(self.cost.seconds)}",
             f"Memory: about {_size(self.memory_needed)}, of {there} that this process can have",
-            f"Synthetic examples: {self.num_synthetic:,}, {_time(self.seconds_of_synthesis)} to draw and write, at "
-            f"most {_size(self.bytes_on_disk)} on disk",
+            f"Synthetic examples: {self.num_synthetic:,}, {_time(self.seconds_of_synthesis)} to draw and write, {disk}",
             f"Their labels: balanced, about {self.num_synthetic / spec.num_classes:,.0f} of each declared class, "
             "whatever the private frequencies are. A declared class without private examples gets as many, all noise. "
             "Which classes have examples is private, so that none can be named here.",
-            f"Signal to noise of a class at epsilon {self.epsilon:g}: {self.signal:.2g} ({self._judged()})",
+            f"Signal to noise of a class at epsilon {self.epsilon:g}: {_ratio(self.signal)} ({self._judged()})",
         ]
         return "\n".join(lines)
 
@@ -161,6 +164,7 @@ def check(
     budget: PrivacyBudget,
     *,
     num_synthetic: int,
+    disk_there: int | None = None,
     available: int | None = None,
 ) -> Preflight:
     """Measures and derives all of it. No example is at hand here, and nothing is reserved.
@@ -170,6 +174,7 @@ def check(
       synthesizer: the method's name.
       budget: of the training.
       num_synthetic: plain synthetic examples that are asked for.
+      disk_there: bytes that are free where the run writes, if that is known.
       available: bytes of memory that this process may still take; by default what the system says.
 
     Raises:
@@ -181,7 +186,7 @@ def check(
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available
     ratio = signal_of(spec, num_examples, synthesizer, budget)
-    written = num_synthetic * (2 if cost.left_out else 1)  # as many enriched ones where there is a teacher
+    written = num_synthetic * (2 if cost.has_teacher else 1)
     record = 2 * (math.prod(spec.image_shape) + 4 * spec.num_classes) + _RECORD_BYTES
     return Preflight(
         facts=facts,
@@ -193,10 +198,16 @@ def check(
         signal=ratio,
         advice=advise(spec, num_examples, synthesizer, budget) if ratio < HOPELESS else None,
         bytes_on_disk=_KEPT * written * record,
+        disk_there=disk_there,
         seconds_of_synthesis=written * (cost.seconds_per_draw + _WRITE_SECONDS),
         memory_needed=needed,
         memory_there=None if available is None else memory_in_use() + available,
     )
+
+
+def _ratio(number: float) -> str:
+    """A ratio for people."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _size(number: float) -> str:

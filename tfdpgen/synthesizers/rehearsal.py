@@ -1,7 +1,7 @@
 """What a training costs on this machine, in seconds and in memory: measured on noise, before the real one.
 
     cost = rehearse("c_vae", DataSpec((28, 28, 1), 10), 54_000, PrivacyBudget(3.0, 1e-5))
-    cost.seconds, cost.memory, cost.left_out
+    cost.seconds, cost.memory
 
 The synthesizer is built from public facts, as `train` builds it, and given images of uniform random bytes: `prepare` on
 few and on many of them, `learn` for a few steps. Both grow in a line, the one with the examples and the other with the
@@ -37,7 +37,7 @@ _FEW, _MANY = 256, 4096  # images in `prepare`
 _FIRST_STEPS, _STEPS = 4, 12  # of `learn`; the first two of each run compile
 _SLOW_STEP = 0.3  # seconds; slower ones are not run a second time
 _SLOW_START = 4.0  # seconds; a `prepare` of few images that takes longer is not repeated
-_PUBLIC_STEPS = 20  # of a training on public images
+_PUBLIC_STEPS = 150  # of a training on public images
 _DRAWS = 512  # images, to see how long one takes
 
 
@@ -50,14 +50,14 @@ class Cost:
       seconds_per_draw: to draw one image from the generator; of writing it, see `preflight.py`.
       memory: bytes that this process held at most during the rehearsal, which had next to no examples.
       bytes_per_example: that the training holds of each example in memory, besides the data set itself.
-      left_out: what `seconds` does not cover, by name.
+      has_teacher: whether the training gives a teacher, and so as many enriched examples as plain ones.
     """
 
     seconds: float
     seconds_per_draw: float
     memory: int
     bytes_per_example: int
-    left_out: tuple[str, ...] = ()
+    has_teacher: bool = False
 
 
 def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget, preset: Any = None) -> Cost:
@@ -88,10 +88,10 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
         learning, generator = _seconds_of_learning(synthesizer, plan)
         seconds += learning
         per_draw = _seconds_of_drawing(generator, spec)
-    left_out = tuple(part.name for part in mechanisms if isinstance(part, DPSGDPlan))
+    has_teacher = any(isinstance(part, DPSGDPlan) for part in mechanisms)
     # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
     per_example = 2 * 8 * -(-math.prod(spec.image_shape) // 8)
-    return Cost(seconds, per_draw, peak.bytes, per_example, left_out)
+    return Cost(seconds, per_draw, peak.bytes, per_example, has_teacher)
 
 
 def _built(name: str, spec: DataSpec, num_examples: int, preset: Any) -> Synthesizer:
@@ -108,23 +108,34 @@ def _shortened(preset: Any) -> Any:
 
 
 def _seconds_of_preparing(synthesizer: Synthesizer, mechanisms: Sequence[Mechanism], num_examples: int) -> float:
-    """Of `prepare`, without a training by DP-SGD in it: fixed + examples * seconds of an example."""
-    statistics = [part for part in mechanisms if not isinstance(part, DPSGDPlan)]
+    """Of `prepare`: fixed + examples * seconds of an example + steps * seconds of a step, of a DP-SGD in it."""
     few = _noise_images(synthesizer.spec, min(num_examples, _FEW))
     many = _noise_images(synthesizer.spec, min(num_examples, _MANY))
 
-    def timed(dataset: LabeledDataset) -> float:
+    def timed(dataset: LabeledDataset, steps: int) -> float:
+        short = [_short(part, len(dataset), steps) if isinstance(part, DPSGDPlan) else part for part in mechanisms]
         started = time.perf_counter()
-        synthesizer.prepare(dataset, statistics, NoiseSource(), 0)
+        synthesizer.prepare(dataset, short, NoiseSource(), 0)
         return time.perf_counter() - started
 
-    fixed = timed(few)
+    fixed = timed(few, 1)
     if fixed < _SLOW_START:
-        fixed = timed(few)  # without what TensorFlow does once in a process
+        fixed = timed(few, 1)  # without what TensorFlow does once in a process
     if len(many) <= len(few):
         return fixed
-    each = max(0.0, timed(many) - fixed) / (len(many) - len(few))
-    return fixed + each * (num_examples - len(few))
+    once = timed(many, 1)
+    seconds = fixed + max(0.0, once - fixed) / (len(many) - len(few)) * (num_examples - len(few))
+    for plan in mechanisms:
+        if isinstance(plan, DPSGDPlan):
+            step = max(0.0, timed(many, 1 + _STEPS) - once) / _STEPS
+            seconds += plan.steps * step * plan.expected_batch_size / _short(plan, len(many), 1).expected_batch_size
+    return seconds
+
+
+def _short(plan: DPSGDPlan, num_examples: int, steps: int) -> DPSGDPlan:
+    """The plan with few steps on few examples, and with batches as large as these allow."""
+    batch = max(1, min(plan.expected_batch_size, num_examples // 2))
+    return dataclasses.replace(plan, num_examples=num_examples, expected_batch_size=batch, steps=steps)
 
 
 def _seconds_of_learning(synthesizer: Synthesizer, plan: DPSGDPlan | None) -> tuple[float, tf.keras.Model]:
@@ -134,14 +145,13 @@ def _seconds_of_learning(synthesizer: Synthesizer, plan: DPSGDPlan | None) -> tu
         generator = synthesizer.learn(_noise_images(synthesizer.spec, 1), None, NoiseSource(), 0)
         return time.perf_counter() - started, generator
     images = _noise_images(synthesizer.spec, min(plan.num_examples, 2 * plan.expected_batch_size))
-    batch = min(plan.expected_batch_size, len(images))
-    short = dataclasses.replace(plan, num_examples=len(images), expected_batch_size=batch)
+    batch = _short(plan, len(images), 1).expected_batch_size
 
     def timed(steps: int) -> tuple[float, float, tf.keras.Model]:
         """Seconds of all but its steps, seconds of a step, and the generator."""
         watch, started = _Stopwatch(), time.perf_counter()
-        of_steps = dataclasses.replace(short, steps=steps)
-        generator = synthesizer.learn(images, of_steps, NoiseSource(), 0, cast(Backup, watch))
+        short = _short(plan, len(images), steps)
+        generator = synthesizer.learn(images, short, NoiseSource(), 0, cast(Backup, watch))
         step = (watch.ends[-1] - watch.ends[1]) / (steps - 2)
         return time.perf_counter() - started - steps * step, step, generator
 
