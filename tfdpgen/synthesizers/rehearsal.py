@@ -18,25 +18,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset
+from tfdpgen.data.dataset import DataSpec, LabeledDataset, Rows
 from tfdpgen.machine import PeakMemory
 from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import make_statement
 from tfdpgen.privacy.sampling import MOST_IN_CHUNK
 from tfdpgen.synthesizers.base import Synthesizer, synthesizer_class
 from tfdpgen.synthesizers.release import to_uint8
+from tfdpgen.synthesizers.teacher import train_teacher
 
 _NOISE_BYTES = 2**26  # of images in the rehearsal, at most, or one chunk's
-_FEW, _MANY = 256, 4096  # images in `prepare`
+_FEW, _MANY = 256, 4096  # images that statistics are computed of
+_PARTS = 4  # that they are read in
 _FIRST_STEPS, _STEPS = 4, 12  # of `learn`; the first two of each run compile
 _SLOW_STEP = 0.3  # seconds; slower ones are not run a second time
-_SLOW_START = 4.0  # seconds; a `prepare` of few images that takes longer is not repeated
 _PUBLIC_STEPS = 150  # of a training on public images
 _DRAWS = 512  # images, to see how long one takes
 
@@ -85,6 +86,9 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
         make_statement([*mechanisms, *([plan] if plan else [])], num_examples, budget.delta, "rehearsal", training=plan)
         seconds = _seconds_of_public_training(whole, num_examples)
         seconds += _seconds_of_preparing(synthesizer, mechanisms, num_examples)
+        for part in mechanisms:
+            if isinstance(part, DPSGDPlan):
+                seconds += _seconds_of_teaching(whole.preset.teacher, spec, part)
         learning, generator = _seconds_of_learning(synthesizer, plan)
         seconds += learning
         per_draw = _seconds_of_drawing(generator, spec)
@@ -108,28 +112,29 @@ def _shortened(preset: Any) -> Any:
 
 
 def _seconds_of_preparing(synthesizer: Synthesizer, mechanisms: Sequence[Mechanism], num_examples: int) -> float:
-    """Of `prepare`: fixed + examples * seconds of an example + steps * seconds of a step, of a DP-SGD in it."""
-    few = _noise_images(synthesizer.spec, min(num_examples, _FEW))
-    many = _noise_images(synthesizer.spec, min(num_examples, _MANY))
+    """Of `prepare` without a teacher: fixed + examples * seconds of an example."""
+    statistics = [part for part in mechanisms if not isinstance(part, DPSGDPlan)]
+    synthesizer.prepare(_noise_images(synthesizer.spec, _FEW), statistics, NoiseSource(), 0)  # done once in a process
+    images = _Timed(_noise_images(synthesizer.spec, min(num_examples, _MANY)))
+    started = time.perf_counter()
+    synthesizer.prepare(images, statistics, NoiseSource(), 0)
+    return time.perf_counter() - started + images.seconds_per_example * (num_examples - len(images))
 
-    def timed(dataset: LabeledDataset, steps: int) -> float:
-        short = [_short(part, len(dataset), steps) if isinstance(part, DPSGDPlan) else part for part in mechanisms]
-        started = time.perf_counter()
-        synthesizer.prepare(dataset, short, NoiseSource(), 0)
-        return time.perf_counter() - started
 
-    fixed = timed(few, 1)
-    if fixed < _SLOW_START:
-        fixed = timed(few, 1)  # without what TensorFlow does once in a process
-    if len(many) <= len(few):
-        return fixed
-    once = timed(many, 1)
-    seconds = fixed + max(0.0, once - fixed) / (len(many) - len(few)) * (num_examples - len(few))
-    for plan in mechanisms:
-        if isinstance(plan, DPSGDPlan):
-            step = max(0.0, timed(many, 1 + _STEPS) - once) / _STEPS
-            seconds += plan.steps * step * plan.expected_batch_size / _short(plan, len(many), 1).expected_batch_size
-    return seconds
+def _seconds_of_teaching(preset: Any, spec: DataSpec, plan: DPSGDPlan) -> float:
+    """Of a teacher's training: fixed + examples * seconds of an example + steps * seconds of a step."""
+    noise_images = _noise_images(spec, min(plan.num_examples, _MANY))
+
+    def timed(steps: int) -> tuple[float, float]:
+        images, started = _Timed(noise_images), time.perf_counter()
+        train_teacher(preset, images, _short(plan, len(images), steps), NoiseSource())
+        return time.perf_counter() - started, images.seconds_per_example
+
+    timed(1)  # done once in a process: the axes of its features
+    fixed, each = timed(1)
+    step = max(0.0, timed(1 + _STEPS)[0] - fixed) / _STEPS
+    step *= plan.expected_batch_size / _short(plan, len(noise_images), 1).expected_batch_size
+    return fixed + each * (plan.num_examples - len(noise_images)) + step * plan.steps
 
 
 def _short(plan: DPSGDPlan, num_examples: int, steps: int) -> DPSGDPlan:
@@ -197,6 +202,36 @@ def _noise_images(spec: DataSpec, num: int) -> LabeledDataset:
     num = min(num, max(MOST_IN_CHUNK, _NOISE_BYTES // math.prod(spec.image_shape)))
     images = np.random.default_rng(0).integers(256, size=(num, *spec.image_shape), dtype=np.uint8)
     return LabeledDataset(images, np.arange(num) % spec.num_classes, spec)
+
+
+class _Timed(LabeledDataset):
+    """Images that are read in a few parts, and how long their reader takes for each, the first part left out.
+
+    What grows with the examples happens while they are read, and the rest does not. The difference of two totals would
+    say so too, but for what in the rest varies from one time to the next, such as k-means: extrapolated, that is huge.
+    In the first part of each reading TensorFlow compiles.
+    """
+
+    _readings: list[float]
+
+    def __init__(self, dataset: LabeledDataset) -> None:
+        super().__init__(dataset.images, dataset.labels, dataset.spec)
+        object.__setattr__(self, "_readings", [])
+
+    def blocks(self) -> Iterator[Rows]:
+        self._readings.append(0.0)
+        size, started = -(-len(self) // _PARTS), 0.0
+        for start in range(0, len(self), size):
+            if start == size:
+                started = time.perf_counter()
+            yield self.rows(np.arange(start, min(start + size, len(self))))
+        if len(self) > size:
+            self._readings[-1] = (time.perf_counter() - started) / (len(self) - size)
+
+    @property
+    def seconds_per_example(self) -> float:
+        """Of all readings together."""
+        return sum(self._readings)
 
 
 class _Stopwatch:
