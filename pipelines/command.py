@@ -27,18 +27,20 @@ def _run(arguments: Sequence[str], program: str) -> int | None:
 
 
 def _audit(arguments: Sequence[str], program: str) -> int | None:
-    from components.component import quiet_start
+    from components.component import quiet_start, quiet_tensorflow
 
     quiet_start()
+    quiet_tensorflow()
     from tfdpgen.attacks.audit.__main__ import main as audit
 
     return audit(arguments, program)
 
 
 def _account(arguments: Sequence[str], program: str) -> int | None:
-    from components.component import quiet_start
+    from components.component import quiet_start, quiet_tensorflow
 
     quiet_start()
+    quiet_tensorflow()
     from tfdpgen.privacy.accounting.__main__ import main as account
 
     return account(arguments, program)

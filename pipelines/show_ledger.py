@@ -52,9 +52,10 @@ def main(arguments: Sequence[str], program: str = "python -m pipelines.show_ledg
 
 def _table(path: Path, delta: float | None) -> str:
     """The whole text."""
-    from components.component import quiet_start
+    from components.component import quiet_start, quiet_tensorflow
 
     quiet_start()
+    quiet_tensorflow()
     import dp_accounting
 
     from tfdpgen.privacy.accounting import epsilon_of
