@@ -27,6 +27,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tfdpgen*", "components*", "pipelines*"]),
+    entry_points={"console_scripts": ["tfdpgen=pipelines.command:entry_point"]},
     package_data={"tfdpgen": ["py.typed", "templates/*"]},
     # tensorflow-privacy is not among these: its own pins are of an older TensorFlow, so that pip would find no versions
     # that fit. `make setup` installs it without them; after `pip install .`, the first run says how.

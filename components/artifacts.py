@@ -110,6 +110,12 @@ class PrivateExamples(Artifact):
     internal = True
 
 
+class PreflightFigures(Artifact):
+    """What a run was expected to cost and to be worth, with the size of the smallest class."""
+
+    internal = True
+
+
 class TrainedRelease(Artifact):
     """What training releases: a generator and its privacy statement."""
 

@@ -14,7 +14,7 @@ import uuid
 from typing import Annotated
 
 from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
-from components.component import component
+from components.component import ComponentError, component
 
 
 @component
@@ -35,12 +35,15 @@ def train(
     insecure_reproducible: Annotated[
         bool, "seed the privacy noise too; the outputs are marked as not for release"
     ] = False,
+    dry_run: Annotated[bool, "refuse to train, so that a pipeline ends before anything is reserved"] = False,
 ) -> None:
     """Trains a synthesizer under differential privacy."""
     from tfdpgen.data import Splits
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
     from tfdpgen.synthesizers import train_with_networks
 
+    if dry_run:
+        raise ComponentError("`dry_run` was set: nothing was reserved or trained. Leave it out to go on.")
     budget = PrivacyBudget(epsilon, delta)
     rows = Splits.load(examples.path).train
     budget.check_num_examples(len(rows))

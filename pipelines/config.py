@@ -57,6 +57,10 @@ class SynthesisConfig:
     num_synthetic: int = 6000
     """Number of synthetic rows to generate."""
 
+    dry_run: bool = False
+    """Read and check the data, say what the run would cost and whether it has a chance, and stop: nothing is reserved.
+    On Kubeflow the step train then ends the run with that message."""
+
     output_dir: str = "output"
     """Folder that receives summary.json, report.html, synthetic/ and serving_model/. Its sub-folder internal/, which
     the local run keeps, holds private rows."""

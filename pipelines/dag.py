@@ -91,6 +91,22 @@ class Pipeline:
         }
         self.nodes: dict[str, Node] = {}
 
+    def until(self, name: str) -> Pipeline:
+        """The pipeline of the node called `name` and of all that it waits for, directly or not.
+
+        Raises:
+          PipelineError: if there is no such node.
+        """
+        if name not in self.nodes:
+            raise PipelineError(f"pipeline {self.name} has no {name}; it has {sorted(self.nodes)}.")
+        kept = {name}
+        for node in reversed(self.nodes.values()):  # each comes after all that it waits for
+            if node.name in kept:
+                kept.update(node.upstream)
+        part = Pipeline(self.name, self.config)
+        part.nodes = {key: node for key, node in self.nodes.items() if key in kept}
+        return part
+
     def add(self, component: Component, *, after: Sequence[Node] = (), **wiring: Reference | Field) -> Node:
         """Adds a node.
 

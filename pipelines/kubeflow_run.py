@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: its packages lie beside this folder, not in it
@@ -48,10 +49,11 @@ def main(config: KubeflowConfig) -> None:
     print(f"Wrote {config.output}.")
 
 
-def entry_point() -> None:
-    """The command line."""
+def entry_point(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """The command line, as that of the local run; it does not return."""
     quiet_start()
-    app.run(main, flags_parser=flags_parser(KubeflowConfig, (__doc__ or "").partition("\n")[0]))
+    parser = flags_parser(KubeflowConfig, (__doc__ or "").partition("\n")[0], program)
+    app.run(main, argv=None if arguments is None else [program or sys.argv[0], *arguments], flags_parser=parser)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ flag or where something is in the way, before anything has run. What fails after
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import itertools
 import json
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -32,59 +34,94 @@ from components.component import one_line, quiet_start
 from components.destination import DestinationError, check_destination
 from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig
 from pipelines.resuming import ResumeError, RootError, check_root, is_finished
-from tfdpgen.files import FolderInUseError
+from tfdpgen.files import FolderInUseError, remove
 
 _ConfigT = TypeVar("_ConfigT")
 
 
-def flags_parser(config: type[_ConfigT], description: str) -> Callable[[list[str]], _ConfigT]:
-    """For `app.run`: parses flags into a dataclass; a bad flag ends the program with one line and exit code 2."""
+def flags_parser(
+    config: type[_ConfigT], description: str, program: str | None = None
+) -> Callable[[list[str]], _ConfigT]:
+    """For `app.run`: parses flags into a dataclass; a bad flag ends the program with one line and exit code 2.
+
+    Args:
+      config: the dataclass; each field is a flag.
+      description: the first lines of the help.
+      program: what the user has called, as `tfdpgen run`; None: the name of the script.
+    """
     from etils import eapp
 
     usage, epilog = "%(prog)s [--flag=value ...]", "--verbosity=1 shows the traceback of a failure."
     if "beam_args" in {field.name for field in dataclasses.fields(cast(Any, config))}:
         usage += " [-- Beam flags ...]"
-    parse = eapp.make_flags_parser(config, description=description, usage=usage, epilog=epilog, allow_abbrev=False)
+    parse = eapp.make_flags_parser(
+        config, prog=program, description=description, usage=usage, epilog=epilog, allow_abbrev=False
+    )
 
     def parser(argv: list[str]) -> _ConfigT:
-        program, *own = argv
+        script, *own = argv
         own, beam_args = (own[: own.index("--")], own[own.index("--") + 1 :]) if "--" in own else (own, [])
         try:
-            for before, argument in itertools.pairwise([program, *own]):
+            for before, argument in itertools.pairwise([script, *own]):
                 if argument[0:1] != "-" and (before[0:2] != "--" or "=" in before):
                     raise ValueError(f"unexpected argument {argument!r}: flags have the form --flag=value.")
+            _check_names(own, config)
             if beam_args:
                 own.append(f"--beam_args={shlex.join(beam_args)}")
-            return cast(_ConfigT, parse([program, *own]))
+            return cast(_ConfigT, parse([script, *own]))
         except (ValueError, flags.Error) as error:
-            print(f"{Path(program).name}: {one_line(error)}", file=sys.stderr)
+            print(f"{program or Path(script).name}: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
 
     return parser
 
 
-def run(config: SynthesisConfig, *, verbose: bool = False) -> None:
-    """Runs the pipeline and says where the results are.
+def _check_names(arguments: Sequence[str], config: type) -> None:
+    """Refuses an unknown flag at once: it would be found only after the settings, which take longer to check.
+
+    Raises:
+      ValueError: for a flag that is none; the message suggests one that is spelt nearly so.
+    """
+    known = {"help", *flags.FLAGS, *(field.name for field in dataclasses.fields(cast(Any, config)))}
+    for argument in arguments:
+        name = argument[2:].split("=")[0]
+        if argument[:2] == "--" and not {name, name.removeprefix("no")} & known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f". Did you mean --{near[0]}?" if near else ""
+            raise ValueError(f"Unknown command line flag {name!r}{meant}")
+
+
+def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") -> None:
+    """Runs the pipeline and says where the results are, or, with `dry_run`, only what it would take.
+
+    Args:
+      config: the settings.
+      verbose: shows the traceback of a failure.
+      command: how the user has called this, for the command that is suggested; empty: as this script was.
 
     Raises:
       SystemExit: with a line that names the component that failed and its cause, and the command that goes on from
         there where a training is paid for; with exit code 2 where nothing has run, since something is in the way.
     """
-    asked = config
+    asked, command = dataclasses.replace(config, dry_run=False), command or called_as()
     config = absolute(config)
     output_dir = Path(config.output_dir)
     try:
         check_destination(output_dir)
         check_root(output_dir / "internal")
         check_weights(config.inception_weights)
-        _run(asked, config, verbose)
+        if config.dry_run:
+            _dry_run(config, verbose=verbose)
+            print(f"Dry run: nothing was reserved, and no file is left. To go on: {command_line(asked, command)}")
+            return
+        _run(asked, config, verbose, command)
     except (DestinationError, FileNotFoundError, FolderInUseError, PermissionError, ResumeError, RootError) as error:
         print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
 
 
-def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool) -> None:
+def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command: str) -> None:
     """Runs the pipeline as `config` says; `asked` is what the user has typed."""
     from pipelines import beam_runner
     from pipelines.synthesis import SYNTHESIS
@@ -96,7 +133,7 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool) -> None
         print(
             f"{root} holds a training that is paid for. This run trains anew, and spends budget again; the earlier "
             "training is kept until the new one is finished. To use it instead:\n"
-            f"    {command(asked, STARTS[0])}",
+            f"    {command_line(dataclasses.replace(asked, start_at=STARTS[0]), command)}",
             flush=True,
         )
     try:
@@ -114,7 +151,7 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool) -> None
         if error.step in STARTS:
             lines.append(
                 "The training is kept and paid for. To go on from there, without training again:\n"
-                f"    {command(asked, error.step)}"
+                f"    {command_line(dataclasses.replace(asked, start_at=error.step), command)}"
             )
         sys.exit("\n".join(lines))
 
@@ -141,19 +178,42 @@ def absolute(config: SynthesisConfig) -> SynthesisConfig:
     return dataclasses.replace(config, **paths)
 
 
-def command(config: SynthesisConfig, start_at: str) -> str:
-    """What to type so that a run with these settings starts at a step."""
-    changed = {
-        field.name: getattr(config, field.name)
+def called_as() -> str:
+    """How this script was called: the interpreter, by its name where the PATH has it, and the script."""
+    python = Path(sys.executable).name
+    return shlex.join([python if shutil.which(python) == sys.executable else sys.executable, sys.argv[0]])
+
+
+def _dry_run(config: SynthesisConfig, *, verbose: bool) -> None:
+    """Runs ingest and preflight in a folder of their own, which is removed, so that an earlier run stays as it is.
+
+    Raises:
+      SystemExit: as `run` does.
+    """
+    from pipelines import beam_runner
+    from pipelines.synthesis import SYNTHESIS
+
+    if not verbose:
+        beam_runner.quiet_beam()
+    output_dir = Path(config.output_dir)
+    root = output_dir.with_name(f".{output_dir.name}.dry_run")
+    try:
+        beam_runner.run(SYNTHESIS.until("preflight"), config, root, beam_args=shlex.split(config.beam_args))
+    except beam_runner.ComponentFailedError as error:
+        details = f"\n{error.details.read_text()}" if verbose else ""
+        sys.exit(f"{details}{error}")
+    finally:
+        remove(root)
+
+
+def command_line(config: SynthesisConfig, command: str) -> str:
+    """The command that runs with these settings: the flags that differ from their defaults, quoted for a shell."""
+    flags = [
+        f"--{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
         if getattr(config, field.name) != field.default
-    }
-    flags_ = [f"--{name}={value}" for name, value in (changed | {"start_at": start_at}).items()]
-    script = sys.argv[0]
-    if not script.endswith(".py"):
-        return shlex.join(["tfdpgen", "run", *flags_])
-    python = Path(sys.executable).name
-    return shlex.join([python if shutil.which(python) == sys.executable else sys.executable, script, *flags_])
+    ]
+    return " ".join([command, *map(shlex.quote, flags)])
 
 
 def describe(summary: dict[str, Any], output_dir: Path) -> str:
@@ -195,17 +255,24 @@ def _rate(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3f}"
 
 
-def main(config: SynthesisConfig) -> None:
+def main(config: SynthesisConfig, command: str = "") -> None:
     """Runs with the parsed flags."""
     if flags.FLAGS.verbosity <= logging.INFO:  # app.run's default, at which every library tells what it does
         logging.set_verbosity(logging.ERROR)
-    run(config, verbose=flags.FLAGS.verbosity > 0)
+    run(config, verbose=flags.FLAGS.verbosity > 0, command=command)
 
 
-def entry_point() -> None:
-    """The command line."""
+def entry_point(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """The command line; it does not return.
+
+    Args:
+      arguments: flags; by default those that the script was called with.
+      program: what help and messages call it; by default the script's name.
+    """
     quiet_start()
-    app.run(main, flags_parser=flags_parser(SynthesisConfig, (__doc__ or "").partition("\n")[0]))
+    parser = flags_parser(SynthesisConfig, (__doc__ or "").partition("\n")[0], program)
+    started = functools.partial(main, command=program) if program else main
+    app.run(started, argv=None if arguments is None else [program or sys.argv[0], *arguments], flags_parser=parser)
 
 
 if __name__ == "__main__":

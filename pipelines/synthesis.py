@@ -1,6 +1,6 @@
 """The synthesis pipeline: private rows in; synthetic rows, a served generator and an honest report out.
 
-    ingest ──> train ──> generate ──> attack ──> evaluate ──> audit ──> publish
+    ingest ──> preflight ──> train ──> generate ──> attack ──> evaluate ──> audit ──> publish
 
 Each step waits for the one before it, also where it reads nothing of it, so that a run tells one story. Declared
 once, for every place that can run it.
@@ -13,6 +13,7 @@ from components.audit import audit
 from components.evaluate import evaluate
 from components.generate import generate
 from components.ingest import ingest
+from components.preflight import preflight
 from components.publish import publish
 from components.train import train
 from pipelines.config import SynthesisConfig
@@ -21,7 +22,8 @@ from pipelines.dag import Field, Pipeline
 SYNTHESIS = Pipeline("tfdpgen-synthesis", SynthesisConfig)
 
 _ingest = SYNTHESIS.add(ingest)
-_train = SYNTHESIS.add(train, examples=_ingest["examples"])
+_preflight = SYNTHESIS.add(preflight, examples=_ingest["examples"])
+_train = SYNTHESIS.add(train, after=[_preflight], examples=_ingest["examples"])
 _generate = SYNTHESIS.add(generate, release=_train["release"])
 _attack = SYNTHESIS.add(
     attack,

@@ -120,6 +120,18 @@ def test_wheel_would_hold_every_module_and_template() -> None:
     assert '"py.typed", "templates/*"' in (ROOT / "setup.py").read_text()
 
 
+def test_the_installed_command_is_there() -> None:
+    run = (
+        "import importlib.metadata, sys, setuptools; from distutils.core import run_setup; sys.argv = ['setup.py'];\n"
+        "(script,) = run_setup('setup.py', stop_after='init').entry_points['console_scripts']\n"
+        "name, _, value = script.partition('='); sys.argv = [name, '--help']\n"
+        "importlib.metadata.EntryPoint(name, value, 'console_scripts').load()()"
+    )
+    outcome = _python("-c", run)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("usage: tfdpgen COMMAND")
+
+
 def test_image_is_slim_pinned_and_not_root() -> None:
     steps = re.findall(r"^([A-Z]+) (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     bases = [value.split()[0] for step, value in steps if step == "FROM"]

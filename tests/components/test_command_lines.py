@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"])
+@pytest.mark.parametrize("name", ["ingest", "preflight", "train", "generate", "attack", "evaluate", "audit", "publish"])
 def test_help(name: str) -> None:
     command = [sys.executable, "-m", f"components.{name}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2])

@@ -107,7 +107,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     process = _start(*flags, "--", "--direct_num_workers=1")
     said, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert "[7/7] publish done in" in said
+    assert "[8/8] publish done in" in said
     assert "Going on at step" in said
     assert f"Results: {output}" in said
     assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said

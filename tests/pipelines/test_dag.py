@@ -34,7 +34,7 @@ def test_a_node_can_wait_for_what_it_does_not_read() -> None:
 
 
 def test_each_step_of_the_synthesis_waits_for_the_one_before() -> None:
-    order = ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"]
+    order = ["ingest", "preflight", "train", "generate", "attack", "evaluate", "audit", "publish"]
     assert list(SYNTHESIS.nodes) == order
     for earlier, later in itertools.pairwise(order):
         assert earlier in SYNTHESIS.nodes[later].upstream
@@ -42,6 +42,15 @@ def test_each_step_of_the_synthesis_waits_for_the_one_before() -> None:
 
 def test_a_run_can_start_wherever_the_training_is_behind_it() -> None:
     assert [PAID, *STARTS] == list(SYNTHESIS.nodes)[list(SYNTHESIS.nodes).index("train") :]
+
+
+def test_a_pipeline_can_end_early() -> None:
+    part = toy().until("d")
+    assert list(part.nodes) == ["a", "b", "c", "d"]
+    assert list(toy().until("e").nodes) == ["a", "e"]
+    assert list(SYNTHESIS.until("preflight").nodes) == ["ingest", "preflight"]
+    with pytest.raises(PipelineError, match="pipeline toy has no z"):
+        toy().until("z")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ import pytest
 
 from pipelines import SynthesisConfig
 from pipelines.config import PATH_FIELDS
-from pipelines.local_run import absolute, command, flags_parser, run
+from pipelines.local_run import absolute, called_as, command_line, flags_parser, run
+from pipelines.resuming import README
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "local_run.py"
 
@@ -28,7 +29,7 @@ def test_help_names_every_setting_with_its_default() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "Private labelled images in" in text
     for field in dataclasses.fields(SynthesisConfig):
-        assert f"--{field.name} " in text
+        assert f"--{field.name} " in text.replace(",", "")  # Python 3.13 names a flag and its negation on one line
         assert f"(default: {field.default})" in text
 
 
@@ -39,6 +40,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--delta=1"], "`delta` should lie strictly between 0 and 1"),
         (["--epsilon=x"], "invalid float value: 'x'"),
         (["--eps=1"], "Unknown command line flag 'eps'"),
+        (["--epsilom", "1"], "Unknown command line flag 'epsilom'. Did you mean --epsilon?"),
         (["digits"], "unexpected argument 'digits'"),
         (["--epsilon", "1", "digits"], "unexpected argument 'digits'"),
         (["--num_synthetic=1"], "`num_synthetic` should be at least 12; got 1"),
@@ -109,16 +111,11 @@ def test_home_is_expanded_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None
     assert {name for name in texts if name.endswith(("dir", "folder", "weights", "ledger", "backup"))} <= {*PATH_FIELDS}
 
 
-def test_the_command_to_go_on_gives_the_same_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["pipelines/local_run.py"])
-    config = SynthesisConfig(
-        epsilon=1.5, dataset="a b's.npz", on_disk=True, image_shape="1,2,3", beam_args="--job_name='b c'"
-    )
-    python, script, *flags = shlex.split(command(config, "evaluate"))
+def test_the_script_names_itself_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["my pipelines/local_run.py"])
+    python, script = shlex.split(called_as())
     assert shutil.which(python) == sys.executable
-    assert flags_parser(SynthesisConfig, "")([script, *flags]) == dataclasses.replace(config, start_at="evaluate")
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/tfdpgen"])
-    assert command(SynthesisConfig(), "attack") == "tfdpgen run --start_at=attack"
+    assert script == "my pipelines/local_run.py"
 
 
 @pytest.mark.parametrize("name", ["synthetic/a", "report.html", "summary.json", "serving_model/1/a", "internal/a"])
@@ -167,3 +164,40 @@ def test_a_failing_component_ends_the_script(tmp_path: Path) -> None:
     assert lines[1].startswith("Traceback: ")
     assert not (tmp_path / "internal" / "train").exists()
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "output" / "internal" / "train" / "release.txt"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("bought")
+    (earlier.parents[1] / "README").write_text(README)
+    before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
+    config = SynthesisConfig(
+        dry_run=True, synthesizer="class_gaussian", epsilon=1.5, output_dir=str(tmp_path / "output")
+    )
+    run(config, command="tfdpgen run")
+    printed = capsys.readouterr().out
+    assert "1,077 private training examples" in printed
+    assert "Signal to noise" in printed
+    assert "[3/" not in printed
+    command = f"tfdpgen run --synthesizer=class_gaussian --epsilon=1.5 --output_dir={tmp_path / 'output'}"
+    assert printed.splitlines()[-1].endswith(f"go on: {command}")
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before
+    assert earlier.read_text() == "bought"
+
+
+def test_a_dry_run_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"ingest failed .*no_such.npz"):
+        run(SynthesisConfig(dry_run=True, dataset="no_such.npz", output_dir=str(tmp_path / "output")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_line_gives_the_same_settings_again() -> None:
+    config = SynthesisConfig(
+        dataset="my scans.npz", delta=1e-7, on_disk=True, classifiers="", beam_args="--job_name='b c'"
+    )
+    program, *flags = shlex.split(command_line(config, "tfdpgen-run"))
+    assert program == "tfdpgen-run"
+    assert flags_parser(SynthesisConfig, "")([program, *flags]) == config

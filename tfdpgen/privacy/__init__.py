@@ -4,7 +4,7 @@ from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, eps
 from tfdpgen.privacy.backup import Backup, BackupError
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.counts import NoisyCounts
-from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, dataset_id
+from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, Reservation, dataset_id, read_ledger
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 from tfdpgen.privacy.plan import DPSGDPlan
@@ -30,7 +30,9 @@ __all__ = [
     "PoissonBatch",
     "PrivacyBudget",
     "PrivacyStatement",
+    "Reservation",
     "compose",
     "dataset_id",
     "epsilon_of",
+    "read_ledger",
 ]

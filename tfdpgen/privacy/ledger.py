@@ -22,6 +22,7 @@ import pathlib
 import sqlite3
 import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import dp_accounting
 import numpy as np
@@ -61,6 +62,44 @@ def dataset_id(dataset: Dataset) -> str:
     for some_labels in labels:
         digest.update(some_labels.astype(np.int64).tobytes())
     return digest.hexdigest()
+
+
+class Reservation(NamedTuple):
+    """One entry of a ledger.
+
+    Attributes:
+      dataset: from `dataset_id`.
+      event: what was reserved.
+      delta: at which the run stated its epsilon.
+      purpose: a note for people.
+      reserved_at: when, in ISO 8601, UTC.
+    """
+
+    dataset: str
+    event: dp_accounting.DpEvent
+    delta: float
+    purpose: str
+    reserved_at: str
+
+
+def read_ledger(path: str | os.PathLike[str]) -> list[Reservation]:
+    """Everything that was reserved in a ledger file, in the order in which it was; the file is only read.
+
+    Raises:
+      ValueError: if the file is missing or is no ledger.
+    """
+    address = f"{pathlib.Path(path).absolute().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
+            rows = connection.execute(
+                "SELECT dataset, event, delta, purpose, reserved_at FROM reservations ORDER BY id"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} should be a ledger of what has been spent; reading it failed: {error}.") from None
+    return [
+        Reservation(dataset, accounting.event_from_dict(json.loads(event)), delta, purpose, reserved_at)
+        for dataset, event, delta, purpose, reserved_at in rows
+    ]
 
 
 class Ledger:

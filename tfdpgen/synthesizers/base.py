@@ -115,6 +115,17 @@ def synthesizer_names() -> tuple[str, ...]:
     return tuple(sorted(_REGISTRY))
 
 
+def synthesizer_class(name: str) -> type[Synthesizer]:
+    """The synthesizer of that name.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"`synthesizer` should be one of {', '.join(synthesizer_names())}; got {name!r}.")
+    return _REGISTRY[name]
+
+
 def train(
     name: str,
     dataset: Dataset,
@@ -180,8 +191,7 @@ def train_with_networks(
 
     Arguments and errors are those of `train`.
     """
-    if name not in _REGISTRY:
-        raise ValueError(f"`synthesizer` should be one of {', '.join(synthesizer_names())}; got {name!r}.")
+    method = synthesizer_class(name)
     if limit is not None and ledger is None:
         raise ValueError("`limit` needs a `ledger` that knows what was spent before.")
     if backup is not None and insecure_reproducible:
@@ -189,7 +199,7 @@ def train_with_networks(
             "`backup` cannot go with `insecure_reproducible`: a resumed run would add the same seeded noise again."
         )
     budget.check_num_examples(len(dataset))
-    synthesizer = _REGISTRY[name](dataset.spec, len(dataset), seed, preset)
+    synthesizer = method(dataset.spec, len(dataset), seed, preset)
     alongside = tuple(synthesizer.alongside(budget))
     plan = synthesizer.plan()
     plan = plan.calibrate(budget, alongside) if plan is not None else None

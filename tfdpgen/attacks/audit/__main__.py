@@ -21,9 +21,9 @@ from tfdpgen.synthesizers import synthesizer_names, train
 _CANARIES = {"white_box": 50_000, "black_box": 1_000}
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], program: str = "python -m tfdpgen.attacks.audit") -> int:
     """Runs audits and prints a line for each; returns the exit status: 1 if the claim is refuted."""
-    flags = _parse(arguments)
+    flags = _parse(arguments, program)
     canaries = _CANARIES[flags.adversary] if flags.canaries is None else flags.canaries
     try:
         if flags.runs < 1:
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     return int(is_refuted)
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m tfdpgen.attacks.audit",
+        prog=program,
         description="An empirical lower bound on epsilon from canaries, beside the epsilon that is claimed. Exits 1 if "
         "the claim is refuted.",
     )

@@ -32,9 +32,9 @@ _QUESTIONS = {
 _ANSWERED = {"epsilon": "epsilon", "noise": "noise_multiplier", "steps": "steps", "batch_size": "batch_size"}
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], program: str = "python -m tfdpgen.privacy.accounting") -> int:
     """Answers one question; returns the exit status."""
-    flags = _parse(arguments)
+    flags = _parse(arguments, program)
     plan = {name: getattr(flags, name, None) for name in _FLAGS}
     try:
         _check(plan, flags.delta)
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     """The question and its flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m tfdpgen.privacy.accounting",
+        prog=program,
         description="DP-SGD's privacy: Poisson sampling, Gaussian noise, neighbours that differ in one row.",
     )
     questions = parser.add_subparsers(dest="question", required=True, metavar="|".join(_QUESTIONS))

@@ -1,0 +1,81 @@
+"""The step between ingest and train says what it found, spends nothing, and ends what must not go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import ComponentError, PreflightFigures
+from components.ingest import ingest
+from components.preflight import preflight
+from components.train import train
+from tfdpgen.synthesizers import preflight as library
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ingest") / "examples"
+    ingest.execute({}, {"examples": folder})
+    return folder
+
+
+def _preflight(examples: Path, checked: Path, **parameters: Any) -> None:
+    preflight.execute({"examples": examples}, {"checked": checked}, {"synthesizer": "class_gaussian", **parameters})
+
+
+def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _preflight(examples, tmp_path / "checked", num_synthetic=500)
+    printed = capsys.readouterr().out
+    for part in (
+        "1,077 private training examples, 10 declared classes, images of 8 x 8 x 1",
+        "Smallest class: 99 training examples [internal",
+        "Training with class_gaussian on this machine: a few seconds",
+        "Memory: about",
+        "Synthetic examples: 500,",
+        "balanced, about 50 of each declared class",
+        "Signal to noise of a class at epsilon 3: 4.8",
+    ):
+        assert part in printed
+    artifact = PreflightFigures.open(tmp_path / "checked")
+    assert artifact.internal
+    assert (artifact.path / "preflight.txt").read_text() == printed
+    assert json.loads((artifact.path / "preflight.json").read_text())["smallest_class"] == 99
+    assert artifact.facts == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"checked"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"synthesizer": "stroke_vae"}, "`synthesizer` stroke_vae .*image_shape"),
+        ({"delta": 0.001}, "`delta` should be smaller than 1 / num_examples"),
+        ({"epsilon": -1.0}, "`epsilon` should be"),
+    ],
+)
+def test_what_training_would_refuse_ends_here(
+    examples: Path, tmp_path: Path, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _preflight(examples, tmp_path / "checked", **parameters)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_would_not_fit_ends_here(
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "available_memory", lambda: 2**20)
+    with pytest.raises(ComponentError, match=r"would need about .* of memory.*Nothing was reserved"):
+        _preflight(examples, tmp_path / "checked")
+    assert "Signal to noise" in capsys.readouterr().out  # all is said nevertheless
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_ends_before_the_training(examples: Path, tmp_path: Path) -> None:
+    parameters = {"dry_run": True, "ledger": str(tmp_path / "ledger.sqlite"), "synthesizer": "class_gaussian"}
+    outputs = {name: tmp_path / name for name in ("release", "networks")}
+    with pytest.raises(ComponentError, match="`dry_run` was set: nothing was reserved"):
+        train.execute({"examples": examples}, outputs, parameters)
+    assert not list(tmp_path.iterdir())
