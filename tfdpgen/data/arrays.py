@@ -11,7 +11,7 @@ Images are [n, h, w] or [n, h, w, c], or [n, c, h, w] where the declared `image_
 labels.py. A scalar `num_classes` declares the number of classes, and `user_ids` [n] says whose each example is. Members
 that are none of these are not read, whatever they hold.
 
-Everything is decided by the headers before memory is asked for, and then read in blocks of some megabytes, so that the
+Everything is decided by the headers before memory is asked for, and then read in blocks of a megabyte, so that the
 images are in memory as bytes alone, however wide they are in the file.
 """
 
@@ -159,7 +159,7 @@ class _Plan:
         )
         if self._channels_first:
             stored = (shape[0], *shape[2:], shape[1])
-        if len(stored) != 4 or stored[3] not in (1, 3, 4) or 0 in stored[1:]:
+        if len(stored) != 4 or stored[-1] not in (1, 3, 4) or 0 in stored[1:]:
             swapped = len(shape) == 4 and shape[1] in (1, 3) and 0 not in shape
             fix = (
                 f" Declare channels that come first by `--image_shape={shape[2]},{shape[3]},{shape[1]}`."
@@ -178,7 +178,7 @@ class _Plan:
                 f"{where}: `{labels}` should be integers of shape [{self.num_examples}], one for each image; "
                 f"got {self._labels.dtype} of shape {list(self._labels.shape)}."
             )
-        own = (*stored[1:3], min(stored[3], 3))
+        own = (stored[1], stored[2], min(stored[-1], 3))
         self.image_shape: tuple[int, int, int] = wanted or own  # pyright: ignore[reportAttributeAccessIssue]
         if self.image_shape[:2] != own[:2] and declared.resize == "error":
             raise DataError(

@@ -48,7 +48,7 @@ def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listi
       DataError: if the folders are not as above; the message names the one, and the flag that helps.
     """
     root = Path(path)
-    passed_over: collections.Counter[str] = collections.Counter()
+    passed_over: dict[str, str] = {}  # path: what it is
     folders, stray = _visible(root, passed_over)
     by_split = {None: root}
     if folders and all(name.lower() in SPLITS for name in folders):
@@ -73,8 +73,8 @@ def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listi
             splits += [split or ""] * len(inside)
     notes = []
     if passed_over:
-        names = ", ".join(f"{count} {name}" for name, count in passed_over.most_common(5))
-        notes.append(f"{root}: passed over {passed_over.total()} files of operating systems ({names}).")
+        names = ", ".join(f"{count} {name}" for name, count in collections.Counter(passed_over.values()).most_common(5))
+        notes.append(f"{root}: passed over {len(passed_over)} files of operating systems ({names}).")
     listing = Listing(root, files, np.array(labels, np.int64), num_classes, classes, None if None in tree else splits)
     return listing, notes
 
@@ -84,21 +84,21 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(name))], name
 
 
-def _visible(folder: Path, passed_over: collections.Counter[str]) -> tuple[list[str], list[str]]:
+def _visible(folder: Path, passed_over: dict[str, str]) -> tuple[list[str], list[str]]:
     """The names of the folders and of the files in a folder, sorted, without those of operating systems."""
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.lower() in _SYSTEM:
-                passed_over[entry.name.strip()] += 1
+                passed_over[entry.path] = entry.name.strip()
             elif entry.name.startswith("."):
-                passed_over[entry.name if entry.name == ".DS_Store" else "hidden"] += 1
+                passed_over[entry.path] = entry.name if entry.name == ".DS_Store" else "hidden"
             else:
                 (folders if entry.is_dir() else files).append(entry.name)
     return sorted(folders), sorted(files)
 
 
-def _splits(root: Path, names: list[str], passed_over: collections.Counter[str]) -> dict[str | None, Path]:
+def _splits(root: Path, names: list[str], passed_over: dict[str, str]) -> dict[str | None, Path]:
     """The folder of each split."""
     found: dict[str | None, Path] = {}
     for name in names:
@@ -108,7 +108,7 @@ def _splits(root: Path, names: list[str], passed_over: collections.Counter[str])
                 f"{root} should have one folder for each split; {found[split].name} and {name} are both {split}."
             )
         found[split] = root / name
-        folders, files = _visible(root / name, collections.Counter())
+        folders, files = _visible(root / name, passed_over)
         if not folders:
             raise DataError(
                 f"{root / name} should hold one sub-folder of images for each class, since its name is that of a "
@@ -120,7 +120,7 @@ def _splits(root: Path, names: list[str], passed_over: collections.Counter[str])
     return found
 
 
-def _classes(root: Path, passed_over: collections.Counter[str]) -> dict[str, list[str]]:
+def _classes(root: Path, passed_over: dict[str, str]) -> dict[str, list[str]]:
     """The files of each class."""
     folders, _ = _visible(root, passed_over)
     tree = {}

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from tfdpgen.data.dataset import DataError
 from tfdpgen.data.memory import available_memory, in_words
 
-_BLOCK_BYTES = 2**22
+_BLOCK_BYTES = 2**20
 _BOMB_RATIO, _BOMB_BYTES = 100, 10**9
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -96,7 +96,7 @@ class NpzFile(contextlib.AbstractContextManager):
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     def blocks(self, member: Member) -> Iterator[npt.NDArray[Any]]:
-        """An array, some megabytes of its first axis at a time.
+        """An array, a megabyte of its first axis at a time.
 
         Raises:
           DataError: if it is damaged, or its header is not to be believed.
