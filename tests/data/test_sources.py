@@ -310,3 +310,28 @@ def test_tfds_that_is_no_image_classification(data_dir: str, name: str) -> None:
 def test_unknown_source_lists_what_is_accepted(name: str, data_dir: str) -> None:
     with pytest.raises(DataError, match=r"'digits', the name of a TFDS .* folder .*\.npz; got"):
         load_splits(name, data_dir=data_dir)
+
+
+def test_images_of_a_data_set_come_in_the_shape_that_the_model_sees(data_dir: str) -> None:
+    assert load_splits("digits", image_shape=(16, 12, 3), resize="pad").train.images.shape == (1_077, 16, 12, 3)
+    with pytest.raises(DataError, match=r"`image_shape` should be \(8, 8, 1\), as digits declares, .*--resize=crop"):
+        load_splits("digits", image_shape=(16, 16, 1))
+    for name in ("tiny_photos/split", "tiny_photos/varying"):
+        splits = load_splits(name, data_dir=data_dir, image_shape=(6, 6, 3), resize="stretch")
+        assert sorted(splits.train.images[:, 3, 3, 1])[:3] == sorted(splits.train.images[:, 0, 0, 0])[:3]
+    assert load_splits("tiny_photos/split", data_dir=data_dir, image_shape=(4, 5, 3)).spec.image_shape == (4, 5, 3)
+    with pytest.raises(DataError, match=r"should be \(4, 5, 1\), as tiny_photos/split declares, .*--resize=crop"):
+        load_splits("tiny_photos/split", data_dir=data_dir, image_shape=(6, 6, 1))
+
+
+def test_classes_that_a_data_set_only_numbers_may_be_named(data_dir: str) -> None:
+    names = tuple("abcdef")
+    assert load_splits("tiny_photos/whole", data_dir=data_dir, classes=names).spec.class_names == names
+    with pytest.raises(DataError, match="`classes` should be 0,1,2,3,4,5,6,7,8,9, as digits declares"):
+        load_splits("digits", classes=tuple("abcdefghij"))
+
+
+def test_a_tfds_data_set_that_lies_in_the_working_folder_is_one(data_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_splits("tiny_photos/whole", data_dir=data_dir)
+    monkeypatch.chdir(data_dir)
+    assert len(load_splits("tiny_photos/whole", data_dir=".", download=False).train) == 60

@@ -152,7 +152,7 @@ class _Plan:
         for member in (self._images, self._labels):
             archive.check(member)
         where, shape, dtype = self._where, self._images.shape, self._images.dtype
-        stored = (*shape, 1) if len(shape) == 3 else shape
+        stored: tuple[int, ...] = (*shape, 1) if len(shape) == 3 else shape
         wanted = declared.image_shape
         self._channels_first = (
             len(shape) == 4 and wanted is not None and shape[1:] != wanted and shape[1:] == (wanted[2], *wanted[:2])
@@ -162,7 +162,7 @@ class _Plan:
         if len(stored) != 4 or stored[-1] not in (1, 3, 4) or 0 in stored[1:]:
             swapped = len(shape) == 4 and shape[1] in (1, 3) and 0 not in shape
             fix = (
-                f" Declare channels that come first by `--image_shape={shape[2]},{shape[3]},{shape[1]}`."
+                f" Declare channels that come first by `--image_shape={shape[2]},{shape[-1]},{shape[1]}`."
                 if swapped
                 else ""
             )
@@ -179,12 +179,7 @@ class _Plan:
                 f"got {self._labels.dtype} of shape {list(self._labels.shape)}."
             )
         own = (stored[1], stored[2], min(stored[-1], 3))
-        self.image_shape: tuple[int, int, int] = wanted or own  # pyright: ignore[reportAttributeAccessIssue]
-        if self.image_shape[:2] != own[:2] and declared.resize == "error":
-            raise DataError(
-                f"{where}: `image_shape` should be {own!r}, as `{images}` declares, or have them resized by "
-                f"`--resize=crop`, pad or stretch; got {self.image_shape!r}."
-            )
+        self.image_shape: tuple[int, int, int] = declared.shape(own, where)
         # The range of the type is a default, not a declaration: uint8 arrays of 0..16 are common.
         of_type = {"uint8": BYTE_RANGE, "bool": (0.0, 1.0)}.get(str(dtype)) if declared.value_range is None else None
         self.value_range: tuple[float, float] = declared.fact("value_range", of_type, where)

@@ -92,6 +92,25 @@ class Declared:
             )
         return given if of_source is None else of_source
 
+    def shape(self, of_source: tuple[int, ...] | None, where: str | os.PathLike[str]) -> Any:
+        """The shape that the model sees, (height, width, channels).
+
+        Args:
+          of_source: the shape of the source's images, or None where they vary.
+          where: what an error calls the source.
+
+        Raises:
+          DataError: if neither declares it, or the sides differ and `resize` is "error".
+        """
+        if of_source is None or self.image_shape is None:
+            return of_source or self.fact("image_shape", None, where)
+        if self.image_shape[:2] != of_source[:2] and self.resize == "error":
+            raise DataError(
+                f"`image_shape` should be {of_source!r}, as {where} declares, or its images be resized by "
+                f"`--resize=crop`, pad or stretch; got {self.image_shape!r}."
+            )
+        return self.image_shape
+
     def class_names(self, of_source: tuple[str, ...], where: str | os.PathLike[str]) -> tuple[str, ...]:
         """The names of the classes; `fact` for a source that may name them, with () for none.
 

@@ -48,6 +48,8 @@ def decode(
       DataError: if the file cannot be read as an image or contradicts what is declared; the message names it.
     """
     path = Path(path)
+    if not path.is_file():  # nor a pipe, which would be waited for
+        raise DataError(f"{path} cannot be read as an image: there is no such file. Correct its name, or remove it.")
     try:
         with path.open("rb") as file:
             is_dicom = file.read(132)[128:] == b"DICM" or path.suffix.lower() in _DICOM_SUFFIXES

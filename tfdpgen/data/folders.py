@@ -33,7 +33,7 @@ _SYSTEM = {
 _DIGITS = re.compile(r"(\d+)")
 
 
-def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listing, list[str]]:
+def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listing, str]:
     """The image files in a folder.
 
     Args:
@@ -41,8 +41,8 @@ def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listi
       declared: `classes` or `num_classes`, where they are not what the folders say.
 
     Returns:
-      The list, in the natural order of classes and the order of file names in each; and lines that the user should
-      read.
+      The list, in the natural order of classes and the order of file names in each; and a line that says what was
+      passed over, or an empty one.
 
     Raises:
       DataError: if the folders are not as above; the message names the one, and the flag that helps.
@@ -71,12 +71,13 @@ def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listi
             files += inside
             labels += [label] * len(inside)
             splits += [split or ""] * len(inside)
-    notes = []
+    line = ""
     if passed_over:
-        names = ", ".join(f"{count} {name}" for name, count in collections.Counter(passed_over.values()).most_common(5))
-        notes.append(f"{root}: passed over {len(passed_over)} files of operating systems ({names}).")
+        counts = collections.Counter(passed_over.values()).most_common(5)
+        names = ", ".join(f"{count} {name}" for name, count in counts)
+        line = f"{root}: passed over {len(passed_over)} files of operating systems ({names})."
     listing = Listing(root, files, np.array(labels, np.int64), num_classes, classes, None if None in tree else splits)
-    return listing, notes
+    return listing, line
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

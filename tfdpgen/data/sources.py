@@ -36,6 +36,7 @@ from tfdpgen.data import tables
 from tfdpgen.data.arrays import read_npz
 from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset
 from tfdpgen.data.declared import Declared
+from tfdpgen.data.fitting import fit_array
 from tfdpgen.data.folders import list_folder
 from tfdpgen.data.reading import read_listing
 from tfdpgen.data.splits import Splits
@@ -98,10 +99,7 @@ def load_splits(
         resize,
         tuple(int(level) for level in background),
     )
-    parts, notes = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
-    if verbose:
-        for note in notes:
-            print(note, file=sys.stderr)
+    parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
     if on_disk and any(isinstance(part, LabeledDataset) for part in parts.values()):
         raise DataError(
             f"`on_disk` needs a TFDS data set, which is prepared as ArrayRecord files; `dataset` {dataset!r} is read "
@@ -144,38 +142,34 @@ def _read(
     on_disk: bool,
     cache_dir: str | os.PathLike[str] | None,
     verbose: bool,
-) -> tuple[Mapping[str, Dataset], list[str]]:
-    """The parts that a source gives ("all", or "train" and perhaps "val" and "test"), and lines for the user."""
+) -> Mapping[str, Dataset]:
+    """The parts that a source gives: "all", or "train" and perhaps "val" and "test"."""
+
+    def say(line: str) -> None:
+        if verbose:
+            print(line, file=sys.stderr)
+
     path = Path(dataset).expanduser()
-    suffix = path.suffix.lower()
-    notes: list[str] = []
     if dataset == "digits":
         if path.exists():
-            notes.append(f"`digits` is the embedded data set; write ./digits for {path.absolute()}.")
-        return {"all": _digits(declared)}, notes
-    is_prepared = (
-        data_dir is not None and path.exists() and path.resolve() == (Path(data_dir).expanduser() / dataset).resolve()
-    )
-    if suffix == ".npz" or suffix in tables.SUFFIXES or (path.exists() and not is_prepared):
-        if len(path.parts) == 1 and dataset == path.name and path.is_dir():
-            notes.append(
-                f"`dataset` {dataset}: reading {path.absolute()}; a path that exists comes before a TFDS name."
-            )
-        if path.is_dir():
-            listing, lines = list_folder(path, declared)
-            return read_listing(listing, declared, cache_dir=cache_dir, verbose=verbose), notes + lines
-        if suffix == ".npz":
-            return read_npz(path, declared), notes
-        if suffix in tables.SUFFIXES:
-            if not path.exists():
-                raise DataError(
-                    f"{path}: there is no such file; give the path of a table with the columns file, label."
-                )
-            listing = tables.read_table(path, declared)
-            return read_listing(listing, declared, cache_dir=cache_dir, verbose=verbose), notes
+            say(f"`dataset` digits: the embedded data set; write ./digits for {path.absolute()}.")
+        return {"all": _digits(declared)}
+    kind = path.suffix.lower()
+    in_data_dir = data_dir is not None and path.resolve() == (Path(data_dir).expanduser() / dataset).resolve()
+    if path.is_dir() and not in_data_dir:
+        if dataset == path.name:
+            say(f"`dataset` {dataset}: reading {path.absolute()}; a path that exists comes before a TFDS name.")
+        listing, passed_over = list_folder(path, declared)
+        if passed_over:
+            say(passed_over)
+        return read_listing(listing, declared, cache_dir=cache_dir, verbose=verbose)
+    if kind == ".npz":
+        return read_npz(path, declared)
+    if kind in tables.SUFFIXES:
+        return read_listing(tables.read_table(path, declared), declared, cache_dir=cache_dir, verbose=verbose)
+    if path.is_file():
         raise DataError(f"{_ACCEPTED}; got {dataset!r}, which is a file of another kind.")
-    parts = read_tfds(dataset, declared, data_dir=data_dir, download=download, on_disk=on_disk, accepted=_ACCEPTED)
-    return parts, notes
+    return read_tfds(dataset, declared, data_dir=data_dir, download=download, on_disk=on_disk, accepted=_ACCEPTED)
 
 
 def _split(parts: Mapping[str, Dataset], dataset: str) -> Splits:
@@ -236,12 +230,13 @@ def _digits(declared: Declared) -> LabeledDataset:
     import sklearn.datasets  # here, since it takes a second that the other sources need not pay
 
     spec = DataSpec(
-        image_shape=declared.fact("image_shape", (8, 8, 1), "digits"),
+        image_shape=declared.shape((8, 8, 1), "digits"),
         num_classes=declared.fact("num_classes", 10, "digits"),
         value_range=declared.fact("value_range", (0.0, 16.0), "digits"),
         class_names=declared.class_names(tuple("0123456789"), "digits"),
     )
     digits: Any = sklearn.datasets.load_digits()
-    return LabeledDataset(
-        to_bytes(digits.images[..., np.newaxis], spec.value_range, "digits"), digits.target.astype(np.int64), spec
-    )
+    images = to_bytes(digits.images[..., np.newaxis], spec.value_range, "digits")
+    if spec.image_shape != images.shape[1:]:
+        images = np.stack([fit_array(image, spec.image_shape, declared, "digits") for image in images])
+    return LabeledDataset(images, digits.target.astype(np.int64), spec)

@@ -39,6 +39,8 @@ def read_table(path: str | os.PathLike[str], declared: Declared) -> Listing:
       DataError: if the table is damaged, lacks a column or a value, names a file twice, or a label is not declared.
     """
     where = Path(path)
+    if not where.is_file():
+        raise DataError(f"{where}: there is no such file; give the path of a table with the columns file and label.")
     columns, first_line = _parquet(where) if where.suffix.lower() == ".parquet" else _csv(where)
     _check_complete(where, columns, first_line)
     num_classes = declared.fact("num_classes", None, where)  # before a label is looked at

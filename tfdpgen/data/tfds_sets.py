@@ -58,13 +58,12 @@ def read_tfds(
                 f"class label); its supervised features are {features}."
             )
     shape: Any = image.shape
-    own_shape = None if None in shape or (declared.resize != "error" and declared.image_shape) else shape
     num_classes: int = declared.fact("num_classes", label.num_classes, name)
     own_names = tuple(label.names) if label.num_classes else ()
     if declared.classes and own_names == tuple(map(str, range(num_classes))):
         own_names = ()  # numbers are what TFDS calls classes without names
     spec = DataSpec(
-        image_shape=declared.fact("image_shape", own_shape, name),
+        image_shape=declared.shape(None if None in shape else shape, name),
         num_classes=num_classes,
         value_range=declared.fact("value_range", BYTE_RANGE, name),
         class_names=declared.class_names(own_names, name),
@@ -118,7 +117,7 @@ def _in_memory(builder: Any, split: str, spec: DataSpec, declared: Declared) -> 
     images, labels = [], []
     for image_batch, label_batch in tfds.as_numpy(read):
         if image_batch.shape[1:] != spec.image_shape:
-            if declared.resize == "error":
+            if declared.resize == "error" and image_batch.shape[1:3] != spec.image_shape[:2]:
                 raise DataError(
                     f"{where}: images should be {spec.image_shape}, as `image_shape` declares; example {len(images)} "
                     f"is {image_batch.shape[1:]}. Have them resized by `--resize=crop`, pad or stretch, or declare "
