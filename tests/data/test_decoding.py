@@ -283,7 +283,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None, messag
         ({"background": (1, 2)}, "`background` should be one grey level or three"),
         ({"background": (256,)}, r"`background` .* got \(256,\)"),
         ({"num_classes": 1}, "`num_classes` should be at least 2; got 1"),
-        ({"classes": ("a",)}, "`num_classes` should be at least 2"),
+        ({"classes": ("a",)}, "`classes` should name at least 2, with commas between; got 'a' alone"),
         ({"classes": ("a", "b"), "num_classes": 3}, "`num_classes` should be 2, as many as `classes` names"),
         ({"classes": ("a", "a")}, "`classes` should all differ; 'a' is there twice"),
         ({"classes": ("a", " b")}, "`classes` should be words without white space at their ends.*' b'"),

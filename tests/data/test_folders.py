@@ -166,6 +166,7 @@ def test_ten_bad_files_are_named_and_all_are_counted(photos: Path) -> None:
         load(photos)
     assert [f"bad{i:02}.png" in str(caught.value) for i in range(13)] == [True] * 10 + [False] * 3
     assert "and 3 more" in str(caught.value)
+    assert str(caught.value).count("convert it to PNG or JPEG") == 1
 
 
 def test_a_folder_wins_over_a_tfds_name_and_says_so(

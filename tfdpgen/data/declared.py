@@ -47,6 +47,8 @@ class Declared:
 
     def __post_init__(self) -> None:
         check_class_names(self.classes, "`classes`")
+        if len(self.classes) == 1:
+            raise DataError(f"`classes` should name at least 2, with commas between; got {self.classes[0]!r} alone.")
         if self.classes and self.num_classes not in (None, len(self.classes)):
             raise DataError(
                 f"`num_classes` should be {len(self.classes)}, as many as `classes` names, or be left out; "

@@ -55,11 +55,11 @@ def numbered(users: Sequence[object]) -> npt.NDArray[np.int64]:
 
 
 def refuse_all(where: Path, problems: Sequence[str], total: int, what: str) -> None:
-    """Raises one `DataError` that lists the first ten problems and says how many there are; none is fine.
+    """Raises one `DataError` that lists the first ten problems, how many there are, and what to do; none is fine.
 
     Args:
       where: the source.
-      problems: one sentence each.
+      problems: of each a sentence that says what is wrong, and perhaps more that say what to do.
       total: how many could have had one.
       what: what they are, in the plural.
     """
@@ -67,9 +67,9 @@ def refuse_all(where: Path, problems: Sequence[str], total: int, what: str) -> N
         return
     if len(problems) == 1:
         raise DataError(problems[0])
-    shown = "\n".join(f"  {problem}" for problem in problems[:_SHOWN])
-    more = len(problems) - _SHOWN
-    raise DataError(
-        f"{where}: {len(problems):,} of {total:,} {what} cannot be used:\n{shown}"
-        + (f"\n  and {more:,} more." if more > 0 else "")
-    )
+    parts = [problem.partition(". ") for problem in problems[:_SHOWN]]  # what is wrong, and what to do about it
+    lines = [f"  {what.rstrip('.')};" for what, _, _ in parts]
+    if len(problems) > _SHOWN:
+        lines.append(f"  and {len(problems) - _SHOWN:,} more.")
+    remedies = dict.fromkeys(remedy for _, _, remedy in parts if remedy)
+    raise DataError("\n".join([f"{where}: {len(problems):,} of {total:,} {what} cannot be used:", *lines, *remedies]))

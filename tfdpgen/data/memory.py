@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
+
 from tfdpgen.data.dataset import DataError
 
 _COPIES = 2  # the examples as they are read, and their splits
@@ -34,12 +36,7 @@ def check_fits(size: int, where: str | os.PathLike[str], remedy: str) -> None:
 
 def available_memory() -> int:
     """Bytes that this process may still ask for: what the machine has left, or its control group if that is less."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError, IndexError):
-        pass  # not Linux
+    free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +63,10 @@ class Splits:
             part: Dataset = getattr(self, field.name)
             in_memory, on_disk = (folder / f"{field.name}{suffix}" for suffix in (".npz", ".array_record"))
             if isinstance(part, LabeledDataset):
-                users = {} if part.user_ids is None else {"user_ids": part.user_ids}
-                np.savez(in_memory, images=part.images, labels=part.labels, **users)
+                arrays: dict[str, Any] = {"images": part.images, "labels": part.labels}
+                if part.user_ids is not None:
+                    arrays["user_ids"] = part.user_ids
+                np.savez(in_memory, **arrays)
                 on_disk.unlink(missing_ok=True)
                 _users(folder, field.name).unlink(missing_ok=True)
             else:
