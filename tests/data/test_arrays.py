@@ -15,7 +15,6 @@ import pytest
 from tfdpgen.data import DataError, Declared, load_splits
 from tfdpgen.data import npz as npz_module
 from tfdpgen.data.labels import to_labels
-from tfdpgen.data.npz import NpzFile
 from tfdpgen.data.values import to_bytes
 
 LABELS = np.arange(100) % 3
@@ -224,14 +223,31 @@ class TestHeaders:
         np.savez(path, images=np.zeros((100, 200, 200), np.uint8), labels=LABELS)  # as the message says
         load_splits(str(path), num_classes=3)
 
-    def test_a_member_that_goes_on_or_ends_too_early_is_refused(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"\x93NUMPY\x09\x00", b"", header((100,), "<i8")[:20], b"\x93NUMPY\x01\x00\x05\x00(((((",
+            b"\x93NUMPY\x01\x00\x88\x13" + b"(" * 5000, header((100,), "<U0"),
+        ],
+    )  # fmt: skip
+    def test_a_made_up_header_is_refused_where_it_is_needed(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "a.npz"
-        write(path, {"labels.npy": header((100,), "<i8") + b"\0" * 792, "version.npy": b"\x93NUMPY\x09\x00"})
-        with pytest.raises(DataError, match="should be an undamaged"):
-            NpzFile(path)
-        write(path, {"labels.npy": header((100,), "<i8") + b"\0" * 792})
-        with NpzFile(path) as archive, pytest.raises(DataError, match="header declares"):
-            archive.read(archive.members["labels"])
+        write(path, {"images.npy": header((100, 12, 16)) + images().tobytes(), "labels.npy": content})
+        with pytest.raises(DataError, match=r"a\.npz.* (should be an undamaged|should hold|should be integers)"):
+            load_splits(str(path), num_classes=3)
+        labels = header((100,), "<i8") + LABELS.astype("<i8").tobytes()
+        write(path, {"images.npy": header((100, 12, 16)) + images().tobytes(), "labels.npy": labels, "x.npy": content})
+        load_splits(str(path), num_classes=3)
+
+    def test_a_size_that_the_file_cannot_have_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.npz"
+        np.savez(path, images=images(), labels=LABELS)
+        content = bytearray(path.read_bytes())
+        place = content.rindex(b"PK\x01\x02", 0, content.rindex(b"PK\x01\x02"))  # of the first array's entry
+        content[place + 20 : place + 24] = (2**31).to_bytes(4, "little")
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.npz should be an undamaged"):
+            load_splits(str(path), num_classes=3)
 
     def test_wide_types_take_memory_for_bytes_alone(self, tmp_path: Path) -> None:
         wide = np.random.default_rng(0).random((4000, 28, 28), np.float32)  # 12.5 MB, or 3.1 MB as bytes
@@ -277,3 +293,8 @@ def test_users_in_an_npz_are_kept_together(tmp_path: Path) -> None:
     assert (splits.train.user_ids == splits.train.images[:, 0, 0, 0] // 4 + 7).all()
     with pytest.raises(DataError, match=r"`user_ids` should be integers of shape \[100\]"):
         load(tmp_path, {"images": images(), "labels": LABELS, "user_ids": np.arange(99)})
+    given = {"x_train": images(120), "y_train": LABELS[:1].repeat(120), "x_test": images(30), "y_test": LABELS[:30]}
+    users = {"train_user_ids": np.arange(120) // 4, "user_ids_test": np.arange(30) // 4 + 30}
+    assert set(load(tmp_path, given | users).test.user_ids) == set(range(30, 38))
+    with pytest.raises(DataError, match="a user should be in one split; 8 of test are also in train"):
+        load(tmp_path, given | users | {"user_ids_test": np.arange(30) // 4})

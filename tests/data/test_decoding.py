@@ -94,6 +94,12 @@ def test_exif_orientation_is_applied(tmp_path: Path, fmt: str, orientation: int)
     assert (np.diff(turned[..., 0].astype(int), axis=1) > 0).all()  # upright before it was resized
 
 
+def test_damaged_metadata_are_forgiven(tmp_path: Path) -> None:
+    for fmt in ("PNG", "JPEG", "WEBP"):
+        PIL.Image.fromarray(ramp()).save(tmp_path / "a", format=fmt, exif=b"Exif\0\0no TIFF at all")
+        close(decode(tmp_path / "a", GREY, Declared()), ramp()[..., None], 12)
+
+
 @pytest.mark.parametrize(("background", "shown"), [((255,), 255), ((0,), 0), ((10, 20, 30), (10, 20, 30))])
 def test_what_is_transparent_shows_the_background(tmp_path: Path, background: tuple[int, ...], shown: Any) -> None:
     pixels = np.zeros((12, 16, 4), np.uint8)

@@ -306,7 +306,9 @@ def test_tfds_that_is_no_image_classification(data_dir: str, name: str) -> None:
         load_splits(name, data_dir=data_dir)
 
 
-@pytest.mark.parametrize("name", ["no_such_data", "no such data!", "./nowhere", "/nowhere/at/all"])
+@pytest.mark.parametrize(
+    "name", ["no_such_data", "no such data!", "./nowhere", "/nowhere/at/all", "x" * 5000, "a\0b", "~nobody_here/x"]
+)
 def test_unknown_source_lists_what_is_accepted(name: str, data_dir: str) -> None:
     with pytest.raises(DataError, match=r"'digits', the name of a TFDS .* folder .*\.npz; got"):
         load_splits(name, data_dir=data_dir)

@@ -8,8 +8,8 @@
     read_npz("pneumoniamnist.npz", Declared(num_classes=2))     # {"train": ..., "val": ..., "test": ...}
 
 Images are [n, h, w] or [n, h, w, c], or [n, c, h, w] where the declared `image_shape` is (h, w, c). Labels: see
-labels.py. A scalar `num_classes` declares the number of classes, and `user_ids` [n] says whose each example is. Members
-that are none of these are not read, whatever they hold.
+labels.py. A scalar `num_classes` declares the number of classes, and `user_ids` [n] (`train_user_ids`, ...) says whose
+each example is. Members that are none of these are not read, whatever they hold.
 
 Everything is decided by the headers before memory is asked for, and then read in blocks of a megabyte, so that the
 images are in memory as bytes alone, however wide they are in the file.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from tfdpgen.data.declared import BYTE_RANGE, Declared
 from tfdpgen.data.fitting import fit_array
 from tfdpgen.data.labels import num_classes_of, to_labels
 from tfdpgen.data.memory import check_fits
-from tfdpgen.data.npz import Member, NpzFile
+from tfdpgen.data.npz import NpzFile
 from tfdpgen.data.values import check_range, to_bytes
 
 _PAIRS = (
@@ -60,10 +60,10 @@ def read_npz(path: str | os.PathLike[str], declared: Declared) -> dict[str, Labe
     """
     where = Path(path)
     with NpzFile(where) as archive:
-        parts = _layout(where, archive.members)
+        parts = _layout(where, archive.names)
         declared_inside = _scalar(archive, "num_classes", where)
         if declared_inside is None:
-            widths = {num_classes_of(archive.members[labels].shape) for _, labels in parts.values()}
+            widths = {num_classes_of(archive.member(labels).shape) for _, labels in parts.values()}
             declared_inside = widths.pop() if len(widths) == 1 else None
         num_classes = declared.fact("num_classes", declared_inside, where)
         known = dataclasses.replace(declared, num_classes=num_classes)
@@ -81,16 +81,15 @@ def read_npz(path: str | os.PathLike[str], declared: Declared) -> dict[str, Labe
         spec = DataSpec(shapes.pop(), num_classes, ranges.pop(), declared.classes)
         size = sum(plan.num_examples for plan in plans.values()) * math.prod(spec.image_shape)
         check_fits(size, where, "a smaller `--image_shape` with `--resize=crop`, pad or stretch")
-        users = archive.members.get("user_ids") if set(plans) == {"all"} else None
         datasets = {}
         for split, plan in plans.items():
             labels = plan.labels()
-            ids = None if users is None else _user_ids(archive, users, plan.num_examples, where)
-            datasets[split] = LabeledDataset(plan.images(spec), labels, spec, ids)
+            users = _user_ids(archive, split, plan.num_examples, where)
+            datasets[split] = LabeledDataset(plan.images(spec), labels, spec, users)
         return datasets
 
 
-def _layout(where: Path, members: Mapping[str, Member]) -> dict[str, tuple[str, str]]:
+def _layout(where: Path, members: Sequence[str]) -> dict[str, tuple[str, str]]:
     """For each split the names of its images and labels."""
     names: dict[str, str] = {}
     for name in members:
@@ -122,19 +121,24 @@ def _layout(where: Path, members: Mapping[str, Member]) -> dict[str, tuple[str, 
 
 def _scalar(archive: NpzFile, name: str, where: Path) -> int | None:
     """A declaration inside the file."""
-    member = archive.members.get(name)
-    if member is None:
+    if name not in archive.names:
         return None
+    member = archive.member(name)
     if member.shape != () or member.dtype.kind not in "iu":
         raise DataError(f"{where}: `{name}` should be one integer; got {member.dtype} of shape {list(member.shape)}.")
     return int(archive.read(member))
 
 
-def _user_ids(archive: NpzFile, member: Member, num_examples: int, where: Path) -> npt.NDArray[np.int64]:
-    """Whose each example is."""
+def _user_ids(archive: NpzFile, split: str, num_examples: int, where: Path) -> npt.NDArray[np.int64] | None:
+    """Whose each example of a split is, or None where the file does not say."""
+    forms = ("user_ids",) if split == "all" else (f"{split}_user_ids", f"user_ids_{split}")
+    name = next((form for form in forms if form in archive.names), None)
+    if name is None:
+        return None
+    member = archive.member(name)
     if member.shape != (num_examples,) or member.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: `user_ids` should be integers of shape [{num_examples}], one for each image; "
+            f"{where}: `{name}` should be integers of shape [{num_examples}], one for each image; "
             f"got {member.dtype} of shape {list(member.shape)}."
         )
     return archive.read(member).astype(np.int64)
@@ -148,7 +152,7 @@ class _Plan:
         self._in = (
             f"{archive.path}" if images == "images" else f"{archive.path} ({images})"
         )  # for errors about one example
-        self._images, self._labels = archive.members[images], archive.members[labels]
+        self._images, self._labels = archive.member(images), archive.member(labels)
         for member in (self._images, self._labels):
             archive.check(member)
         where, shape, dtype = self._where, self._images.shape, self._images.dtype

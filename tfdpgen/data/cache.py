@@ -4,7 +4,7 @@
     key = cache.key(files, (28, 28, 1), declared)
     images = cache.load(key, (60_000, 28, 28, 1))       # None: decode, and then cache.save(key, images)
 
-A key is a digest of each file's path, size and time of change, and of all that is declared about how it is read, so
+A key is a digest of each file's path, size and times of change, and of all that is declared about how it is read, so
 that whatever changes an image changes the key.
 
 **The cache holds private images.** Its folder can be entered by its owner alone, and it keeps one source's images:
@@ -59,8 +59,8 @@ class ImageCache:
         for file in files:
             try:
                 status = os.stat(file)
-                facts = (status.st_size, status.st_mtime_ns)
-            except OSError:
+                facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            except (OSError, ValueError):
                 facts = None  # reading it will say why
             digest.update(f"{os.path.abspath(file)!r} {facts}\n".encode())
         return digest.hexdigest()

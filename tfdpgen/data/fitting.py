@@ -50,7 +50,7 @@ def fitted(
         raise _other_sides(image, image_shape, where)  # told by the header, before anything is decoded
     if image.size != (width, height):
         image.draft(None, (2 * max(width, height), 2 * max(width, height)))  # a JPEG is decoded no larger than needed
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if _orientation(image) != 1:
         image = PIL.ImageOps.exif_transpose(image)
     if declared.resize == "error" and image.size != (width, height):
         raise _other_sides(image, image_shape, where)
@@ -71,6 +71,14 @@ def fit_array(
         return pixels
     image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     return fitted(image, image_shape, declared, where)
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where there is none or it is damaged, which viewers forgive."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # A parser of metadata that anybody may have written.
+        return 1
 
 
 def _other_sides(image: PIL.Image.Image, image_shape: tuple[int, int, int], where: str | os.PathLike[str]) -> DataError:

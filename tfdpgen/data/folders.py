@@ -88,14 +88,17 @@ def natural(name: str) -> tuple[list[str | int], str]:
 def _visible(folder: Path, passed_over: dict[str, str]) -> tuple[list[str], list[str]]:
     """The names of the folders and of the files in a folder, sorted, without those of operating systems."""
     folders, files = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.lower() in _SYSTEM:
-                passed_over[entry.path] = entry.name.strip()
-            elif entry.name.startswith("."):
-                passed_over[entry.path] = entry.name if entry.name == ".DS_Store" else "hidden"
-            else:
-                (folders if entry.is_dir() else files).append(entry.name)
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"{folder} should be a folder that this user may read; got {error}.") from error
+    for entry in entries:
+        if entry.name.lower() in _SYSTEM:
+            passed_over[entry.path] = entry.name.strip()
+        elif entry.name.startswith("."):
+            passed_over[entry.path] = entry.name if entry.name == ".DS_Store" else "hidden"
+        else:
+            (folders if entry.is_dir() else files).append(entry.name)
     return sorted(folders), sorted(files)
 
 

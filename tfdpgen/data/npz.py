@@ -1,10 +1,10 @@
 """An .npz whose headers are read and checked before memory is asked for, and whose arrays come block by block.
 
     with NpzFile("scans.npz") as archive:
-        archive.members["images"].shape, archive.members["images"].dtype
-        for block in archive.blocks(archive.members["images"]):
+        images = archive.member("images")               # its header: shape, dtype
+        for block in archive.blocks(images):
             ...
-        archive.read(archive.members["labels"])
+        archive.read(archive.member("labels"))
 
 `numpy.load` believes what a header says and asks for that much memory; here a header has to agree with the size that
 the zip file gives, and that has to be what a file of this size can hold: an array that unpacks to a hundred times its
@@ -62,6 +62,10 @@ class NpzFile(contextlib.AbstractContextManager):
     Args:
       path: of the file.
 
+    Attributes:
+      path: of the file.
+      names: of its arrays.
+
     Raises:
       DataError: if it is missing, damaged or no .npz.
     """
@@ -74,11 +78,8 @@ class NpzFile(contextlib.AbstractContextManager):
             self._zip = zipfile.ZipFile(path)
         except _DAMAGE as error:
             raise self._damaged(error) from error
-        self.members: dict[str, Member] = {}
-        for info in self._zip.infolist():
-            if info.filename.endswith(".npy"):
-                member = self._header(info)
-                self.members[member.name] = member
+        self._infos = {info.filename: info for info in self._zip.infolist() if info.filename.endswith(".npy")}
+        self.names = [filename.removesuffix(".npy") for filename in self._infos]
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +104,7 @@ class NpzFile(contextlib.AbstractContextManager):
         """
         self.check(member)
         try:
-            with self._zip.open(f"{member.name}.npy") as file:
+            with self._zip.open(self._infos[f"{member.name}.npy"]) as file:
                 file.read(member.header)
                 yield from _blocks(file, member)
                 if file.read(1):  # reading to the end also compares the checksum
@@ -113,8 +114,13 @@ class NpzFile(contextlib.AbstractContextManager):
                 raise
             raise self._damaged(error) from error
 
-    def _header(self, info: zipfile.ZipInfo) -> Member:
-        """What a member says that it is."""
+    def member(self, name: str) -> Member:
+        """What one of `names` says that it is.
+
+        Raises:
+          DataError: if its header is damaged.
+        """
+        info = self._infos[f"{name}.npy"]
         try:
             with self._zip.open(info) as file:
                 version = np.lib.format.read_magic(file)
@@ -126,9 +132,10 @@ class NpzFile(contextlib.AbstractContextManager):
                     raise ValueError(f"its format is {version}, of which no plain array is")
                 shape, is_fortran, dtype = read(file)
                 header = file.tell()
-        except _DAMAGE as error:
+            if info.compress_size > self.path.stat().st_size:
+                raise ValueError(f"`{name}` claims to be larger than the file")
+        except Exception as error:  # Whatever a parser of headers raises on made-up ones.
             raise self._damaged(error) from error
-        name = info.filename.removesuffix(".npy")
         return Member(name, tuple(shape), dtype, bool(is_fortran), info.compress_size, info.file_size, header)
 
     def check(self, member: Member) -> None:
@@ -181,7 +188,7 @@ def _blocks(file: IO[bytes], member: Member) -> Iterator[npt.NDArray[Any]]:
         )
         return
     one = math.prod(shape[1:]) * member.dtype.itemsize
-    step = max(1, _BLOCK_BYTES // one)
+    step = max(1, _BLOCK_BYTES // max(1, one))
     for start in range(0, shape[0], step):
         count = min(step, shape[0] - start)
         content = file.read(count * one)

@@ -100,11 +100,6 @@ def load_splits(
         tuple(int(level) for level in background),
     )
     parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
-    if on_disk and any(isinstance(part, LabeledDataset) for part in parts.values()):
-        raise DataError(
-            f"`on_disk` needs a TFDS data set, which is prepared as ArrayRecord files; `dataset` {dataset!r} is read "
-            "into memory. Write a TFDS builder for it, or leave `on_disk` out."
-        )
     splits = _split(parts, dataset)
     smallest = min(len(splits.train), len(splits.holdout), len(splits.test))
     if smallest < MIN_ROWS_PER_SPLIT:
@@ -149,14 +144,21 @@ def _read(
         if verbose:
             print(line, file=sys.stderr)
 
-    path = Path(dataset).expanduser()
+    path = Path(os.path.expanduser(dataset))
+    kind = path.suffix.lower()
+    is_folder = os.path.isdir(path) and not (
+        data_dir is not None and os.path.realpath(path) == os.path.realpath(Path(os.path.expanduser(data_dir), dataset))
+    )
+    if on_disk and (dataset == "digits" or is_folder or kind in (".npz", *tables.SUFFIXES)):
+        raise DataError(
+            f"`on_disk` needs a TFDS data set, which is prepared as ArrayRecord files; `dataset` {dataset!r} is read "
+            "into memory. Write a TFDS builder for it, or leave `on_disk` out."
+        )
     if dataset == "digits":
-        if path.exists():
+        if os.path.exists(path):
             say(f"`dataset` digits: the embedded data set; write ./digits for {path.absolute()}.")
         return {"all": _digits(declared)}
-    kind = path.suffix.lower()
-    in_data_dir = data_dir is not None and path.resolve() == (Path(data_dir).expanduser() / dataset).resolve()
-    if path.is_dir() and not in_data_dir:
+    if is_folder:
         if dataset == path.name:
             say(f"`dataset` {dataset}: reading {path.absolute()}; a path that exists comes before a TFDS name.")
         listing, passed_over = list_folder(path, declared)
@@ -167,7 +169,7 @@ def _read(
         return read_npz(path, declared)
     if kind in tables.SUFFIXES:
         return read_listing(tables.read_table(path, declared), declared, cache_dir=cache_dir, verbose=verbose)
-    if path.is_file():
+    if os.path.isfile(path):
         raise DataError(f"{_ACCEPTED}; got {dataset!r}, which is a file of another kind.")
     return read_tfds(dataset, declared, data_dir=data_dir, download=download, on_disk=on_disk, accepted=_ACCEPTED)
 

@@ -121,10 +121,12 @@ def _load_records(folder: Path, name: str, spec: DataSpec) -> Dataset:
 def _load_npz(path: Path, spec: DataSpec) -> LabeledDataset:
     """A split that was in memory."""
     with NpzFile(path) as archive:
-        if missing := [name for name in ("images", "labels") if name not in archive.members]:
+        if missing := [name for name in ("images", "labels") if name not in archive.names]:
             raise DataError(f"{path} should hold what `Splits.save` writes; it lacks {missing}.")
-        members = (archive.members.get(name) for name in ("images", "labels", "user_ids"))
-        images, labels, users = (None if member is None else archive.read(member) for member in members)
+        images, labels, users = (
+            archive.read(archive.member(name)) if name in archive.names else None
+            for name in ("images", "labels", "user_ids")
+        )
     try:
         return LabeledDataset(images, labels, spec, users)  # pyright: ignore[reportArgumentType]  # neither is None
     except ValueError as error:

@@ -8,6 +8,7 @@ is one, and other splits are not read.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset
 from tfdpgen.data.declared import BYTE_RANGE, Declared
 from tfdpgen.data.fitting import fit_array
+from tfdpgen.data.memory import check_fits
 from tfdpgen.data.records import RecordDataset
 
 
@@ -90,6 +92,8 @@ def read_tfds(
             f"`dataset` {name!r} should be prepared as ArrayRecord files for `on_disk`; {builder.data_dir} holds it as "
             f"{builder.info.file_format.value}. Give another `data_dir`, where it can be prepared anew."
         )
+    num_examples = sum(builder.info.splits[split].num_examples for split in names.values())
+    check_fits(num_examples * math.prod(spec.image_shape), name, "`--on_disk`")
     return {part: _in_memory(builder, split, spec, declared) for part, split in names.items()}
 
 
