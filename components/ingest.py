@@ -81,15 +81,17 @@ def declared(
     """
     from tfdpgen.data import Declared
 
-    grey = "," not in background
+    try:  # a line of a CSV, so that a name in quotes may hold a comma
+        names = next(csv.reader([classes], skipinitialspace=True, strict=True)) if classes else []
+    except csv.Error as error:
+        raise ComponentError(f"`classes` should be names with commas between; got {classes!r} ({error}).") from error
     return Declared(
         image_shape=numbers("image_shape", image_shape, int, 3) or None,
         num_classes=num_classes or None,
         value_range=numbers("value_range", value_range, float, 2) or None,
-        # As a line of a CSV, so that a name in quotes may hold a comma.
-        classes=tuple(name.strip() for name in next(csv.reader([classes], skipinitialspace=True))) if classes else (),
+        classes=tuple(name.strip() for name in names),
         resize=resize,
-        background=numbers("background", background, int, 1 if grey else 3),
+        background=numbers("background", background, int, 3 if "," in background else 1),
     )
 
 
