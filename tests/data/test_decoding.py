@@ -137,6 +137,12 @@ class TestDepth:
         with pytest.raises(DataError, match=r"a: `images` should lie in the declared `value_range` \(0.0, 4095.0\)"):
             decode(tmp_path / "a", GREY, Declared(value_range=(0.0, 4095.0)))
 
+    def test_16_bits_a_colour_are_read_as_8(self, tmp_path: Path) -> None:
+        pixels = np.zeros((12, 1 + 16 * 6), np.uint8)  # a filter and 16 big-endian colours a line
+        pixels[:, 1::2], pixels[:, 2::2] = 200, 77
+        (tmp_path / "a.png").write_bytes(png_header(16, 12, 16, pixels.tobytes()))
+        assert (decode(tmp_path / "a.png", COLOUR, Declared()) == 200).all()
+
     def test_floats_by_the_declared_range(self, tmp_path: Path) -> None:
         PIL.Image.fromarray((ramp() / 255).astype(np.float32)).save(tmp_path / "a.tif")
         close(decode(tmp_path / "a.tif", GREY, Declared(value_range=(0, 1))), ramp()[..., None], 0)
@@ -243,14 +249,14 @@ class TestDicom:
             decode(path, GREY, self.WINDOW)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be large."""
+def png_header(width: int, height: int, depth: int = 8, pixels: bytes = b"\0" * 1000) -> bytes:
+    """A PNG in colour, of a few bytes, that may claim to be large."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("resize", ["error", "crop"])

@@ -181,6 +181,12 @@ def test_a_folder_wins_over_a_tfds_name_and_says_so(
     assert "write ./digits for" in capsys.readouterr().err
 
 
+def test_facts_in_python_are_what_they_look_like(photos: Path) -> None:
+    assert len(load(photos, background=0).train) == 36
+    with pytest.raises(DataError, match="`classes` should be a sequence of names, one a class; got the text 'cat,dog'"):
+        load(photos, classes="cat,dog")
+
+
 def test_images_that_do_not_fit_into_memory_are_refused_before_it_is_asked_for(photos: Path) -> None:
     with pytest.raises(DataError, match=r"images should fit into memory; they are 2.4 TB .*--resize=crop"):
         load(photos, image_shape=(200_000, 200_000, 1))

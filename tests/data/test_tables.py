@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tfdpgen.data import DataError, load_splits
+from tfdpgen.data import DataError, load_splits, tables
 
 CLASSES = ("cat", "dog")
 
@@ -124,6 +124,14 @@ def changed(value: Any, *places: int) -> list[Any]:
 def test_refusals(table: Table, columns: dict[str, Any], flags: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         table.load(columns=columns, **flags)
+
+
+def test_more_rows_than_memory_holds_are_refused_before_they_are_read(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_BYTES_OF_ROW", 2**45)
+    with pytest.raises(DataError, match=r"labels\.parquet .* it declares 60 rows, and .* are available"):
+        table.load("parquet", classes=CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def load_splits(
     value_range: Sequence[float] | None = None,
     classes: Sequence[str] = (),
     resize: str = "error",
-    background: Sequence[int] = (255,),
+    background: int | Sequence[int] = 255,
     download: bool = True,
     on_disk: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -91,13 +91,15 @@ def load_splits(
     Raises:
       DataError: if the source is unknown, missing, damaged, contradicts the declared facts, or has too few examples.
     """
+    if isinstance(classes, str):
+        raise DataError(f"`classes` should be a sequence of names, one a class; got the text {classes!r}.")
     declared = Declared(
         None if image_shape is None else tuple(int(side) for side in image_shape),
         num_classes,
         None if value_range is None else tuple(float(bound) for bound in value_range),
         tuple(str(name) for name in classes),
         resize,
-        tuple(int(level) for level in background),
+        (background,) if isinstance(background, int) else tuple(int(level) for level in background),
     )
     parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
     splits = _split(parts, dataset)

@@ -23,8 +23,10 @@ from tfdpgen.data.dataset import DataError
 from tfdpgen.data.declared import Declared
 from tfdpgen.data.labels import to_labels
 from tfdpgen.data.listing import SPLITS, Listing, numbered, refuse_all
+from tfdpgen.data.memory import available_memory, in_words
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+_BYTES_OF_ROW = 500  # of a path, a label and a user as Python objects
 _NEEDED, _OPTIONAL = ("file", "label"), ("user", "split")
 
 
@@ -99,10 +101,20 @@ def _parquet(path: Path) -> tuple[dict[str, Sequence[Any]], int]:
         with parquet.ParquetFile(path) as file:
             held = file.schema_arrow.names
             names = _named(path, held)
+            _check_rows(path, file.metadata.num_rows)
             table = file.read(columns=[held[place] for place in names.values()])
             return {name: table.column(held[place]).to_pylist() for name, place in names.items()}, 0
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} should be an undamaged Parquet file; reading it failed: {error}.") from error
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    """Refuses more rows than memory holds, which a few bytes of Parquet can declare."""
+    if rows * _BYTES_OF_ROW > available_memory():
+        raise DataError(
+            f"{path} should name files that memory has room for; it declares {rows:,} rows, and "
+            f"{in_words(available_memory())} are available. Split the table."
+        )
 
 
 def _named(path: Path, header: Sequence[str]) -> dict[str, int]:
