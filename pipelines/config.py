@@ -13,7 +13,16 @@ import shlex
 PAID = "train"  # the step that spends the budget
 STARTS = ("generate", "attack", "evaluate", "audit", "publish")  # the steps after it
 LOCAL_FIELDS = ("start_at",)  # which tell the local run what to do, and no step
-PATH_FIELDS = ("dataset", "data_dir", "output_dir", "ledger", "backup", "attack_shadow_folder", "inception_weights")
+PATH_FIELDS = (
+    "dataset",
+    "data_dir",
+    "output_dir",
+    "ledger",
+    "backup",
+    "cache",
+    "attack_shadow_folder",
+    "inception_weights",
+)
 
 _LARGEST = 2**31 - 1  # a whole number that every consumer can take: NumPy's and TensorFlow's seeds, and counts of rows
 
@@ -27,23 +36,38 @@ class SynthesisConfig:
     """
 
     dataset: str = "digits"
-    """Private rows: digits (embedded), the name of a TFDS image-classification data set such as mnist, a folder of
-    images with one sub-folder a class, or an .npz with images and labels."""
+    """Private examples: digits (embedded), a folder of images with one sub-folder a class, a table (.csv, .parquet)
+    with the columns file and label, an .npz, or the name of a TFDS image-classification data set such as mnist.
+    docs/data.md."""
 
     data_dir: str = ""
     """Where TFDS keeps its data sets; empty: TFDS's default."""
 
     image_shape: str = ""
-    """height,width,channels, as in 28,28,1; empty: as the source declares. A folder of images needs it."""
+    """height,width,channels that the model sees, as in 28,28,1; empty: as the source declares. Image files need it."""
 
     num_classes: int = 0
-    """Number of classes; 0: as the source declares."""
+    """Number of classes; 0: as the source or classes declares."""
 
     value_range: str = ""
-    """lowest,highest value that a pixel can have, as in 0,255; empty: as the source declares."""
+    """lowest,highest value that a pixel can have, as in 0,255; empty: as the source declares. 16-bit and
+    floating-point images need it, and DICOM, whose window it is."""
+
+    classes: str = ""
+    """Names of the classes in the order of their labels, as in cat,dog; empty: as the source declares. Published."""
+
+    resize: str = "error"
+    """What happens to images of other sides than image_shape: error (they are refused), crop, pad or stretch."""
+
+    background: str = "255"
+    """Grey level, or red,green,blue, each in 0..255, that shows behind transparent pixels and padded images."""
 
     on_disk: bool = False
-    """Prepare a TFDS data set as ArrayRecord files and never have all of its rows in memory."""
+    """Prepare a TFDS data set as ArrayRecord files and never have all of its examples in memory."""
+
+    cache: str = ""
+    """Folder that keeps decoded image files, so that a second run reads them quickly. Internal. Empty: internal/cache
+    in output_dir, or none on Kubeflow."""
 
     synthesizer: str = "c_vae"
     """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a teacher)."""
@@ -129,7 +153,7 @@ class SynthesisConfig:
     def __post_init__(self) -> None:
         from components.audit import ADVERSARIES
         from components.evaluate import split
-        from components.ingest import numbers
+        from components.ingest import declared
         from tfdpgen.choices import (
             DIGITS_SHAPE,
             SYNTHESIZERS,
@@ -140,17 +164,15 @@ class SynthesisConfig:
             check_shadows,
             check_shape_suits,
         )
-        from tfdpgen.data import DataSpec
 
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if type(value) is int and not -_LARGEST <= value <= _LARGEST:
                 raise ValueError(f"`{field.name}` should be at most {_LARGEST}; got {value}.")
-        # What is left to the source is checked there; here it is replaced by something that passes.
-        shape = numbers("image_shape", self.image_shape, int, 3) or (DIGITS_SHAPE if self.dataset == "digits" else ())
-        low, high = numbers("value_range", self.value_range, float, 2) or (0.0, 1.0)
-        height, width, channels = shape or (1, 1, 1)
-        DataSpec((height, width, channels), self.num_classes or 2, (low, high))
+        facts = declared(
+            self.image_shape, self.num_classes, self.value_range, self.classes, self.resize, self.background
+        )
+        shape = facts.image_shape or (DIGITS_SHAPE if self.dataset == "digits" else ())
         check_budget(self.epsilon, self.delta)
         for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
             if getattr(self, name) < least:
@@ -176,6 +198,7 @@ class SynthesisConfig:
         if self.synthesizer not in SYNTHESIZERS:
             raise ValueError(f"`synthesizer` should be one of {SYNTHESIZERS}; got {self.synthesizer!r}.")
         if shape:
+            height, width, channels = shape
             check_shape_suits(self.synthesizer, (height, width, channels))
         if self.classifiers != "all":
             check_classifiers(split(self.classifiers))

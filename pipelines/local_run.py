@@ -163,14 +163,15 @@ def check_weights(weights: str) -> None:
 
 
 def absolute(config: SynthesisConfig) -> SynthesisConfig:
-    """The configuration with `~` expanded in every path, and the places of results, ledger and backup filled in."""
+    """The configuration with `~` expanded in every path, and the places of results and of what is kept filled in."""
     paths = {name: os.path.expanduser(getattr(config, name)) for name in PATH_FIELDS}
     output_dir = Path(paths["output_dir"]).absolute()
-    kept = {name: Path(paths[name]).absolute() if paths[name] else None for name in ("ledger", "backup")}
+    kept = {name: Path(paths[name]).absolute() if paths[name] else None for name in ("ledger", "backup", "cache")}
     paths |= {
         "output_dir": str(output_dir),
         "ledger": str(kept["ledger"] or output_dir / "internal" / "ledger.sqlite"),
         "backup": str(kept["backup"] or output_dir / "internal" / "backup"),
+        "cache": str(kept["cache"] or output_dir / "internal" / "cache"),
     }
     if config.insecure_reproducible and not config.backup:
         # Seeded noise cannot be resumed: a backup that was asked for all the same is refused by the training.

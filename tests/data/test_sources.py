@@ -97,9 +97,9 @@ def test_npz_may_declare_its_classes_inside(npz: Npz) -> None:
         (
             {"images": np.full((60, 4, 5), np.nan)},
             {"num_classes": 3, "value_range": (0, 1)},
-            r"declared `value_range` .*row 0 holds nan",
+            r"declared `value_range` .*example 0 holds nan",
         ),
-        ({}, {"num_classes": 3, "value_range": (0, 16)}, r"declared `value_range` \(0.0, 16.0\); row 0 holds"),
+        ({}, {"num_classes": 3, "value_range": (0, 16)}, r"declared `value_range` \(0.0, 16.0\); example 0 holds"),
         ({"images": np.zeros((60, 4), np.uint8)}, {"num_classes": 3}, r"`images` should have shape .* got \[60, 4\]"),
         ({"images": np.zeros((60, 4, 5, 2), np.uint8)}, {"num_classes": 3}, "`images` should have shape"),
         ({"images": np.zeros((60, 4, 5), "U1")}, {"num_classes": 3}, "`images` should be numbers"),
@@ -113,7 +113,7 @@ def test_npz_may_declare_its_classes_inside(npz: Npz) -> None:
         (
             {"images": np.zeros((40, 4, 5), np.uint8), "labels": np.zeros(40, int)},
             {"num_classes": 3},
-            "at least 10 rows .* 50 are enough",
+            "at least 10 examples .* 50 are enough",
         ),
     ],
 )
@@ -202,10 +202,9 @@ def test_image_folder_needs_a_shape(photos: Path) -> None:
         load_splits(str(photos))
 
 
-@pytest.mark.parametrize(("mode", "size"), [("L", (6, 5)), ("RGB", (6, 4)), ("RGBA", (6, 4)), ("P", (6, 4))])
-def test_image_folder_refuses_other_sizes_and_channels_by_name(photos: Path, mode: str, size: tuple[int, int]) -> None:
-    PIL.Image.new(mode, size).save(photos / "dogs" / "odd.png")
-    with pytest.raises(DataError, match=r"photos/dogs/odd\.png should be 4x6"):
+def test_image_folder_refuses_other_sizes_by_name_and_names_the_flag(photos: Path) -> None:
+    PIL.Image.new("L", (6, 5)).save(photos / "dogs" / "odd.png")
+    with pytest.raises(DataError, match=r"photos/dogs/odd\.png should be 4x6 .* got 5x6\. .*--resize=crop"):
         load_photos(photos)
 
 
@@ -221,11 +220,11 @@ def test_image_folder_names_the_damaged_image(photos: Path, keep: int) -> None:
 
 def test_image_folder_refuses_what_it_would_not_read(photos: Path) -> None:
     (photos / "dogs" / "odd.webp").write_bytes(b"")
-    with pytest.raises(DataError, match=r"photos/dogs/odd\.webp should be an image file"):
+    with pytest.raises(DataError, match=r"photos/dogs/odd\.webp cannot be read as an image: Pillow knows no format"):
         load_photos(photos)
     (photos / "dogs" / "odd.webp").unlink()
     (photos / "dogs" / "puppies").mkdir()
-    with pytest.raises(DataError, match="photos/dogs/puppies should be an image file"):
+    with pytest.raises(DataError, match="photos/dogs/puppies should be an image; it is a folder"):
         load_photos(photos)
 
 
@@ -297,7 +296,7 @@ def test_tfds_without_a_test_split(data_dir: str) -> None:
 def test_tfds_of_varying_sizes(data_dir: str) -> None:
     with pytest.raises(DataError, match="does not declare `image_shape`"):
         load_splits("tiny_photos/varying", data_dir=data_dir)
-    with pytest.raises(DataError, match=r"row \d+ is \(5, 5, 1\)"):
+    with pytest.raises(DataError, match=r"example \d+ is \(5, 5, 1\)\. .*--resize"):
         load_splits("tiny_photos/varying", data_dir=data_dir, image_shape=(4, 5, 1))
 
 
@@ -307,7 +306,34 @@ def test_tfds_that_is_no_image_classification(data_dir: str, name: str) -> None:
         load_splits(name, data_dir=data_dir)
 
 
-@pytest.mark.parametrize("name", ["no_such_data", "no such data!", "./nowhere", "/nowhere/at/all"])
+@pytest.mark.parametrize(
+    "name", ["no_such_data", "no such data!", "./nowhere", "/nowhere/at/all", "x" * 5000, "a\0b", "~nobody_here/x"]
+)
 def test_unknown_source_lists_what_is_accepted(name: str, data_dir: str) -> None:
     with pytest.raises(DataError, match=r"'digits', the name of a TFDS .* folder .*\.npz; got"):
         load_splits(name, data_dir=data_dir)
+
+
+def test_images_of_a_data_set_come_in_the_shape_that_the_model_sees(data_dir: str) -> None:
+    assert load_splits("digits", image_shape=(16, 12, 3), resize="pad").train.images.shape == (1_077, 16, 12, 3)
+    with pytest.raises(DataError, match=r"`image_shape` should be \(8, 8, 1\), as digits declares, .*--resize=crop"):
+        load_splits("digits", image_shape=(16, 16, 1))
+    for name in ("tiny_photos/split", "tiny_photos/varying"):
+        splits = load_splits(name, data_dir=data_dir, image_shape=(6, 6, 3), resize="stretch")
+        assert sorted(splits.train.images[:, 3, 3, 1])[:3] == sorted(splits.train.images[:, 0, 0, 0])[:3]
+    assert load_splits("tiny_photos/split", data_dir=data_dir, image_shape=(4, 5, 3)).spec.image_shape == (4, 5, 3)
+    with pytest.raises(DataError, match=r"should be \(4, 5, 1\), as tiny_photos/split declares, .*--resize=crop"):
+        load_splits("tiny_photos/split", data_dir=data_dir, image_shape=(6, 6, 1))
+
+
+def test_classes_that_a_data_set_only_numbers_may_be_named(data_dir: str) -> None:
+    names = tuple("abcdef")
+    assert load_splits("tiny_photos/whole", data_dir=data_dir, classes=names).spec.class_names == names
+    with pytest.raises(DataError, match="`classes` should be 0,1,2,3,4,5,6,7,8,9, as digits declares"):
+        load_splits("digits", classes=tuple("abcdefghij"))
+
+
+def test_a_tfds_data_set_that_lies_in_the_working_folder_is_one(data_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_splits("tiny_photos/whole", data_dir=data_dir)
+    monkeypatch.chdir(data_dir)
+    assert len(load_splits("tiny_photos/whole", data_dir=".", download=False).train) == 60

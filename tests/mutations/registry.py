@@ -565,9 +565,9 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by='DP synthesizers that infer domains (Ganev et al. 2025, "The importance of being discrete")',
         edits=(
             Edit(
-                "tfdpgen/data/sources.py",
+                "tfdpgen/data/values.py",
                 "    low, high = value_range\n    outside",
-                "    low, high = value_range[0], float(images.max())\n    outside",
+                "    low, high = value_range[0], float(values.max())\n    outside",
             ),
         ),
         caught_by=("tests/data/test_sources.py::test_npz_floats_are_mapped_from_the_declared_range",),

@@ -1,6 +1,7 @@
 """Where records come from: labelled images in memory or on disk, their public facts, and deterministic splits."""
 
 from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset
+from tfdpgen.data.declared import Declared
 from tfdpgen.data.records import RandomAccess, RecordDataset
 from tfdpgen.data.sources import load_splits, partition
 from tfdpgen.data.splits import Splits
@@ -9,6 +10,7 @@ __all__ = [
     "DataError",
     "DataSpec",
     "Dataset",
+    "Declared",
     "LabeledDataset",
     "RandomAccess",
     "RecordDataset",

@@ -13,6 +13,8 @@ them block by block. `LabeledDataset` has them in memory, `tfdpgen.data.records.
     dataset.rows([0, 5, 7])                             # uint8 [3, 8, 8, 1], int64 [3]
     for images, labels in dataset.blocks():             # all rows, in order, a megabyte at a time
         ...
+
+Where several examples are one user's, `user_ids` says which; methods that promise privacy to a user need it.
 """
 
 from __future__ import annotations
@@ -20,11 +22,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-import os
-import zipfile
-import zlib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -49,10 +48,11 @@ class DataSpec:
       num_classes: labels are integers in [0, num_classes).
       value_range: (low, high) of the values as the source stores them. A `LabeledDataset` always holds uint8 in
         [0, 255]; the source maps this declared range onto it.
-      class_names: one name a class, or empty.
+      class_names: one name a class, or empty. They are published with the synthetic examples, so they have to be
+        declared: by the source (names of folders, TFDS features) or by the caller.
 
     Raises:
-      ValueError: if a fact is malformed; the message names the attribute, what was expected and what came.
+      DataError: if a fact is malformed; the message names the attribute, what was expected and what came.
     """
 
     image_shape: tuple[int, int, int]
@@ -63,20 +63,21 @@ class DataSpec:
     def __post_init__(self) -> None:
         shape = tuple(int(side) for side in self.image_shape)
         if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
-            raise ValueError(
+            raise DataError(
                 "`image_shape` should be (height, width, channels), each at least 1, with 1 or 3 channels; "
                 f"got {self.image_shape!r}."
             )
         if self.num_classes < 2:
-            raise ValueError(f"`num_classes` should be at least 2; got {self.num_classes!r}.")
+            raise DataError(f"`num_classes` should be at least 2; got {self.num_classes!r}.")
         low, high = (float(bound) for bound in self.value_range)
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"`value_range` should be finite (low, high) with low < high; got {self.value_range!r}.")
+            raise DataError(f"`value_range` should be finite (low, high) with low < high; got {self.value_range!r}.")
         names = tuple(str(name) for name in self.class_names)
         if names and len(names) != self.num_classes:
-            raise ValueError(
+            raise DataError(
                 f"`class_names` should hold one name for each of {self.num_classes} classes; got {len(names)}."
             )
+        check_class_names(names)
         object.__setattr__(self, "image_shape", shape)
         object.__setattr__(self, "num_classes", int(self.num_classes))
         object.__setattr__(self, "value_range", (low, high))
@@ -98,14 +99,45 @@ class DataSpec:
         return self.class_names[label] if self.class_names else str(label)
 
 
+def check_class_names(names: Sequence[str], what: str = "`class_names`") -> None:
+    """Refuses names that a list of names, one a line, would not give back as they are.
+
+    Args:
+      names: one a class.
+      what: what an error calls them.
+
+    Raises:
+      DataError: if one is empty, begins or ends with white space, holds a control character or something that UTF-8
+        cannot write, or is there twice.
+    """
+    for name in names:
+        if (
+            not name
+            or name != name.strip()
+            or any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
+        ):
+            raise DataError(
+                f"{what} should be words without white space at their ends, line breaks or control characters, since "
+                f"they are published one a line; got {name!r}. Rename the class."
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{what} should all differ; {twice!r} is there twice.")
+
+
 class Dataset(abc.ABC):
     """Labelled images, wherever they are; one row is one image and its label.
 
     Every row that comes out agrees with the spec: images uint8 [h, w, c] in [0, 255], labels int64 in
     [0, spec.num_classes).
+
+    Attributes:
+      spec: the public facts.
+      user_ids: int64 [n], which user each example is of, or None where that is not known.
     """
 
     spec: DataSpec
+    user_ids: npt.NDArray[np.int64] | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -127,7 +159,8 @@ class Dataset(abc.ABC):
     def in_memory(self, most: int | None = None) -> LabeledDataset:
         """The first `most` rows, or all of them, in memory."""
         size = len(self) if most is None else min(most, len(self))
-        return LabeledDataset(*self.rows(np.arange(size)), self.spec)
+        users = self.user_ids if self.user_ids is None else self.user_ids[:size]
+        return LabeledDataset(*self.rows(np.arange(size)), self.spec, users)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,31 +171,35 @@ class LabeledDataset(Dataset):
       images: uint8 [n, height, width, channels] in [0, 255].
       labels: int64 [n] in [0, spec.num_classes).
       spec: the public facts.
+      user_ids: int64 [n], which user each example is of, or None where that is not known.
 
     Raises:
-      ValueError: on wrong dtypes or shapes, or on labels out of range.
+      DataError: on wrong dtypes or shapes, or on labels out of range.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     spec: DataSpec
+    user_ids: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.shape[1:] != self.spec.image_shape:
-            raise ValueError(
+            raise DataError(
                 f"`images` should be uint8 of shape [n, {', '.join(map(str, self.spec.image_shape))}]; "
                 f"got {self.images.dtype} of shape {list(self.images.shape)}."
             )
-        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"`labels` should be int64 of shape [{len(self.images)}], one for each image; "
-                f"got {self.labels.dtype} of shape {list(self.labels.shape)}."
-            )
+        for name in ("labels", "user_ids"):
+            values = getattr(self, name)
+            if values is not None and (values.dtype != np.int64 or values.shape != self.images.shape[:1]):
+                raise DataError(
+                    f"`{name}` should be int64 of shape [{len(self.images)}], one for each image; "
+                    f"got {values.dtype} of shape {list(values.shape)}."
+                )
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= self.spec.num_classes))
         if outside.size:
-            raise ValueError(
-                f"`labels` should lie in [0, {self.spec.num_classes}); row {outside[0]} has "
-                f"{self.labels[outside[0]]} ({outside.size} rows in all). Declare the right number of classes."
+            raise DataError(
+                f"`labels` should lie in [0, {self.spec.num_classes}); example {outside[0]} has "
+                f"{self.labels[outside[0]]} ({outside.size} examples in all). Declare the right number of classes."
             )
 
     def __len__(self) -> int:
@@ -173,32 +210,9 @@ class LabeledDataset(Dataset):
         return self.images[positions], self.labels[positions]
 
     def take(self, positions: Positions) -> Self:
-        return type(self)(*self.rows(positions), self.spec)
+        users = self.user_ids if self.user_ids is None else self.user_ids[np.asarray(positions, np.int64)]
+        return type(self)(*self.rows(positions), self.spec, users)
 
     def in_memory(self, most: int | None = None) -> LabeledDataset:
-        return self if most is None else LabeledDataset(self.images[:most], self.labels[:most], self.spec)
-
-
-def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an .npz that holds `images` and `labels`, without unpickling anything.
-
-    Raises:
-      DataError: if the file is missing, damaged, pickled, not an .npz, or lacks either array.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: there is no such file; give the path of an .npz with `images` and `labels`.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            # A member that is no array comes out as bytes.
-            arrays = {name: array for name in archive.files if isinstance(array := archive[name], np.ndarray)}
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} should be an undamaged .npz of plain numeric arrays, as `np.savez` writes it (Python objects are "
-            f"refused); reading it failed: {error}."
-        ) from error
-    missing = [name for name in ("images", "labels") if name not in arrays]
-    if missing:
-        raise DataError(
-            f"{path} should hold the arrays `images` and `labels`; it lacks {missing} and holds {sorted(arrays)}."
-        )
-    return arrays
+        users = self.user_ids if self.user_ids is None else self.user_ids[:most]
+        return self if most is None else LabeledDataset(self.images[:most], self.labels[:most], self.spec, users)

@@ -54,6 +54,7 @@ class RecordDataset(Dataset):
       image_key: of the image in a row.
       label_key: of the label in a row.
       where: what error messages call the source.
+      user_ids: int64 [n], which user each of the source's examples is of; kept in memory.
 
     Raises:
       DataError: if a row cannot be read or contradicts the spec; the message gives its position in the source.
@@ -67,8 +68,15 @@ class RecordDataset(Dataset):
         image_key: str = "image",
         label_key: str = "label",
         where: str | os.PathLike[str] = "`source`",
+        user_ids: npt.NDArray[np.int64] | None = None,
     ) -> None:
+        if user_ids is not None and (user_ids.dtype != np.int64 or user_ids.shape != (len(source),)):
+            raise DataError(
+                f"{os.fspath(where)}: `user_ids` should be int64 of shape [{len(source)}], one for each example; "
+                f"got {user_ids.dtype} of shape {list(user_ids.shape)}."
+            )
         self.spec = spec
+        self.user_ids = user_ids
         self._source = source
         self._keys = (image_key, label_key)
         self._where = os.fspath(where)
@@ -82,6 +90,8 @@ class RecordDataset(Dataset):
     def take(self, positions: Positions) -> Self:
         view = copy.copy(self)
         view._positions = self._in_source(positions).astype(np.int32 if len(self._source) < 2**31 else np.int64)
+        if self.user_ids is not None:
+            view.user_ids = self.user_ids[np.asarray(positions, np.int64)]
         return view
 
     def rows(self, positions: Positions) -> Rows:
@@ -148,13 +158,15 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         writer.close()
 
 
-def read_rows(path: str | os.PathLike[str], spec: DataSpec) -> RecordDataset:
-    """Opens what `write_rows` wrote, and checks it.
+def read_rows(
+    path: str | os.PathLike[str], spec: DataSpec, user_ids: npt.NDArray[np.int64] | None = None
+) -> RecordDataset:
+    """Opens what `write_rows` wrote, which keeps no `user_ids`, and checks it.
 
     Raises:
       DataError: if the file is missing or damaged, or a row contradicts the spec; the message names the file.
     """
-    return RecordDataset(_StoredRows(path, spec), spec, where=path)
+    return RecordDataset(_StoredRows(path, spec), spec, where=path, user_ids=user_ids)
 
 
 class _StoredRows:

@@ -5,7 +5,8 @@
     Splits.load("examples/").train
 
 A part that is not in memory is copied to train.array_record in place of train.npz, a megabyte at a time, and is
-read from there afterwards: neither saving nor loading it takes memory for its images.
+read from there afterwards: neither saving nor loading it takes memory for its images. Its `user_ids`, where there are
+any, lie beside it in train.users.npy; in an .npz they are an array of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset, read_npz
+from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset
+from tfdpgen.data.npz import NpzFile
 from tfdpgen.data.records import read_rows, write_rows
 
 
@@ -60,13 +63,20 @@ class Splits:
             part: Dataset = getattr(self, field.name)
             in_memory, on_disk = (folder / f"{field.name}{suffix}" for suffix in (".npz", ".array_record"))
             if isinstance(part, LabeledDataset):
-                np.savez(in_memory, images=part.images, labels=part.labels)
+                arrays: dict[str, Any] = {"images": part.images, "labels": part.labels}
+                if part.user_ids is not None:
+                    arrays["user_ids"] = part.user_ids
+                np.savez(in_memory, **arrays)
                 on_disk.unlink(missing_ok=True)
+                _users(folder, field.name).unlink(missing_ok=True)
             else:
                 unfinished = on_disk.with_suffix(".unfinished")
                 write_rows(part, unfinished)  # which may be a view of the file that it replaces
                 unfinished.replace(on_disk)
                 in_memory.unlink(missing_ok=True)
+                _users(folder, field.name).unlink(missing_ok=True)
+                if part.user_ids is not None:
+                    np.save(_users(folder, field.name), part.user_ids)
         (folder / "spec.json").write_text(json.dumps(self.spec.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -86,14 +96,38 @@ class Splits:
         for field in dataclasses.fields(cls):
             on_disk = folder / f"{field.name}.array_record"
             in_memory = folder / f"{field.name}.npz"
-            parts[field.name] = read_rows(on_disk, spec) if on_disk.exists() else _load_npz(in_memory, spec)
+            parts[field.name] = (
+                _load_records(folder, field.name, spec) if on_disk.exists() else _load_npz(in_memory, spec)
+            )
         return cls(**parts)
+
+
+def _users(folder: Path, name: str) -> Path:
+    """Where the users of a split on disk are."""
+    return folder / f"{name}.users.npy"
+
+
+def _load_records(folder: Path, name: str, spec: DataSpec) -> Dataset:
+    """A split that was not in memory."""
+    path, users = _users(folder, name), None
+    if path.exists():
+        try:
+            users = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path} should be the array that `Splits.save` writes; {error}.") from error
+    return read_rows(folder / f"{name}.array_record", spec, users)
 
 
 def _load_npz(path: Path, spec: DataSpec) -> LabeledDataset:
     """A split that was in memory."""
-    arrays = read_npz(path)
+    with NpzFile(path) as archive:
+        if missing := [name for name in ("images", "labels") if name not in archive.names]:
+            raise DataError(f"{path} should hold what `Splits.save` writes; it lacks {missing}.")
+        images, labels, users = (
+            archive.read(archive.member(name)) if name in archive.names else None
+            for name in ("images", "labels", "user_ids")
+        )
     try:
-        return LabeledDataset(arrays["images"], arrays["labels"], spec)
+        return LabeledDataset(images, labels, spec, users)  # pyright: ignore[reportArgumentType]  # neither is None
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
