@@ -46,7 +46,7 @@ def test_system_files_are_passed_over_and_counted_in_one_line(photos: Path, caps
     splits = load(photos)
     assert len(splits.train) + len(splits.holdout) + len(splits.test) == 60
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
-    assert line.startswith(f"{photos}: passed over 6 files of operating systems (")
+    assert line.startswith(f"{photos}: passed over what operating systems left there, 6 in all (")
     assert "2 Thumbs.db" in line
     load(photos, verbose=False)
     assert capsys.readouterr() == ("", "")

@@ -75,7 +75,7 @@ def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listi
     if passed_over:
         counts = collections.Counter(passed_over.values()).most_common(5)
         names = ", ".join(f"{count} {name}" for name, count in counts)
-        line = f"{root}: passed over {len(passed_over)} files of operating systems ({names})."
+        line = f"{root}: passed over what operating systems left there, {len(passed_over)} in all ({names})."
     listing = Listing(root, files, np.array(labels, np.int64), num_classes, classes, None if None in tree else splits)
     return listing, line
 
