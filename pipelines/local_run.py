@@ -198,6 +198,7 @@ def _dry_run(config: SynthesisConfig, *, verbose: bool) -> None:
         beam_runner.quiet_beam()
     output_dir = Path(config.output_dir)
     root = output_dir.with_name(f".{output_dir.name}.dry_run")
+    config = dataclasses.replace(config, cache="")  # which would be left
     try:
         beam_runner.run(SYNTHESIS.until("preflight"), config, root, beam_args=shlex.split(config.beam_args))
     except beam_runner.ComponentFailedError as error:

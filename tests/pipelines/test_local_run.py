@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from pipelines import SynthesisConfig
@@ -189,6 +190,20 @@ def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(
     assert printed.splitlines()[-1].endswith(f"go on: {command}")
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before
     assert earlier.read_text() == "bought"
+
+
+def test_a_dry_run_of_image_files_leaves_no_cache(tmp_path: Path) -> None:
+    for i in range(60):
+        folder = tmp_path / "photos" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (8, 8), i).save(folder / f"{i}.png")
+    dataset, output_dir = str(tmp_path / "photos"), tmp_path / "output"
+    config = SynthesisConfig(
+        dry_run=True, dataset=dataset, image_shape="8,8,1", synthesizer="class_gaussian", output_dir=str(output_dir)
+    )
+    run(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert absolute(config).cache == str(output_dir / "internal" / "cache")
 
 
 def test_a_dry_run_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
