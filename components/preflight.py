@@ -14,7 +14,7 @@ import json
 import shutil
 from typing import Annotated
 
-from components.artifacts import Input, Output, PreflightFigures, PrivateExamples
+from components.artifacts import Input, Output, PreflightFigures, PrivateExamples, SyntheticExamples
 from components.component import ComponentError, component
 
 
@@ -36,7 +36,14 @@ def preflight(
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
     free = shutil.disk_usage(checked.path).free
     budget = PrivacyBudget(epsilon, delta)
-    figures = check(facts, synthesizer, budget, num_synthetic=num_synthetic, disk_there=free)
+    figures = check(
+        facts,
+        synthesizer,
+        budget,
+        num_synthetic=num_synthetic,
+        expected_bytes=SyntheticExamples.expected_bytes,
+        disk_there=free,
+    )
     print(figures.text, flush=True)
     if figures.refusal:
         raise ComponentError(figures.refusal)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components import SyntheticExamples
 from tfdpgen.data import Dataset, DataSpec, LabeledDataset, Splits
 from tfdpgen.privacy import ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.synthesizers import Synthesizer, base, preflight
-from tfdpgen.synthesizers.preflight import Facts, check
+from tfdpgen.synthesizers.preflight import Facts
 from tfdpgen.synthesizers.rehearsal import rehearse
 
 _BUDGET = PrivacyBudget(3.0, 1e-6)
@@ -91,6 +92,11 @@ class _Closed(Dataset):
 
     def take(self, positions: Any) -> Any:
         raise NotImplementedError
+
+
+def check(*arguments: Any, **named: Any) -> preflight.Preflight:
+    """`preflight.check` with the size of the artifact that the pipeline writes."""
+    return preflight.check(*arguments, expected_bytes=SyntheticExamples.expected_bytes, **named)
 
 
 def _facts(labels: Sequence[int] = (0, 0, 7)) -> Facts:

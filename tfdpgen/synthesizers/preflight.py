@@ -1,7 +1,7 @@
 """What is said of a run before anything is reserved: its cost, its chance, and whether it would fit.
 
     facts = Facts.of(Splits.load("examples"))             # counts labels; holds no example afterwards
-    preflight = check(facts, "c_vae", PrivacyBudget(3.0, 1e-5), num_synthetic=6000)
+    preflight = check(facts, "c_vae", PrivacyBudget(3.0, 1e-5), num_synthetic=6000, expected_bytes=...)
     print(preflight.text)
     preflight.refusal                                     # a sentence if the run would not fit into memory, or ""
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from tfdpgen.synthesizers.signal import HOPELESS, Advice, advise, signal_of
 
 _LATER_STEPS = 2**29  # bytes that attacks and evaluation hold beyond the data, measured on digits and MNIST
 _WRITE_SECONDS = 3e-4  # to write one synthetic example, besides drawing it, measured; see docs/preflight.md
-_RECORD_BYTES = 128  # of a synthetic example in a TFDS record, besides its image and soft label, at most
 _KEPT = 3  # places that a run keeps the synthetic examples in: generate's artifact, publish's, and output_dir
 
 
@@ -164,6 +164,7 @@ def check(
     budget: PrivacyBudget,
     *,
     num_synthetic: int,
+    expected_bytes: Callable[..., int],
     disk_there: int | None = None,
     available: int | None = None,
 ) -> Preflight:
@@ -174,6 +175,7 @@ def check(
       synthesizer: the method's name.
       budget: of the training.
       num_synthetic: plain synthetic examples that are asked for.
+      expected_bytes: (num_synthetic, spec, has_enriched=bool) -> the most bytes that one copy takes on disk.
       disk_there: bytes that are free where the run writes, if that is known.
       available: bytes of memory that this process may still take; by default what the system says.
 
@@ -187,7 +189,6 @@ def check(
     available = available_memory() if available is None else available
     ratio = signal_of(spec, num_examples, synthesizer, budget)
     written = num_synthetic * (2 if cost.has_teacher else 1)
-    record = 2 * (math.prod(spec.image_shape) + 4 * spec.num_classes) + _RECORD_BYTES
     return Preflight(
         facts=facts,
         synthesizer=synthesizer,
@@ -197,7 +198,7 @@ def check(
         cost=cost,
         signal=ratio,
         advice=advise(spec, num_examples, synthesizer, budget) if ratio < HOPELESS else None,
-        bytes_on_disk=_KEPT * written * record,
+        bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_enriched=cost.has_teacher),
         disk_there=disk_there,
         seconds_of_synthesis=written * (cost.seconds_per_draw + _WRITE_SECONDS),
         memory_needed=needed,
