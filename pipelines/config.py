@@ -212,6 +212,8 @@ class SynthesisConfig:
                 )
         if self.start_at and self.start_at not in STARTS:
             raise ValueError(f"`start_at` should be empty or one of {', '.join(STARTS)}; got {self.start_at!r}.")
+        if self.start_at and self.dry_run:
+            raise ValueError(f"`start_at` should be empty with `dry_run`, which ends before; got {self.start_at!r}.")
         try:
             arguments = shlex.split(self.beam_args)
         except ValueError as error:

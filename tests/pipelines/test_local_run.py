@@ -40,6 +40,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--epsilon=0"], "`epsilon` should be a finite number greater than 0; got 0.0"),
         (["--delta=1"], "`delta` should lie strictly between 0 and 1"),
         (["--epsilon=x"], "invalid float value: 'x'"),
+        (["--dry_run", "--start_at=generate"], "`start_at` should be empty with `dry_run`"),
         (["--eps=1"], "Unknown command line flag 'eps'"),
         (["--epsilom", "1"], "Unknown command line flag 'epsilom'. Did you mean --epsilon?"),
         (["digits"], "unexpected argument 'digits'"),
