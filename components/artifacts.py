@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.data.npz_blocks import num_rows, read_rows
+from tfdpgen.data.npz import NpzFile
 
 HEADER = "artifact.json"
 ArtifactT = TypeVar("ArtifactT", bound="Artifact")
@@ -148,7 +148,9 @@ class SyntheticExamples(Artifact):
 
     def load_enriched(self, most: int | None = None) -> tuple[LabeledDataset, np.ndarray] | None:
         """Enriched examples and their soft labels float32 [n, num_classes], if there are any; the first `most`."""
-        start, end = self._num_plain, num_rows(self._npz, "labels")
+        start = self._num_plain
+        with NpzFile(self._npz) as archive:
+            (end,) = archive.member("labels").shape
         examples, soft_labels = self._examples(start, end if most is None else min(start + most, end))
         return (examples, soft_labels) if len(examples) else None
 
@@ -170,13 +172,15 @@ class SyntheticExamples(Artifact):
     @property
     def _num_plain(self) -> int:
         """How many plain examples there are; they come before all enriched ones."""
-        return int(np.count_nonzero(~read_rows(self._npz, "is_enriched")))
+        with NpzFile(self._npz) as archive:
+            return int(np.count_nonzero(~archive.read(archive.member("is_enriched"))))
 
     def _examples(self, start: int, stop: int) -> tuple[LabeledDataset, np.ndarray]:
         """The examples at these positions, and their soft labels."""
-        images, labels, soft_labels = (
-            read_rows(self._npz, name, start, stop) for name in ("images", "labels", "soft_labels")
-        )
+        with NpzFile(self._npz) as archive:
+            images, labels, soft_labels = (
+                archive.read(archive.member(name), start, stop) for name in ("images", "labels", "soft_labels")
+            )
         return LabeledDataset(images, labels, DataSpec.from_dict(self.facts["spec"])), soft_labels
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from components.artifacts import Input, Output, SyntheticExamples, TrainedRelease
 from components.component import ComponentError, component
-from tfdpgen.data.npz_blocks import NpzWriter
+from tfdpgen.data.npz_writer import NpzWriter
 
 if TYPE_CHECKING:
     from tfdpgen.data import DataSpec

@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from components import ComponentError, SyntheticExamples, TrainedRelease
 from components import generate as module
 from components.generate import generate
-from tfdpgen.data import DataSpec
-from tfdpgen.data.npz_blocks import Member, read_rows
+from tfdpgen.data import DataSpec, npz
+from tfdpgen.data.npz import NpzFile
+from tfdpgen.data.npz_writer import Member
 from tfdpgen.privacy import PrivacyStatement
 from tfdpgen.synthesizers import Release
 
@@ -120,14 +121,17 @@ def test_some_of_the_examples_can_be_read_alone(
     release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = _generate(release, tmp_path / "a", num_synthetic=25)
-    read: list[tuple[int, int]] = []
-    monkeypatch.setattr(
-        "components.artifacts.read_rows",
-        lambda path, name, start=0, stop=None: read.append((start, stop)) or read_rows(path, name, start, stop),
-    )
+    asked: list[tuple[str, int, int | None]] = []
+    read = NpzFile.read
+
+    def noted(self: NpzFile, member: npz.Member, start: int = 0, stop: int | None = None) -> np.ndarray:
+        asked.append((member.name, start, stop))
+        return read(self, member, start, stop)
+
+    monkeypatch.setattr(NpzFile, "read", noted)
     some = artifact.load(7)
     np.testing.assert_array_equal(some.images, artifact.load().images[:7])
-    assert (0, 7) in read
+    assert ("images", 0, 7) in asked
     assert artifact.load_enriched() is None
 
 

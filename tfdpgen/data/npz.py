@@ -4,7 +4,7 @@
         images = archive.member("images")               # its header: shape, dtype
         for block in archive.blocks(images):
             ...
-        archive.read(archive.member("labels"))
+        archive.read(archive.member("labels"), 0, 1000)     # the first thousand; without numbers, all
 
 `numpy.load` believes what a header says and asks for that much memory; here a header has to agree with the size that
 the zip file gives, and that has to be what a file of this size can hold: an array that unpacks to a hundred times its
@@ -87,14 +87,23 @@ class NpzFile(contextlib.AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
-    def read(self, member: Member) -> npt.NDArray[Any]:
-        """A whole array.
+    def read(self, member: Member, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        """An array, or start to stop of its first axis, both cut off at its end; no more is held in memory.
 
         Raises:
           DataError: if it is damaged, or its header is not to be believed.
         """
-        blocks = list(self.blocks(member))
-        return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
+        if not member.shape:
+            (value,) = self.blocks(member)
+            return value
+        stop = member.shape[0] if stop is None else min(stop, member.shape[0])
+        place, parts = 0, [np.zeros((0, *member.shape[1:]), member.dtype)]
+        for block in self.blocks(member):
+            parts.append(block[max(start - place, 0) : max(stop - place, 0)])
+            place += len(block)
+            if place >= stop and stop < member.shape[0]:  # otherwise to the end, where the checksum is compared
+                break
+        return np.concatenate(parts[1:]) if len(parts) > 2 else parts[-1]
 
     def blocks(self, member: Member) -> Iterator[npt.NDArray[Any]]:
         """An array, a megabyte of its first axis at a time.

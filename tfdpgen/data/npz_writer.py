@@ -1,10 +1,9 @@
-"""Arrays of an .npz that need not fit in memory: written and read a block at a time.
+"""Arrays of an .npz that need not fit in memory, written a block at a time; npz.py reads them so.
 
     with NpzWriter("synthetic.npz") as npz:
         with npz.member("images", (num_examples, 28, 28, 1), np.uint8) as images:
             for block in blocks:
                 images.append(block)                    # [k, 28, 28, 1]
-    read_rows("synthetic.npz", "images", 0, 1000)       # the first thousand; the rest is not read
 
 An .npz is a zip archive of .npy files (NEP 1), and both formats can be streamed. What is written here is read by
 `numpy.load` like any other.
@@ -13,18 +12,15 @@ An .npz is a zip archive of .npy files (NEP 1), and both formats can be streamed
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import zipfile
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import numpy as np
 import numpy.lib.format as npy
 import numpy.typing as npt
-
-_READ_BYTES = 2**20
 
 
 class Member:
@@ -88,48 +84,3 @@ class NpzWriter:
         """Writes a whole array."""
         with self.member(name, array.shape, array.dtype) as member:
             member.append(array)
-
-
-def num_rows(path: str | os.PathLike[str], name: str) -> int:
-    """The length of an array's first axis."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        return _header(file)[0][0]
-
-
-def read_rows(path: str | os.PathLike[str], name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
-    """Rows start to stop of an array, both cut off at its end; what lies before them is read past and not kept.
-
-    Raises:
-      KeyError: if the archive has no such array.
-      ValueError: if the file is damaged, or the array holds Python objects.
-    """
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        shape, dtype = _header(file)
-        stop = shape[0] if stop is None else min(stop, shape[0])
-        start = min(start, stop)
-        size = math.prod(shape[1:]) * dtype.itemsize
-        _pass_over(file, start * size)
-        rows = bytearray((stop - start) * size)
-        place, target = 0, memoryview(rows)
-        while place < len(rows):
-            part = file.read(min(_READ_BYTES, len(rows) - place))
-            if not part:
-                raise ValueError(f"{name} of {path} should hold {shape[0]} rows; it ends before row {stop}.")
-            target[place : place + len(part)] = part
-            place += len(part)
-        return np.frombuffer(rows, dtype).reshape(stop - start, *shape[1:])
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of the .npy that starts here."""
-    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
-    if dtype.hasobject or is_fortran or not shape:
-        raise ValueError(f"expected rows of plain values in C order; got {dtype} of shape {list(shape)}.")
-    return shape, dtype
-
-
-def _pass_over(file: IO[bytes], count: int) -> None:
-    """Reads `count` bytes and forgets them."""
-    while count > 0 and (part := file.read(min(_READ_BYTES, count))):
-        count -= len(part)
