@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 from tests.evaluation.test_utility import meaningless, stripes
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
@@ -114,6 +117,23 @@ def test_which_classifiers_small_classes_stop() -> None:
         (60, 0, 0): list(OTHERS),
         (60, 60, 60): [],
     }
+
+
+@pytest.mark.parametrize("name", ["mlp", "gradient_boosting"])
+def test_the_reason_is_a_sentence_of_ours_where_a_class_is_too_small(name: str) -> None:
+    fitted = try_classifier(name, _uneven(60, 1, 0), trained_on="private", seed=0)
+    assert isinstance(fitted, NotFitted)
+    assert "needs two examples or more of each class" in fitted.reason
+    assert fitted.reason.endswith("classes with a single one: 1 of 2.")
+
+
+def test_an_mlp_that_is_interrupted_is_not_taken_for_a_trained_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPClassifier, "_backprop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_classifier("mlp", stripes(60), trained_on="generated", seed=0)
 
 
 def test_classifiers_of_other_rows_are_not_compared() -> None:

@@ -53,6 +53,7 @@ _VALIDATION = 0.1
 _LEAST_EXAMPLES = 20  # that a scikit-learn classifier can choose its settings by
 _LONGEST_SIDE = 32
 _BATCH = 1024
+_INTERRUPTED = "Training interrupted by user"  # how scikit-learn's MLP warns of a Ctrl-C, which it does not pass on
 _MLP_BATCH, _MLP_PATIENCE = 64, 150  # rows; steps without a better score
 
 
@@ -186,9 +187,19 @@ def fit_classifier(
     try:
         estimator = _best(_SETTINGS[name], _pixels(rows.images), rows.labels, seed)
     except ValueError as error:  # scikit-learn's own refusal, as of a class too small to be stratified
+        if "least populated class" in str(error):
+            raise CannotFitError(
+                f"{name} sets a tenth of its examples aside to know when to stop, and needs two examples or more of "
+                f"each class for that; classes with a single one: {_alone(rows.labels)} of {classes}."
+            ) from error
         reason = " ".join(str(error).split())
         raise CannotFitError(f"{name} cannot learn from {len(rows)} examples of {classes} classes: {reason}") from error
     return Classifier(name, trained_on, len(rows), lambda images: estimator.predict(_pixels(images)).astype(np.int64))
+
+
+def _alone(labels: npt.NDArray[np.int64]) -> int:
+    """How many classes have one example."""
+    return int(np.count_nonzero(np.unique(labels, return_counts=True)[1] == 1))
 
 
 def try_classifier(name: str, dataset: LabeledDataset, **arguments: Any) -> Classifier | NotFitted:
@@ -212,6 +223,9 @@ def _best(
     """The estimator that does best on a tenth of the rows, which it has not learnt from; a single one learns from all.
 
     Those that stop early set a tenth aside themselves.
+
+    Raises:
+      KeyboardInterrupt: also where scikit-learn's MLP would only warn of it, and keep what it has learnt so far.
     """
     if len(settings) == 1:
         chosen, held_out = np.arange(len(labels)), np.arange(0)
@@ -223,7 +237,13 @@ def _best(
         # One thread: on a busy machine the threads of a fit this small wait for each other a hundred times longer.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # more iterations are not worth their time here
-            estimator = make(seed % 2**32, len(chosen)).fit(pixels[chosen], labels[chosen])
+            warnings.filterwarnings("error", _INTERRUPTED, UserWarning)
+            try:
+                estimator = make(seed % 2**32, len(chosen)).fit(pixels[chosen], labels[chosen])
+            except UserWarning as warning:
+                if not str(warning).startswith(_INTERRUPTED):  # somebody else has made an error of it
+                    raise
+                raise KeyboardInterrupt from warning
         fitted.append(estimator)
         scores.append(estimator.score(pixels[held_out], labels[held_out]) if held_out.size else 0.0)
     return fitted[int(np.argmax(scores))]
