@@ -156,7 +156,10 @@ class _Node(beam.DoFn):
             self._component.execute(*self._arguments)
         except BaseException as error:
             (self._state / f"{name}.log").write_text(traceback.format_exc())
-            (self._state / f"{name}.failed").write_text(f"{name} failed ({type(error).__name__}): {one_line(error)}")
+            said = f"{name} failed ({type(error).__name__}): {one_line(error)}"
+            if isinstance(error, KeyboardInterrupt):
+                said = f"{name} was interrupted."
+            (self._state / f"{name}.failed").write_text(said)
             raise
         (self._state / f"{name}.finished").touch()
         print(f"{label} done in {time.monotonic() - started:.1f} s", flush=True)

@@ -103,6 +103,7 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
       SystemExit: with a line that names the component that failed and its cause, and the command that goes on from
         there where a training is paid for; with exit code 2 where nothing has run, since something is in the way.
     """
+    name = command or Path(sys.argv[0]).name
     asked, command = dataclasses.replace(config, dry_run=False), command or called_as()
     config = absolute(config)
     output_dir = Path(config.output_dir)
@@ -116,7 +117,7 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
             return
         _run(asked, config, verbose, command)
     except (DestinationError, FileNotFoundError, FolderInUseError, PermissionError, ResumeError, RootError) as error:
-        print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
 
@@ -152,6 +153,11 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
             lines.append(
                 "The training is kept and paid for. To go on from there, without training again:\n"
                 f"    {command_line(dataclasses.replace(asked, start_at=error.step), command)}"
+            )
+        elif error.step == PAID and config.backup and any(Path(config.backup).glob("step-*")):
+            lines.append(
+                f"What was reserved stays reserved, and {config.backup} keeps the progress. To go on from there, "
+                f"without paying again:\n    {command_line(asked, command)}"
             )
         sys.exit("\n".join(lines))
 
@@ -240,6 +246,11 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
         lines.append(
             f"Attack {name}: accuracy {figures['accuracy']:.3f}, privacy loss {figures['privacy_loss']:.3f}, "
             f"AUC {figures['auc']:.3f}"
+            + (
+                ""
+                if figures.get("is_membership", True)
+                else " (not about membership: tells private examples from noise)"
+            )
         )
     if audit := summary.get("audit"):
         lines.append(
@@ -274,7 +285,11 @@ def entry_point(arguments: Sequence[str] | None = None, program: str | None = No
     quiet_start()
     parser = flags_parser(SynthesisConfig, (__doc__ or "").partition("\n")[0], program)
     started = functools.partial(main, command=program) if program else main
-    app.run(started, argv=None if arguments is None else [program or sys.argv[0], *arguments], flags_parser=parser)
+    try:
+        app.run(started, argv=None if arguments is None else [program or sys.argv[0], *arguments], flags_parser=parser)
+    except KeyboardInterrupt:
+        print(f"{program or Path(sys.argv[0]).name}: interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

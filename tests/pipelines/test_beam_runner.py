@@ -58,6 +58,13 @@ def test_a_failing_node_stops_its_downstream_and_names_its_cause(tmp_path: Path)
     assert "in _step" in failure.value.details.read_text()
 
 
+def test_a_node_that_is_interrupted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ComponentFailedError, match=r"^c was interrupted\.$") as failure:
+        run(toy(), ToyConfig(fail="c by Ctrl-C", log=str(tmp_path / "log")), tmp_path / "root")
+    assert failure.value.step == "c"
+    assert not (tmp_path / "root" / "c" / "synthetic").exists()
+
+
 def test_a_runner_that_retries_does_not_run_a_node_twice(tmp_path: Path) -> None:
     log = tmp_path / "log"
     retrying = ["--runner=apache_beam.runners.direct.direct_runner.BundleBasedDirectRunner"]

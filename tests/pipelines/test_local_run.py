@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import SynthesisConfig
 from pipelines.config import PATH_FIELDS
-from pipelines.local_run import absolute, called_as, command_line, flags_parser, run
+from pipelines.local_run import absolute, called_as, command_line, describe, entry_point, flags_parser, run
 from pipelines.resuming import README
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "local_run.py"
@@ -153,10 +153,61 @@ def test_what_is_in_the_way_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("x")
     with pytest.raises(SystemExit) as end:
-        run(SynthesisConfig(**settings))
+        run(SynthesisConfig(**settings), command="tfdpgen run")
     (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tfdpgen run: ")
     assert end.value.code == 2
     assert message in line
+
+
+@pytest.mark.parametrize("has_progress", [True, False])
+def test_a_training_that_is_interrupted_says_how_to_go_on(
+    has_progress: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import beam_runner
+
+    backup = tmp_path / "output" / "internal" / "backup"
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        (backup / "step-0000000002" if has_progress else backup).mkdir(parents=True)
+        raise beam_runner.ComponentFailedError("train was interrupted.", tmp_path / "train.log", "train")
+
+    monkeypatch.setattr(beam_runner, "run", interrupted)
+    with pytest.raises(SystemExit) as end:
+        run(SynthesisConfig(output_dir=str(tmp_path / "output")), command="tfdpgen run")
+    first, _, *rest = str(end.value.code).splitlines()
+    assert first == "train was interrupted."
+    command = f"    tfdpgen run --output_dir={tmp_path / 'output'}"
+    said = (
+        f"What was reserved stays reserved, and {backup} keeps the progress. To go on from there, without paying again:"
+    )
+    assert rest == ([said, command] if has_progress else [])
+
+
+def test_an_attack_that_is_not_about_membership_is_said_to_be_none(tmp_path: Path) -> None:
+    figures = {"accuracy": 1.0, "privacy_loss": 1.0, "auc": 1.0}
+    summary = {
+        "privacy": {"epsilon": 3.0, "delta": 1e-5},
+        "num_examples": 60,
+        "utility": {"p1": 1.0, "p2": 1.0, "balanced": {"p1": 1.0, "p2": 1.0}, "classifiers": {}, "cautions": []},
+        "attacks": {"noise": figures | {"is_membership": False}, "holdout": figures | {"is_membership": True}},
+        "release": True,
+    }
+    noise, holdout = (line for line in describe(summary, tmp_path).splitlines() if line.startswith("Attack "))
+    assert noise.endswith("AUC 1.000 (not about membership: tells private examples from noise)")
+    assert holdout.endswith("AUC 1.000")
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.local_run.app.run", interrupted)
+    with pytest.raises(SystemExit) as end:
+        entry_point([], "tfdpgen run")
+    assert (end.value.code, capsys.readouterr().err) == (130, "tfdpgen run: interrupted.\n")
 
 
 def test_a_failing_component_ends_the_script(tmp_path: Path) -> None:

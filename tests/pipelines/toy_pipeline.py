@@ -23,6 +23,8 @@ def _step(log: str, name: str, fail: str) -> None:
     """Notes that the step has run, and fails if it is to."""
     with open(log, "a") as file:
         file.write(f"{name} {time.monotonic()}\n")
+    if fail == f"{name} by Ctrl-C":
+        raise KeyboardInterrupt
     if fail == name:
         raise ValueError(f"{name} was told\nto fail")
 
