@@ -231,7 +231,10 @@ class TestDicom:
     def test_refusals(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "a.dcm"
         write_dicom(path, np.zeros((12, 16), np.int16))
-        with pytest.raises(DataError, match=r"a\.dcm is a DICOM file, whose window .*--value_range=-1000,400"):
+        with pytest.raises(
+            DataError,
+            match=r"a\.dcm is a DICOM file, and the window .* is not declared\. Declare it: `--value_range=-1000,400",
+        ):
             decode(path, GREY, Declared())
         write_dicom(path, np.zeros((12, 16), np.int16), Rows=60000, Columns=60000)
         with pytest.raises(DataError, match=r"a\.dcm should have at most .* header declares 60000x60000"):

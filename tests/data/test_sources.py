@@ -36,6 +36,21 @@ def test_digits_refuse_contradicting_facts() -> None:
         load_splits("digits", num_classes=9)
 
 
+@pytest.mark.parametrize("name", ["image_shape", "value_range", "background"])
+@pytest.mark.parametrize("value", ["8,8,1", ["a", "b"], 1.5])
+def test_arguments_of_numbers_refuse_what_are_none(name: str, value: Any) -> None:
+    with pytest.raises(DataError, match=f"`{name}` should be a sequence of numbers; got "):
+        load_splits("digits", **{name: value})
+
+
+def test_a_data_set_shows_no_example_when_it_is_printed() -> None:
+    splits = load_splits("digits")
+    assert repr(splits.train).startswith(
+        "LabeledDataset(1,077 examples, DataSpec(image_shape=(8, 8, 1), num_classes=10"
+    )
+    assert "array" not in repr(splits)
+
+
 def test_mnist(mnist_dir: Path) -> None:
     splits = load_splits("mnist", data_dir=str(mnist_dir), download=False)
     assert (len(splits.train), len(splits.holdout), len(splits.test)) == (54_000, 6_000, 10_000)

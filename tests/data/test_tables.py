@@ -82,6 +82,17 @@ def test_users_are_kept_and_no_user_is_in_two_parts(table: Table, kind: str) -> 
     assert sum(map(len, parts)) == 60
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_that_are_not_read_are_named(table: Table, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table.load(kind, columns={"patient": range(60), "age": range(60)}, classes=CLASSES)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"labels.{kind}: columns that are not read: patient, age. Call the column that says whose" in line
+    table.load(kind, columns={"User": range(60), "age": range(60)}, classes=CLASSES)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("columns that are not read: age.")
+    table.load(kind, classes=CLASSES)
+    assert capsys.readouterr().err == ""
+
+
 def test_splits_are_kept(table: Table) -> None:
     names = ["Train"] * 30 + ["val"] * 12 + ["test"] * 18
     splits = table.load(columns={"split": names, "user": range(60)}, classes=CLASSES)
@@ -108,7 +119,7 @@ def changed(value: Any, *places: int) -> list[Any]:
     ("columns", "flags", "message"),
     [
         ({"label": None}, {}, r"labels\.csv should have the columns file, label .* lacks \['label'\]"),
-        ({}, {}, r"labels\.csv does not declare `num_classes`.*--num_classes"),
+        ({}, {}, r"labels\.csv does not declare `num_classes`.*--num_classes.*--classes=cat,dog"),
         ({}, {"num_classes": 2}, "should be integers where no `--classes` are declared; example 0 has 'cat'"),
         ({}, {"classes": ("cat", "eel")}, r"declared `classes` cat,eel; example 1 has 'dog' \(30 examples in all\)"),
         ({"label": ["cat"] * 59 + [""]}, {"classes": CLASSES}, r"labels\.csv: every row should have a label; row 61"),

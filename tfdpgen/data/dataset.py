@@ -205,6 +205,11 @@ class LabeledDataset(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """The public facts; never an example, which a notebook or a log would keep."""
+        users = "unknown" if self.user_ids is None else "known"
+        return f"{type(self).__name__}({len(self):,} examples, {self.spec}, users {users})"
+
     def rows(self, positions: Positions) -> Rows:
         positions = np.asarray(positions, dtype=np.int64)
         return self.images[positions], self.labels[positions]

@@ -17,6 +17,11 @@ from tfdpgen.data.dataset import DataError, DataSpec, check_class_names
 
 RESIZE = ("error", "crop", "pad", "stretch")
 BYTE_RANGE = (0.0, 255.0)
+_HOW = {  # to declare a fact
+    "image_shape": "`--image_shape`, as height,width,channels: 28,28,1 (`image_shape=` in Python)",
+    "num_classes": "`--num_classes` (`num_classes=` in Python), or the names of the classes by `--classes=cat,dog`",
+    "value_range": "`--value_range`, as lowest,highest: 0,1 (`value_range=` in Python)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Declared:
         if of_source is None and given is None:
             raise DataError(
                 f"{where} does not declare `{argument}`, and reading it off private examples would leak. "
-                f"Give `--{argument}` (`{argument}=` in Python)."
+                f"Give {_HOW[argument]}."
             )
         if of_source is not None and given is not None and of_source != given:
             raise DataError(

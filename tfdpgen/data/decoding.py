@@ -28,6 +28,7 @@ from tfdpgen.data.declared import Declared
 from tfdpgen.data.fitting import fitted
 
 _MOST_PIXELS = 178_956_970  # at which Pillow itself refuses: 512 MiB in colour
+_REMEDY = "Replace it, convert it to PNG or JPEG, or remove it."
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
@@ -62,16 +63,12 @@ def decode(
     except DataError:
         raise
     except PIL.UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} cannot be read as an image: Pillow knows no format like it. Replace it, convert it to PNG or "
-            "JPEG, or remove it."
-        ) from error
+        raise DataError(f"{path} cannot be read as an image: Pillow knows no format like it. {_REMEDY}") from error
     except PIL.Image.DecompressionBombError as error:
         raise DataError(f"{path} {_too_large('more')}") from error
     except Exception as error:  # Codecs raise what they like on damaged bytes.
         raise DataError(
-            f"{path} cannot be read as an image and may be damaged: {error or type(error).__name__}. Replace or "
-            "remove it."
+            f"{path} cannot be read as an image and may be damaged: {error or type(error).__name__}. {_REMEDY}"
         ) from error
 
 
@@ -121,8 +118,8 @@ def _dicom(file: IO[bytes], path: Path, declared: Declared) -> PIL.Image.Image:
         return PIL.Image.fromarray(values)
     if declared.value_range is None:
         raise DataError(
-            f"{path} is a DICOM file, whose window has to be declared: `--value_range=-1000,400` shows Hounsfield "
-            "units from air to tissue."
+            f"{path} is a DICOM file, and the window that is shown of its values is not declared. Declare it: "
+            "`--value_range=-1000,400` shows Hounsfield units from air to tissue."
         )
     low, high = declared.value_range
     values = np.clip(np.asarray(pixels.apply_modality_lut(values, dataset), np.float64), low, high)

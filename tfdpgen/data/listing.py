@@ -71,5 +71,7 @@ def refuse_all(where: Path, problems: Sequence[str], total: int, what: str) -> N
     lines = [f"  {what.rstrip('.')};" for what, _, _ in parts]
     if len(problems) > _SHOWN:
         lines.append(f"  and {len(problems) - _SHOWN:,} more.")
+    else:
+        lines[-1] = f"{lines[-1][:-1]}."
     remedies = dict.fromkeys(remedy for _, _, remedy in parts if remedy)
     raise DataError("\n".join([f"{where}: {len(problems):,} of {total:,} {what} cannot be used:", *lines, *remedies]))

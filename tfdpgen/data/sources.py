@@ -27,7 +27,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ from tfdpgen.data.tfds_sets import read_tfds
 from tfdpgen.data.values import to_bytes
 
 MIN_ROWS_PER_SPLIT = 10
+_Number = TypeVar("_Number", int, float)
 
 _ACCEPTED = (
     "`dataset` should be 'digits', the name of a TFDS image-classification data set (such as 'mnist'), a folder with "
@@ -94,12 +95,12 @@ def load_splits(
     if isinstance(classes, str):
         raise DataError(f"`classes` should be a sequence of names, one a class; got the text {classes!r}.")
     declared = Declared(
-        None if image_shape is None else tuple(int(side) for side in image_shape),
+        None if image_shape is None else _numbers("image_shape", image_shape, int),
         num_classes,
-        None if value_range is None else tuple(float(bound) for bound in value_range),
+        None if value_range is None else _numbers("value_range", value_range, float),
         tuple(str(name) for name in classes),
         resize,
-        (background,) if isinstance(background, int) else tuple(int(level) for level in background),
+        (background,) if isinstance(background, int) else _numbers("background", background, int),
     )
     parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
     splits = _split(parts, dataset)
@@ -112,6 +113,20 @@ def load_splits(
             f"{10 * MIN_ROWS_PER_SPLIT} of 'train' with one."
         )
     return splits
+
+
+def _numbers(name: str, values: Sequence[float], kind: type[_Number]) -> tuple[_Number, ...]:
+    """The values of an argument as numbers of one kind.
+
+    Raises:
+      DataError: if they are none, as text is.
+    """
+    try:
+        if isinstance(values, str):
+            raise TypeError
+        return tuple(kind(value) for value in values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"`{name}` should be a sequence of numbers; got {values!r}.") from error
 
 
 def partition(num_rows: int, *percentages: int) -> list[npt.NDArray[np.int64]]:
@@ -170,7 +185,10 @@ def _read(
     if kind == ".npz":
         return read_npz(path, declared)
     if kind in tables.SUFFIXES:
-        return read_listing(tables.read_table(path, declared), declared, cache_dir=cache_dir, verbose=verbose)
+        listing, unread = tables.read_table(path, declared)
+        if unread:
+            say(unread)
+        return read_listing(listing, declared, cache_dir=cache_dir, verbose=verbose)
     if os.path.isfile(path):
         raise DataError(f"{_ACCEPTED}; got {dataset!r}, which is a file of another kind.")
     return read_tfds(dataset, declared, data_dir=data_dir, download=download, on_disk=on_disk, accepted=_ACCEPTED)

@@ -4,7 +4,8 @@
     a/1.jpg,cat,ann,train
     a/2.jpg,dog,bob,test
 
-The columns `file` and `label` are needed; `user` and `split` (train, val, test) may be there, and others are not read.
+The columns `file` and `label` are needed; `user` and `split` (train, val, test) may be there. Others are not read, and
+a line names them: who calls the column `patient` would else have one patient in train and test without knowing.
 Files lie relative to the table. Labels are integers from 0 with `num_classes`, or words with `classes`, which declares
 their order: the set of words in the column is private and never collected.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from tfdpgen.data.memory import available_memory, in_words
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _BYTES_OF_ROW = 500  # of a path, a label and a user as Python objects
+_SHOWN = 10  # columns that a line names
 _NEEDED, _OPTIONAL = ("file", "label"), ("user", "split")
 
 
-def read_table(path: str | os.PathLike[str], declared: Declared) -> Listing:
-    """The image files that a table names, in its order.
+def read_table(path: str | os.PathLike[str], declared: Declared) -> tuple[Listing, str]:
+    """The image files that a table names, in its order, and a line about columns that are not read, or "".
 
     Args:
       path: of a .csv (or .tsv; the separator is a comma, a semicolon or a tab) or a .parquet.
@@ -43,7 +45,7 @@ def read_table(path: str | os.PathLike[str], declared: Declared) -> Listing:
     where = Path(path)
     if not where.is_file():
         raise DataError(f"{where}: there is no such file; give the path of a table with the columns file and label.")
-    columns, first_line = _parquet(where) if where.suffix.lower() == ".parquet" else _csv(where)
+    columns, first_line, header = _parquet(where) if where.suffix.lower() == ".parquet" else _csv(where)
     _check_complete(where, columns, first_line)
     num_classes = declared.fact("num_classes", None, where)  # before a label is looked at
     words = columns["label"]
@@ -59,7 +61,7 @@ def read_table(path: str | os.PathLike[str], declared: Declared) -> Listing:
         ]
         refuse_all(where, unknown, len(words), "rows")
         splits = [SPLITS[str(split).strip().lower()] for split in columns["split"]]
-    return Listing(
+    listing = Listing(
         where,
         [os.path.join(where.parent, file) for file in columns["file"]],
         to_labels(labels, declared, where),
@@ -68,10 +70,21 @@ def read_table(path: str | os.PathLike[str], declared: Declared) -> Listing:
         splits,
         numbered(columns["user"]) if "user" in columns else None,
     )
+    return listing, _unread(where, header, columns)
 
 
-def _csv(path: Path) -> tuple[dict[str, Sequence[Any]], int]:
-    """The columns of a CSV as text, and the number of the first row after the header."""
+def _unread(where: Path, header: Sequence[str], columns: Mapping[str, Any]) -> str:
+    """A line that names the columns that are not read; empty where all are."""
+    unread = [name[:40] for name in header if name.lower() not in columns]
+    if not unread:
+        return ""
+    shown = ", ".join(unread[:_SHOWN]) + (f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else "")
+    people = "" if "user" in columns else " Call the column that says whose an example is `user`, if there is one."
+    return f"{where}: columns that are not read: {shown}.{people}"
+
+
+def _csv(path: Path) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
+    """The columns of a CSV as text, the number of the first row after the header, and the header."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -90,11 +103,11 @@ def _csv(path: Path) -> tuple[dict[str, Sequence[Any]], int]:
     ]
     refuse_all(path, odd, len(rows) - 1, "rows")
     body = [row for row in rows[1:] if row]
-    return {name: [row[place] for row in body] for name, place in names.items()}, 2
+    return {name: [row[place] for row in body] for name, place in names.items()}, 2, rows[0]
 
 
-def _parquet(path: Path) -> tuple[dict[str, Sequence[Any]], int]:
-    """The columns of a Parquet file, and the number of its first row."""
+def _parquet(path: Path) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
+    """The columns of a Parquet file, the number of its first row, and the names of all columns."""
     from pyarrow import ArrowException, parquet  # here, since it takes a while that other sources need not pay
 
     try:
@@ -103,7 +116,7 @@ def _parquet(path: Path) -> tuple[dict[str, Sequence[Any]], int]:
             names = _named(path, held)
             _check_rows(path, file.metadata.num_rows)
             table = file.read(columns=[held[place] for place in names.values()])
-            return {name: table.column(held[place]).to_pylist() for name, place in names.items()}, 0
+            return {name: table.column(held[place]).to_pylist() for name, place in names.items()}, 0, held
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} should be an undamaged Parquet file; reading it failed: {error}.") from error
 
