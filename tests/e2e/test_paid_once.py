@@ -92,5 +92,7 @@ def _check_small_data(summary: dict[str, Any], dogs_in_training: int, said: str)
     assert summary["attacks"]
     assert "Not measured, wholly or in part: mlp" in said
     assert "balanced accuracy" in said
-    assert any("fewer than 2 examples of 1 of 2 classes (1)" in caution for caution in summary["utility"]["cautions"])
+    assert any(
+        "fewer than 2 examples of 1 of 2 classes (named 1)" in caution for caution in summary["utility"]["cautions"]
+    )
     assert "Caution: The test split holds fewer than 2 examples" in said

@@ -94,12 +94,12 @@ def test_small_and_uneven_test_splits_are_cautioned_about() -> None:
 
     assert cautions_about(test_split(0, 0, 1, 1, 2, 2)) == []
     (few,) = cautions_about(test_split(0, 0, 1, 1, 2))
-    assert "fewer than 2 examples of 1 of 3 classes (eel)" in few
+    assert "fewer than 2 examples of 1 of 3 classes (named eel)" in few
     few, uneven = cautions_about(test_split(*[0] * 300, 1))
-    assert "2 of 3 classes (dog, eel)" in few
+    assert "2 of 3 classes (named dog, eel)" in few
     assert uneven.startswith("99.7% of the test split are of class cat")
     assert uneven.endswith("Read the balanced accuracy.")
     assert cautions_about(test_split(0, 0))[1].endswith("There is no other class to tell it from.")
     assert len(cautions_about(test_split(*[0] * 297, 1, 1, 1))) == 1  # 99 % is not over 99 %
     (none,) = cautions_about(test_split())
-    assert "(cat, dog, eel)" in none
+    assert "(named cat, dog, eel)" in none

@@ -394,6 +394,16 @@ def test_what_was_not_measured_is_said_to_be_missing(summary: dict[str, Any], di
         assert sentence in text
 
 
+def test_what_a_method_without_steps_has_none_of_is_not_said_to_be_missing(
+    summary: dict[str, Any], digits: LabeledDataset
+) -> None:
+    nothing = dict.fromkeys(("expected_batch_size", "steps", "l2_norm_clip", "noise_multiplier"))
+    summary["privacy"] |= nothing
+    assert render_report(summary, digits).count("none: no steps of DP-SGD") == 0
+    summary["privacy"]["sampling"] = "none"
+    assert render_report(summary, digits).count("none: no steps of DP-SGD") == len(nothing)
+
+
 def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: LabeledDataset):
     harmless = Page(render_report(full, digits))
     hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -414,6 +424,7 @@ def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: La
 def test_balanced_accuracies_stand_beside_accuracies(full: dict[str, Any], digits: LabeledDataset) -> None:
     full["utility"]["balanced"] = {"p1": 0.5011, "p2": 0.5022, "p3": 0.5033, "p4": 0.5044}
     full["utility"]["classifiers"]["random_forest"]["balanced"] = {"p1": 0.4011, "p2": 0.4022, "p3": 0.1, "p4": 0.2}
+    assert "private test examples; balanced 0.502" in render_report(full, digits)
     text = Page(render_report(full, digits)).text
     for rate in ("0.501", "0.502", "0.503", "0.504", "0.401", "0.402"):
         assert f"balanced {rate}" in text
@@ -442,7 +453,10 @@ def test_what_was_not_measured_says_why_and_nothing_else_is_lost(full: dict[str,
 
 
 def test_cautions_are_marked_internal(full: dict[str, Any], digits: LabeledDataset) -> None:
+    assert "see the cautions" not in render_report(full, digits)
     full["utility"]["cautions"] = ["99.7% of the test split are of class <cat>."]
+    glance = render_report(full, digits).partition('<dl class="facts glance">')[2].partition("</dl>")[0]
+    assert "see the cautions under Utility" in glance
     assert "internal 99.7% of the test split are of class <cat>." in Page(render_report(full, digits)).text
 
 

@@ -208,7 +208,7 @@ def cautions_about(test: LabeledDataset) -> list[str]:
         named = ", ".join(few[:_MOST_NAMED]) + (f" and {len(few) - _MOST_NAMED} more" if len(few) > _MOST_NAMED else "")
         cautions.append(
             f"The test split holds fewer than {_LEAST_OF_A_CLASS} examples of {len(few)} of {spec.num_classes} classes "
-            f"({named}): the accuracies say next to nothing about them."
+            f"(named {named}): the accuracies say next to nothing about them."
         )
     largest = int(counts.argmax())
     if counts[largest] > _LARGEST_SHARE * size:

@@ -132,7 +132,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, rate=_rate, interval=_interval)
+    environment.filters.update(number=_number, of_steps=_of_steps, rate=_rate, interval=_interval)
     return environment
 
 
@@ -151,6 +151,11 @@ def _number(value: Any) -> str:
         return mantissa
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
     return power if mantissa == "1" else f"{mantissa} · {power}"
+
+
+def _of_steps(value: Any, privacy: Mapping[str, Any]) -> str:
+    """A quantity of DP-SGD's steps, which a method that is released in one go has none of."""
+    return "none: no steps of DP-SGD" if value is None and privacy.get("sampling") == "none" else _number(value)
 
 
 def _rate(value: Any) -> str:

@@ -126,8 +126,8 @@ class Preflight:
         lines = [
             f"Data: {facts.num_examples:,} private training examples, {spec.num_classes} declared classes, images of "
             f"{height} x {width} x {channels}",
-            f"Smallest class: {facts.smallest_class:,} training examples [internal: counted without noise, not for "
-            "release]",
+            f"Smallest class: {facts.smallest_class:,} training example{'s' * (facts.smallest_class != 1)} "
+            "[internal: counted without noise, not for release]",
             f"Training with {self.synthesizer} on this machine: {_time(self.cost.seconds)}",
             f"Memory: about {_size(self.memory_needed)}, of {there} that this process can have",
             f"Synthetic examples: {self.num_synthetic:,}, {_time(self.seconds_of_synthesis)} to draw and write, {disk}",
@@ -155,7 +155,7 @@ class Preflight:
             f"images of {height} x {width} x {channels}, prepared so" if advice.image_shape else "",
         ]
         would = ", or ".join(way for way in ways if way) or "more examples"
-        return f"HOPELESS, since below {HOPELESS:g} images are hardly more than noise. Not so would be: {would}"
+        return f"HOPELESS: below {HOPELESS:g} images are hardly more than noise. What would help: {would}"
 
 
 def check(
@@ -213,7 +213,7 @@ def _ratio(number: float) -> str:
 
 def _size(number: float) -> str:
     """Bytes for people."""
-    return f"{number / 2**30:.1f} GiB" if number >= 2**29 else f"{number / 2**20:.0f} MiB"
+    return f"{number / 2**30:.1f} GiB" if number >= 2**29 else f"{max(1, math.ceil(number / 2**20))} MiB"
 
 
 def _time(seconds: float) -> str:
