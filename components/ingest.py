@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tfdpgen.data import Declared
 
 _Number = TypeVar("_Number", int, float)
+_EXAMPLES = {"image_shape": "28,28,1", "value_range": "0,255", "background": "255 or 255,255,255"}
 
 
 @component
@@ -106,7 +107,8 @@ def numbers(name: str, text: str, kind: type[_Number], count: int) -> tuple[_Num
     except ValueError:
         values = ()
     if text and len(values) != count:
-        raise ComponentError(f"`{name}` should be {count} numbers ({kind.__name__}) with commas between; got {text!r}.")
+        numbers_of_kind = f"{count} numbers ({kind.__name__}) with commas between, as in {_EXAMPLES[name]}"
+        raise ComponentError(f"`{name}` should be {numbers_of_kind}; got {text!r}.")
     return values
 
 

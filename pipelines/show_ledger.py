@@ -29,13 +29,18 @@ def main(arguments: Sequence[str], program: str = "python -m pipelines.show_ledg
         epilog="A ledger is kept in internal/ledger.sqlite of a run's output_dir, or where --ledger of the run says.",
     )
     parser.add_argument(
-        "file", nargs="?", default="output/internal/ledger.sqlite", help="the ledger (default: %(default)s)"
+        "file",
+        nargs="?",
+        default="output/internal/ledger.sqlite",
+        help="the ledger, or the output_dir of a run (default: %(default)s)",
     )
     parser.add_argument(
         "--delta", type=float, default=None, help="at which to add up (default: the largest that a run has used)"
     )
     flags = parser.parse_args(arguments)
     path = Path(flags.file).expanduser()
+    if path.is_dir() and (path / "internal" / "ledger.sqlite").is_file():  # a run's output_dir
+        path = path / "internal" / "ledger.sqlite"
     if flags.delta is not None and not 0 < flags.delta < 1:
         print(f"{program}: `--delta` should lie strictly between 0 and 1; got {flags.delta:g}.", file=sys.stderr)
         return 2

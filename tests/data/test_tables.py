@@ -88,7 +88,9 @@ def test_columns_that_are_not_read_are_named(table: Table, kind: str, capsys: py
     (line,) = capsys.readouterr().err.splitlines()
     assert f"labels.{kind}: columns that are not read: patient, age. Call the column that says whose" in line
     table.load(kind, columns={"User": range(60), "age": range(60)}, classes=CLASSES)
-    assert capsys.readouterr().err.splitlines()[-1].endswith("columns that are not read: age.")
+    unread, users = capsys.readouterr().err.splitlines()
+    assert unread.endswith("columns that are not read: age.")
+    assert users.endswith("The promise is to one example, not to a user: it is weaker for whoever has several.")
     table.load(kind, classes=CLASSES)
     assert capsys.readouterr().err == ""
 

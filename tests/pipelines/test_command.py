@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,10 @@ def test_the_ledger_is_shown_data_set_by_data_set(tmp_path: Path, capsys: pytest
     assert f"all together {epsilon_of(event, 1e-6):.3f} at delta 1e-06" in " ".join(second.split())
     assert "never given back" in second
 
+    (tmp_path / "output" / "internal").mkdir(parents=True)
+    shutil.copy(path, tmp_path / "output" / "internal")
+    assert show_ledger([str(tmp_path / "output")]) == 0  # a run's output_dir
+    assert f"all together {ledger.spent('a' * 64, 1e-5):.3f}" in " ".join(capsys.readouterr().out.split())
     assert show_ledger([str(path), "--delta=0.001"]) == 0
     spent = ledger.spent("a" * 64, 1e-3)
     assert f"all together {spent:.3f} at delta 0.001" in " ".join(capsys.readouterr().out.split())

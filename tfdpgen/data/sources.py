@@ -103,6 +103,12 @@ def load_splits(
         (background,) if isinstance(background, int) else _numbers("background", background, int),
     )
     parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
+    if verbose and any(part.user_ids is not None for part in parts.values()):
+        print(
+            f"{dataset}: users are known, and each is in one part alone. The promise is to one example, not to a user: "
+            "it is weaker for whoever has several.",
+            file=sys.stderr,
+        )
     splits = _split(parts, dataset)
     smallest = min(len(splits.train), len(splits.holdout), len(splits.test))
     if smallest < MIN_ROWS_PER_SPLIT:
