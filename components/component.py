@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import HEADER, READ, WRITTEN, Artifact
+from tfdpgen.data import DataError
 from tfdpgen.files import folder_lock, fsync_tree, remove, replace
 from tfdpgen.installation import problem_with_environment
 
@@ -188,7 +189,7 @@ class Component:
                 flags,
             )
         except (ValueError, OSError) as error:
-            sys.exit(f"{self.name} failed: {one_line(error)}")
+            sys.exit(f"{self.name} failed: {message_of(error)}")
 
 
 def component(fn: Callable[..., None]) -> Component:
@@ -258,6 +259,11 @@ def staged(path: Path, *, private: bool = False) -> Iterator[Path]:
             remove(part)
             raise
         replace(part, path, old)
+
+
+def message_of(error: BaseException) -> str:
+    """What is said of an error: its message on one line, or a list of bad data on as many as it has."""
+    return str(error) if isinstance(error, DataError) else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

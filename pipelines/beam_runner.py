@@ -30,7 +30,7 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.typehints.decorators import no_annotations
 
 from components import Component
-from components.component import one_line
+from components.component import message_of, one_line
 from pipelines.dag import Pipeline
 from pipelines.resuming import README, check_reusable, check_root, keeping, recover
 from tfdpgen.files import folder_lock
@@ -156,7 +156,7 @@ class _Node(beam.DoFn):
             self._component.execute(*self._arguments)
         except BaseException as error:
             (self._state / f"{name}.log").write_text(traceback.format_exc())
-            said = f"{name} failed ({type(error).__name__}): {one_line(error)}"
+            said = f"{name} failed ({type(error).__name__}): {message_of(error)}"
             if isinstance(error, KeyboardInterrupt):
                 said = f"{name} was interrupted."
             (self._state / f"{name}.failed").write_text(said)

@@ -24,7 +24,8 @@ from components import (
     SyntheticExamples,
     TrainedRelease,
 )
-from components.component import component
+from components.component import component, message_of
+from tfdpgen.data import DataError
 from tfdpgen.files import FolderInUseError
 
 
@@ -247,3 +248,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_artifact_types_have_a_line_of_help() -> None:
     assert all(kind.__doc__ for kind in Artifact.__subclasses__())
+
+
+def test_a_list_of_bad_data_keeps_its_lines_and_other_errors_are_one() -> None:
+    listed = "photos: 2 of 9 files cannot be used:\n  a.png is damaged;\n  b.png is damaged."
+    assert message_of(DataError(listed)) == listed
+    assert message_of(ValueError(listed)) == " ".join(listed.split())
