@@ -326,6 +326,121 @@ def test_what_no_list_of_layers_describes_is_refused(
         check_network(built, needs_rules=needs_rules)
 
 
+def _replaced(network: keras.Model, thing: keras.layers.Layer) -> keras.Model:
+    """The network, in which somebody has replaced the `call` of one layer, or of the whole."""
+    call = thing.call
+    thing.call = lambda values, *_, **__: _centred(call(values))
+    return network
+
+
+def _plain() -> keras.Sequential:
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.ReLU(), layers.Dense(2)])
+
+
+def _of(*inner: keras.layers.Layer, shape: tuple = (4,)) -> keras.Sequential:
+    return keras.Sequential([keras.Input(shape), layers.Dense(4), *inner, layers.Dense(2)])
+
+
+def _of_rank_1(layer: keras.layers.Layer) -> keras.Model:
+    inputs, others = keras.Input(()), keras.Input((4,))
+    return keras.Model([inputs, others], layers.Dense(2)(layers.Multiply()([others, layer(inputs)])))
+
+
+def _with_constant(layer: keras.layers.Layer, shape: tuple[int, ...]) -> keras.Model:
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(2)(layer([layers.Dense(4)(inputs), tf.ones(shape)])))
+
+
+def _of_several_tensors() -> keras.Sequential:
+    network = keras.Sequential([layers.Concatenate(), layers.Softmax(axis=-2), layers.Dense(2)])
+    network([tf.ones([3, 2]), tf.ones([3, 2])])
+    return network
+
+
+def _of_another_rank() -> keras.Sequential:
+    network = keras.Sequential([layers.Dense(3), layers.Softmax(axis=-2), layers.Dense(2)])
+    network(tf.ones([3, 2, 4]))  # in which -2 is not the axis of the examples, as it is in a call with [3, 4]
+    return network
+
+
+def _einsum(equation: str, trainable: bool) -> keras.Model:
+    inputs = keras.Input((4,), batch_size=6)
+    return keras.Model(inputs, layers.Dense(2)(layers.EinsumDense(equation, (4,), trainable=trainable)(inputs)))
+
+
+@pytest.mark.parametrize("needs_rules", [True, False])
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (lambda: _of(layers.Softmax(axis=np.int64(0))), "mixes"),
+        (lambda: _of(layers.Softmax(axis=np.int32(-2))), "mixes"),
+        (lambda: _of(layers.Dense(4, activation=layers.Softmax(axis=-2))), "activation"),
+        (lambda: _of(layers.Activation(layers.Softmax(axis=-2))), "activation"),
+        (lambda: _of(layers.Activation(layers.Masking())), "activation"),
+        (lambda: _of_rank_1(layers.Masking(5.0)), "mixes"),
+        (lambda: _of_rank_1(layers.CategoryEncoding(4, output_mode="count")), "mixes"),
+        (lambda: _of(layers.Rescaling(np.ones([6, 1]))), "mixes"),
+        (lambda: _with_constant(layers.Add(), (6, 4)), "mixes"),
+        (lambda: _einsum("ab,ca->cb", trainable=True), "mixes"),
+        (lambda: _einsum("ab,ca->cb", trainable=False), "mixes"),
+        (_of_several_tensors, "shapes of its inputs"),
+        (_of_another_rank, "mixes"),
+        (lambda: _replaced(network := _plain(), network), "`call` replaced"),
+        (lambda: _replaced(network := _plain(), network.layers[1]), "`call` replaced"),
+    ],
+)
+def test_examples_that_mix_by_a_setting_or_by_a_call_are_refused(
+    network: Callable[[], keras.Model], said: str, needs_rules: bool
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_network(network(), needs_rules=needs_rules)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: _of(layers.Rescaling(np.arange(1.0, 5.0))),
+        lambda: _with_constant(layers.Add(), (1, 4)),
+        lambda: _of(layers.EinsumDense("...x,xy->...y", 3), shape=(3, 4)),
+        lambda: _of(layers.Softmax(axis=-2), shape=(3, 4)),
+    ],
+)
+def test_what_only_looks_like_mixing_is_not_refused(network: Callable[[], keras.Model]) -> None:
+    built = network()
+    check_network(built)
+    inputs = batch_for(built, 0)
+    np.testing.assert_allclose(built(inputs)[1:], built(inputs[1:]), rtol=1e-5)
+
+
+class _OwnDense(layers.Dense):
+    """A layer with weights whose own `call` subtracts the mean of the batch."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return _centred(super().call(inputs))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (lambda: _OwnDense(3), "not known to treat each example alone"),
+        (lambda: layers.LSTM(3, time_major=True, return_sequences=True), "mixes"),
+        (lambda: layers.LSTM(3, stateful=True), "mixes"),
+        (lambda: layers.LSTM(3, dropout=0.5), "draws random numbers"),
+        (lambda: layers.GRU(3, recurrent_dropout=0.5), "draws random numbers"),
+        (lambda: layers.Bidirectional(layers.LSTM(3, dropout=0.5)), "draws random numbers"),
+    ],
+)
+def test_the_jacobian_path_refuses_layers_with_weights_that_mix_or_draw(
+    layer: Callable[[], layers.Layer], said: str
+) -> None:
+    inputs = keras.Input((2, 4), batch_size=3)
+    network = keras.Model(inputs, layer()(inputs))
+    with pytest.raises(ValueError, match=said):
+        check_network(network, needs_rules=False)
+    plain = keras.Model(inputs, layers.Bidirectional(layers.LSTM(3))(inputs))
+    check_network(plain, needs_rules=False)
+
+
 @pytest.mark.parametrize("activation", ["relu", "swish", "softmax", tf.nn.leaky_relu, layers.LeakyReLU(), None])
 def test_known_activations_keep_examples_apart(activation: object) -> None:
     network = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=activation)])

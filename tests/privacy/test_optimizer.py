@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfdpgen.installation import tensorflow_privacy
 from tfdpgen.privacy import DPKerasAdam, DPKerasAdamW, DPKerasSGD, NoiseSource
+from tfdpgen.privacy.clipping import register_per_example
 
 keras = tf.keras
 layers = tf.keras.layers
@@ -263,6 +264,7 @@ def test_the_jacobian_path_stops_where_one_example_would_take_the_others_with_it
 def test_the_jacobian_path_takes_any_layer_and_counts_each_weight_once() -> None:
     """A layer made of layers, and one that has no rule, against one backward pass for each example."""
 
+    @register_per_example
     class Block(layers.Layer):
         def __init__(self) -> None:
             super().__init__(name="block")

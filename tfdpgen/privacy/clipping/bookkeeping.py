@@ -110,6 +110,7 @@ class PerExampleTape(tf.GradientTape):
             self.records[id(layer)].append((inputs, outputs))
             return outputs if activation is None else activation(outputs)
 
+        recording_call.is_recorder = True  # pyright: ignore[reportFunctionMemberAccess]  # for `check_network`
         return recording_call
 
 
