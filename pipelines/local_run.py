@@ -12,6 +12,7 @@ flag or where something is in the way, before anything has run. What fails after
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -112,7 +113,8 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
         check_root(output_dir / "internal")
         check_weights(config.inception_weights)
         if config.dry_run:
-            _dry_run(config, verbose=verbose)
+            # Without a cache that was not asked for, since it would be left in the folder of artifacts.
+            _dry_run(config if asked.cache else dataclasses.replace(config, cache=""), verbose=verbose)
             print(f"Dry run: nothing was reserved, and no file is left. To go on: {command_line(asked, command)}")
             return
         _run(asked, config, verbose, command)
@@ -205,13 +207,16 @@ def _dry_run(config: SynthesisConfig, *, verbose: bool) -> None:
     output_dir = Path(config.output_dir)
     root = output_dir.with_name(f".{output_dir.name}.dry_run")
     config = dataclasses.replace(config, cache="")  # which would be left
-    try:
-        beam_runner.run(SYNTHESIS.until("preflight"), config, root, beam_args=shlex.split(config.beam_args))
-    except beam_runner.ComponentFailedError as error:
-        details = f"\n{error.details.read_text()}" if verbose else ""
-        sys.exit(f"{details}{error}")
-    finally:
-        remove(root)
+    with contextlib.ExitStack() as stack:
+        stack.callback(remove, root)
+        try:
+            beam_runner.run(SYNTHESIS.until("preflight"), config, root, beam_args=shlex.split(config.beam_args))
+        except beam_runner.ComponentFailedError as error:
+            details = f"\n{error.details.read_text()}" if verbose else ""
+            sys.exit(f"{details}{error}")
+        except (FolderInUseError, RootError):
+            stack.pop_all()  # the folder is another run's, or the user's
+            raise
 
 
 def command_line(config: SynthesisConfig, command: str) -> str:

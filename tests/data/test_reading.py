@@ -94,6 +94,16 @@ def test_a_damaged_or_half_written_cache_is_never_used(photos: Path, decoded: li
     assert len(list((photos.parent / "cache").iterdir())) == 1  # and what was left behind is gone
 
 
+def test_the_cache_removes_no_file_of_the_user(photos: Path) -> None:
+    cache = photos.parent / "cache"
+    cache.mkdir()
+    names = ["holiday.images.zip", "notes.images", "cat.images"]
+    for name in names:
+        (cache / name).write_text("mine")
+    load(photos)
+    assert {path.name for path in cache.iterdir()} > set(names)
+
+
 def test_the_cache_is_its_owner_s_alone_and_keeps_one_source(photos: Path) -> None:
     cache = photos.parent / "cache"
     cache.mkdir(mode=0o755)

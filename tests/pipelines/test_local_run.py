@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from pipelines import SynthesisConfig
 from pipelines.config import PATH_FIELDS
 from pipelines.local_run import absolute, called_as, command_line, describe, entry_point, flags_parser, run
 from pipelines.resuming import README
+from tfdpgen.files import folder_lock
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "local_run.py"
 
@@ -245,18 +247,36 @@ def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(
     assert earlier.read_text() == "bought"
 
 
-def test_a_dry_run_of_image_files_leaves_no_cache(tmp_path: Path) -> None:
-    for i in range(60):
-        folder = tmp_path / "photos" / "ab"[i % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        PIL.Image.new("L", (8, 8), i).save(folder / f"{i}.png")
-    dataset, output_dir = str(tmp_path / "photos"), tmp_path / "output"
+def test_a_dry_run_of_image_files_leaves_no_decoded_image_and_nothing_in_the_way(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(50):
+            PIL.Image.new("L", (8, 8), i).save(tmp_path / "photos" / name / f"{i}.png")
     config = SynthesisConfig(
-        dry_run=True, dataset=dataset, image_shape="8,8,1", synthesizer="class_gaussian", output_dir=str(output_dir)
+        dry_run=True,
+        dataset=str(tmp_path / "photos"),
+        image_shape="8,8,1",
+        synthesizer="class_gaussian",
+        output_dir=str(tmp_path / "output"),
     )
-    run(config)
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-    assert absolute(config).cache == str(output_dir / "internal" / "cache")
+    for _ in range(2):
+        run(config)
+        assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert absolute(config).cache == str(tmp_path / "output" / "internal" / "cache")
+
+
+@pytest.mark.parametrize("whose", ["user", "run"])
+def test_a_dry_run_removes_no_folder_of_others(tmp_path: Path, whose: str) -> None:
+    folder = tmp_path / ".output.dry_run"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with contextlib.ExitStack() as stack:
+        if whose == "run":
+            (folder / "README").write_text(README)
+            stack.enter_context(folder_lock(folder))
+        with pytest.raises(SystemExit):
+            run(SynthesisConfig(dry_run=True, synthesizer="class_gaussian", output_dir=str(tmp_path / "output")))
+    assert (folder / "thesis.txt").read_text() == "mine"
 
 
 def test_a_dry_run_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from tfdpgen.data.dataset import DataError
 from tfdpgen.data.declared import Declared
 from tfdpgen.files import fsync
 
+_OWN_NAME = re.compile(r"[0-9a-f]{64}\.images|\..+\.images\.part")  # of finished files, and of leftovers
 _FORMAT = 1  # of the files, and of how images are decoded: a change of either makes older ones stale
 
 
@@ -79,8 +81,9 @@ class ImageCache:
 
     def save(self, key: str, images: npt.NDArray[np.uint8]) -> None:
         """Keeps the images in place of all that was kept. A full disk is no error: then nothing is kept."""
-        for earlier in self._folder.glob("*.images*"):
-            earlier.unlink(missing_ok=True)
+        for earlier in self._folder.iterdir():
+            if _OWN_NAME.fullmatch(earlier.name):  # the folder may be one that holds the user's files too
+                earlier.unlink(missing_ok=True)
         part: str | None = None
         try:
             descriptor, part = tempfile.mkstemp(
