@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from dp_accounting import DpEvent, pld
+from dp_accounting import DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent, pld
 
 from tfdpgen.privacy import PrivacyBudget, epsilon_of
 from tfdpgen.privacy.accounting import (
@@ -129,3 +130,23 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        PoissonSampledDpEvent(-0.1, GaussianDpEvent(1.0)),
+        PoissonSampledDpEvent(float("nan"), GaussianDpEvent(1.0)),
+        PoissonSampledDpEvent(1.5, GaussianDpEvent(1.0)),
+        SelfComposedDpEvent(GaussianDpEvent(1.0), -1),
+        GaussianDpEvent(-1.0),
+        GaussianDpEvent(float("nan")),
+    ],
+)
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+@pytest.mark.parametrize("relation", ["add-or-remove-one", "replace-one"])
+def test_an_event_with_numbers_out_of_range_is_refused_and_does_not_cost_nothing(
+    event: DpEvent, accountant: str, relation: Any
+) -> None:
+    with pytest.raises(ValueError, match="should have sampling probabilities"):
+        epsilon_of(event, 1e-5, accountant, relation)

@@ -41,7 +41,8 @@ def gaussian_parts(event: dp_accounting.DpEvent) -> Mapping[tuple[float, float],
     """How often each (sampling probability, noise multiplier) occurs in `event`; the probability is 1 where none is.
 
     Raises:
-      ValueError: if the event holds anything but Gaussians and Poisson-sampled Gaussians.
+      ValueError: if the event holds anything but Gaussians and Poisson-sampled Gaussians, or numbers out of range,
+        which would cost nothing or less.
     """
     parts: collections.Counter[tuple[float, float]] = collections.Counter()
     match event:
@@ -59,6 +60,12 @@ def gaussian_parts(event: dp_accounting.DpEvent) -> Mapping[tuple[float, float],
             raise ValueError(
                 "`event` should be composed of Gaussians and Poisson-sampled Gaussians, which are what mechanisms of "
                 f"this package make; got {type(event).__name__}."
+            )
+    for (sampling_probability, noise_multiplier), count in parts.items():
+        if not (0 <= sampling_probability <= 1 and noise_multiplier >= 0 and count >= 0):
+            raise ValueError(
+                "`event` should have sampling probabilities in [0, 1], and noise multipliers and counts of at least 0; "
+                f"got {sampling_probability}, {noise_multiplier} and {count}."
             )
     return parts
 
