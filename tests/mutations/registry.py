@@ -493,6 +493,20 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_ONE_WAY}::test_a_row_counts_for_one_clip_wherever_the_training_is[c_vae]",),
     ),
     Mutant(
+        name="only_pythons_integers_are_axes",
+        rule=3,
+        bug="An axis that NumPy counts is no axis, so that a softmax over the examples passes.",
+        had_by="class of bug of checks by type",
+        edits=(
+            Edit(
+                "tfdpgen/privacy/clipping/registry.py",
+                "isinstance(each, numbers.Integral)]",
+                "type(each) is int]",
+            ),
+        ),
+        caught_by=(f"{_TEST_RULES}::test_examples_that_mix_by_a_setting_or_by_a_call_are_refused",),
+    ),
+    Mutant(
         name="models_of_ones_own_pass",
         rule=3,
         bug="A model with a `call` of its own is taken for its layers, while it subtracts the mean of the batch.",
@@ -550,6 +564,23 @@ MUTANTS: tuple[Mutant, ...] = (
                 "sums = accumulate(read_fn, weights, chunk_fn, variables)\n"
                 "        drawn = tf.maximum(tf.reduce_sum(weights), 1.0) / plan.expected_batch_size\n"
                 "        optimizer.apply_clipped_sum([value / drawn for value in sums], variables)",
+            ),
+        ),
+        caught_by=(
+            "tests/synthesizers/test_teacher.py::"
+            "test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
+        ),
+    ),
+    Mutant(
+        name="teacher_centres_on_its_rows",
+        rule=3,
+        bug="The teacher's features are centred on the mean of the private rows: each row is in everyone's gradient.",
+        had_by="class of bug of scalers that are fitted beforehand",
+        edits=(
+            Edit(
+                _TEACHER,
+                "    del blocks\n",
+                "    del blocks\n    inputs = inputs - tf.reduce_mean(inputs, axis=0)\n",
             ),
         ),
         caught_by=(

@@ -96,18 +96,20 @@ def test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing
         applied.append([value.numpy() for value in sums])
         return original(self, sums, variables)
 
-    def sums_of(weights: list[float], padding: int = 0) -> np.ndarray:
-        indices = np.array([[3, 4, 5, 6, 7, 8, padding]], np.int32)
-        batch = PoissonBatch(indices, np.array([[*weights, 0.0]], np.float32))
-        monkeypatch.setattr(DPSGDPlan, "physical_batch_size", 7)
-        monkeypatch.setattr(DPSGDPlan, "batches", lambda *_: iter([batch]))
-        plan = DPSGDPlan(len(rows), 6, 1, 0.1, noise_multiplier=1.0)
-        train_teacher(TeacherPreset(), rows, plan, NoiseSource())
+    def sums_of(examples: list[int], num_padding: int = 1) -> np.ndarray:
+        """What is noised in a step on a data set of these examples alone, after two steps of the same noise."""
+        empty = PoissonBatch(np.zeros((1, 9), np.int32), np.zeros((1, 9), np.float32))
+        slots = np.array([[*range(len(examples)), *[0] * num_padding]], np.int32)
+        batch = PoissonBatch(slots, np.array([[1.0] * len(examples) + [0.0] * num_padding], np.float32))
+        monkeypatch.setattr(DPSGDPlan, "physical_batch_size", slots.size)
+        monkeypatch.setattr(DPSGDPlan, "batches", lambda *_: iter([empty, empty, batch]))
+        plan = DPSGDPlan(len(examples), 2, 3, 0.1, noise_multiplier=1.0)
+        train_teacher(TeacherPreset(), rows.take(np.array(examples)), plan, NoiseSource.insecure(1))
         return np.concatenate([value.ravel() for value in applied[-1]])
 
     monkeypatch.setattr(DPKerasSGD, "apply_clipped_sum", apply_clipped_sum)
-    everyone = sums_of([1.0] * 6)
-    np.testing.assert_allclose(sums_of([1.0] * 6, padding=9), everyone, atol=1e-7)
-    for missing in (0, 5):
-        moved = np.linalg.norm(sums_of([float(i != missing) for i in range(6)]) - everyone)
+    everyone = sums_of([3, 4, 5, 6, 7])
+    np.testing.assert_allclose(sums_of([3, 4, 5, 6, 7], num_padding=4), everyone, atol=1e-6)
+    for inserted in ([8, 3, 4, 5, 6, 7], [3, 4, 8, 5, 6, 7], [3, 4, 5, 6, 7, 8]):
+        moved = np.linalg.norm(sums_of(inserted) - everyone)
         assert 0.09 < moved <= 0.1 * (1 + 1e-4)
