@@ -206,7 +206,6 @@ def _dry_run(config: SynthesisConfig, *, verbose: bool) -> None:
         beam_runner.quiet_beam()
     output_dir = Path(config.output_dir)
     root = output_dir.with_name(f".{output_dir.name}.dry_run")
-    config = dataclasses.replace(config, cache="")  # which would be left
     with contextlib.ExitStack() as stack:
         stack.callback(remove, root)
         try:

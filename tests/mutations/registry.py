@@ -590,6 +590,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # Nothing that depends on the rows is unpaid.
     Mutant(
+        name="features_centred_on_their_block",
+        rule=4,
+        bug="Features are centred on the mean of the rows that are read together: no bound holds for one row's part.",
+        had_by="class of bug of scalers that are fitted beforehand",
+        edits=(
+            Edit(
+                _C_VAE,
+                "            if not by_component:\n",
+                "            features = features - tf.reduce_mean(features, axis=0)\n"
+                "            if not by_component:\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ONE_WAY}::test_what_statistics_are_computed_of_is_of_each_row_alone[c_vae-]",),
+    ),
+    Mutant(
         name="range_taken_from_the_rows",
         rule=4,
         bug="Values are scaled by the largest that occurs, which is one row's.",

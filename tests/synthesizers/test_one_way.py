@@ -21,7 +21,7 @@ import tensorflow as tf
 from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TRAINED, KnownNoise, _watched
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import DPSGDPlan, PoissonBatch
+from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
 from tfdpgen.synthesizers import CVAE, Release, moments, stroke_vae, synthesizer_names, train
 from tfdpgen.synthesizers.chunks import scaled
 from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
@@ -239,6 +239,49 @@ def test_a_row_counts_for_one_clip_wherever_the_training_is(name: str, eager_fun
     np.testing.assert_allclose(_noised_sums(name, [5, 6, 7, 8], num_padding=3), everyone, atol=1e-6)
     for inserted in ([9, 5, 6, 7, 8], [5, 6, 9, 7, 8], [5, 6, 7, 8, 9]):
         assert 0.1 < np.linalg.norm(_noised_sums(name, inserted) - everyone) <= 0.25 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("variant", ["", "a choice of poses", "components"])
+@pytest.mark.parametrize("name", ["c_vae", "dp_gan", "stroke_vae"])
+def test_what_statistics_are_computed_of_is_of_each_row_alone(
+    name: str, variant: str, given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the mechanisms' outputs given, one inserted row leaves the features and answers of all others."""
+    preset = _preset(name)
+    part = {"dp_gan": "sketches", "stroke_vae": "waves"}.get(name)
+    if changed := {"a choice of poses": {"has_poses": None}, "components": {"components": 2}}.get(variant):
+        of_part = {part: dataclasses.replace(getattr(preset, part), **changed)} if part else changed
+        preset = dataclasses.replace(preset, **of_part)
+    if variant:
+        for constant in ("_ROWS_TO_ASK", "_ROWS_TO_COUNT", "_ROWS_IN_CLASS"):
+            monkeypatch.setattr(moments, constant, 0)
+        monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e-9)
+    seen: list[np.ndarray] = []
+
+    def noting(release: Any) -> Any:
+        def noted(mechanism: Any, rows: Any, *arguments: Any) -> Any:
+            rows = list(rows)
+            if isinstance(mechanism, privacy.NoisyCounts):
+                seen.append(np.stack(rows, axis=1))
+            else:
+                seen.append(np.concatenate([np.column_stack(block) for block in rows]))
+            return release(mechanism, rows, *arguments)
+
+        return noted
+
+    for mechanism in (privacy.ClassCentres, privacy.ClassMoments, privacy.NoisyCounts):
+        monkeypatch.setattr(mechanism, "release", noting(mechanism.release))
+    everyone, runs = _rows(0), []
+    for examples in (range(1, 80), range(80)):
+        given_outputs[1][0] = 0
+        model = _CLASSES[name](_SPEC, 80, 0, preset)
+        mechanisms = [part for part in model.alongside(_BUDGET) if not isinstance(part, DPSGDPlan)]
+        model.prepare(everyone.take(np.array(examples)), mechanisms, NoiseSource.insecure(1), 0)
+        runs.append(list(seen))
+        seen.clear()
+    assert len(runs[0]) == len(runs[1]) == len(mechanisms) >= 2
+    for without, inserted in zip(*runs, strict=True):
+        np.testing.assert_allclose(inserted[1:].astype(float), without.astype(float), rtol=1e-3, atol=1e-3)
 
 
 def test_an_image_is_scaled_by_the_declared_range_and_not_by_its_neighbours() -> None:
