@@ -283,7 +283,6 @@ def quiet_start() -> None:
         sys.exit(problem)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
-    warnings.filterwarnings("ignore", message="Could not find the number of physical cores")  # where there is no lscpu
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
 

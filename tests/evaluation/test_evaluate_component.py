@@ -111,7 +111,7 @@ def test_a_class_of_one_example_leaves_everything_else_measured(inputs: dict[str
     assert utility["classifiers"]["random_forest"]["not_measured"] == {}
     boosting = utility["classifiers"]["gradient_boosting"]
     assert boosting["p1"] is None
-    assert "gradient_boosting cannot learn from 31 examples of 2 classes" in boosting["not_measured"]["p1"]
+    assert "classes with a single one: 1 of 2" in boosting["not_measured"]["p1"]
     assert boosting["p2"] == 1
     for space in figures["fidelity"].values():
         assert "at least 6 rows each; got 60, 3 and 120" in space["not_measured"]

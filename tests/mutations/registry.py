@@ -438,7 +438,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug; what Opacus's `ModuleValidator` refuses",
         edits=(
             Edit(
-                "tfdpgen/privacy/clipping/registry.py",
+                "tfdpgen/privacy/clipping/check.py",
                 'if any("BatchNormalization" in base.__name__ for base in type(layer).__mro__):\n        return True',
                 'if any("BatchNormalization" in base.__name__ for base in type(layer).__mro__):\n        return False',
             ),
@@ -499,7 +499,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of checks by type",
         edits=(
             Edit(
-                "tfdpgen/privacy/clipping/registry.py",
+                "tfdpgen/privacy/clipping/check.py",
                 "isinstance(each, numbers.Integral)]",
                 "type(each) is int]",
             ),
@@ -513,7 +513,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of validators that look at layers alone (Opacus's ModuleValidator)",
         edits=(
             Edit(
-                "tfdpgen/privacy/clipping/registry.py",
+                "tfdpgen/privacy/clipping/check.py",
                 "if isinstance(model, keras.Model) and type(model) not in _models():",
                 "if False:",
             ),

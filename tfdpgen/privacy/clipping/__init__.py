@@ -16,12 +16,12 @@ from tfdpgen.privacy.clipping import (
     separable_conv2d,
 )
 from tfdpgen.privacy.clipping.bookkeeping import ClippedSum, PerExampleTape, clipped_gradient_sum
+from tfdpgen.privacy.clipping.check import check_network
 from tfdpgen.privacy.clipping.factors import ClipMode, check_clip_mode
 from tfdpgen.privacy.clipping.gradients import Explicit, PerExampleGradient, Product, Rearranged
 from tfdpgen.privacy.clipping.jacobian import JacobianTape, jacobian_clipped_gradient_sum, per_example_gradients
 from tfdpgen.privacy.clipping.registry import (
     LayerRule,
-    check_network,
     register,
     register_activation,
     register_composite,

@@ -25,9 +25,10 @@ from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
+from tfdpgen.privacy.clipping.check import check_network
 from tfdpgen.privacy.clipping.factors import ClipMode, clip_factors
 from tfdpgen.privacy.clipping.gradients import PerExampleGradient
-from tfdpgen.privacy.clipping.registry import check_network, leaf_layers, rule_for
+from tfdpgen.privacy.clipping.registry import leaf_layers, rule_for
 
 keras = tf.keras
 

@@ -13,8 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfdpgen.privacy.clipping.bookkeeping import ClippedSum
+from tfdpgen.privacy.clipping.check import check_network
 from tfdpgen.privacy.clipping.factors import ClipMode, clip_factors
-from tfdpgen.privacy.clipping.registry import check_network, leaf_layers
+from tfdpgen.privacy.clipping.registry import leaf_layers
 
 keras = tf.keras
 
