@@ -144,7 +144,7 @@ class SynthesisConfig:
 
     start_at: str = ""
     """Start at generate, attack, evaluate, audit or publish, from what an earlier run in output_dir has made and paid
-    for: nothing is trained, and the training rows pay nothing more. Empty: from the start, which trains anew."""
+    for: nothing is trained, and the training examples pay nothing more. Empty: from the start, which trains anew."""
 
     beam_args: str = ""
     """Beam runner and options in one string. The local run also takes them after a bare --, as in
