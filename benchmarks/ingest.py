@@ -69,10 +69,10 @@ def seconds(way: Callable[[], object]) -> float:
 
 def compare(folder: Path, declared: Declared, count: int, processors: int) -> None:
     """Prints a line for each way to read the folder."""
-    cache = folder.parent / "cache"
+    cache, chosen = folder.parent / "cache", reading._threads
 
-    def load(threads: int, cache_dir: Path | None = None) -> None:
-        reading._threads = lambda: threads
+    def load(threads: int | None, cache_dir: Path | None = None) -> None:
+        reading._threads = chosen if threads is None else lambda files: threads
         load_splits(str(folder), cache_dir=cache_dir, verbose=False, **dataclasses.asdict(declared))
 
     load(1)  # so that the operating system has the files
@@ -80,12 +80,13 @@ def compare(folder: Path, declared: Declared, count: int, processors: int) -> No
         "1 thread": lambda: load(1),
         f"{processors} threads": lambda: load(processors),
         f"{processors} processes": lambda: by_processes(folder, declared, processors),
-        "threads, filling cache": lambda: load(processors, cache),
-        "from the cache": lambda: load(processors, cache),
+        "as it is, filling cache": lambda: load(None, cache),
+        "as it is, from the cache": lambda: load(None, cache),
     }
     for name, way in ways.items():
         taken = seconds(way)
         print(f"{count:>8,} {name:<24} {taken:>8.2f} {count / taken:>9,.0f}", flush=True)
+    reading._threads = chosen
 
 
 def main() -> None:

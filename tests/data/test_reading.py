@@ -192,3 +192,15 @@ class TestUsers:
         (tmp_path / "train.users.npy").write_bytes(b"")
         with pytest.raises(DataError, match=r"train\.users\.npy should be the array"):
             Splits.load(tmp_path)
+
+
+def test_small_files_are_read_by_one_thread_and_large_ones_by_as_many_as_there_are_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"x" * 1000)
+    large.write_bytes(b"x" * 100_000)
+    assert reading._threads([str(small)] * 300) == 1
+    assert reading._threads([str(large)] * 300) == 3
+    assert reading._threads([str(large), str(tmp_path / "missing")]) == 3

@@ -2,10 +2,10 @@
 
     read_listing(listing, declared, cache_dir="internal/cache", verbose=True)       # {"all": LabeledDataset}
 
-Files are decoded by a few threads, since Pillow's and zlib's work runs beside Python's. (Processes start too slowly to
-be worth it for small files, and need either a fork, which TensorFlow and Beam do not survive, or a program that may be
-imported anew; benchmarks/ingest.py compares them.) All bad files are found in one go: the first ten are named, and
-their number.
+Files are decoded by as many threads as there are processors, since Pillow's and zlib's work runs beside Python's. Small
+files are mostly Python's work, at which threads get in each other's way, so that one reads them alone in half the time.
+(Processes need either a fork, which TensorFlow and Beam do not survive, or a program that may be imported anew;
+benchmarks/ingest.py compares them.) All bad files are found in one go: the first ten are named, and their number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import concurrent.futures
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from tfdpgen.data.listing import Listing, refuse_all
 from tfdpgen.data.memory import check_fits
 
 _CHUNK = 64  # files that a thread takes at a time
+_SMALL = 2**15  # bytes of a file, below which threads get in each other's way
+_ASKED = 100  # files whose size is looked at
 
 
 def read_listing(
@@ -95,7 +98,7 @@ def _read(
 
     problems: list[str] = []
     with (
-        concurrent.futures.ThreadPoolExecutor(_threads()) as pool,
+        concurrent.futures.ThreadPoolExecutor(_threads(files)) as pool,
         progress(len(files), f"Reading {Path(listing.where).name}", verbose) as bar,
     ):
         for count, found in pool.map(read_chunk, range(0, len(files), _CHUNK)):
@@ -111,6 +114,10 @@ def progress(total: int, text: str, verbose: bool) -> Any:
     return tqdm.tqdm(total=total, desc=text, unit=" files", delay=1.0, mininterval=interval, disable=not verbose)
 
 
-def _threads() -> int:
-    """As many as there are processors for this process."""
+def _threads(files: Sequence[str]) -> int:
+    """One where files are small; otherwise as many as there are processors for this process."""
+    asked = files[:: max(1, len(files) // _ASKED)]
+    sizes = [os.path.getsize(file) for file in asked if os.path.isfile(file)]  # what is missing is refused later
+    if sum(sizes) < _SMALL * len(sizes):
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
