@@ -111,10 +111,10 @@ def test_bad_flags_are_refused_without_tensorflow() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_home_is_expanded_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = SynthesisConfig(**dict.fromkeys(PATH_FIELDS, "~/x"), attack_shadow_models=4)
-    assert [getattr(absolute(config), name) for name in PATH_FIELDS] == ["/home/me/x"] * len(PATH_FIELDS)
+    assert [getattr(absolute(config), name) for name in PATH_FIELDS] == [str(tmp_path / "x")] * len(PATH_FIELDS)
     texts = [field.name for field in dataclasses.fields(SynthesisConfig) if field.type == "str"]
     assert {name for name in texts if name.endswith(("dir", "folder", "weights", "ledger", "backup"))} <= {*PATH_FIELDS}
 
