@@ -1,6 +1,6 @@
 """Draws what `benchmarks/utility.py` has measured: p2 against epsilon, published methods beside ours.
 
-    python benchmarks/utility.py --data_dir=DIR --synthesizer=class_gaussian --epsilon=1 --results=results.jsonl
+    python benchmarks/utility.py --data_dir=DIR --method=class_gaussian --epsilon=1 --results=results.jsonl
     python benchmarks/draw_utility.py --results=results.jsonl --svg=docs/utility.svg
 
 Each of our points is the mean of the runs on MNIST's test images that the file holds. Published figures are those of
@@ -33,7 +33,7 @@ STYLE = "text { font: 12px sans-serif; fill: #333; } .grid { stroke: #ddd; } .li
 
 
 def curves(path: Path) -> list[Line]:
-    """A line for each synthesizer and kind of rows: mean p2 at each epsilon."""
+    """A line for each method and kind of rows: mean p2 at each epsilon."""
     points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for text in path.read_text(encoding="utf-8").splitlines():
         run = json.loads(text)
@@ -41,7 +41,7 @@ def curves(path: Path) -> list[Line]:
             continue
         for column, kind in (("p2", "plain"), ("p2_enriched", "enriched")):
             if column in run:
-                points[f"{run['synthesizer']}, {kind}"][run["budget"]["epsilon"]].append(run[column])
+                points[f"{run['method']}, {kind}"][run["budget"]["epsilon"]].append(run[column])
     return [
         Line(name, sorted(measured), [statistics.mean(measured[epsilon]) for epsilon in sorted(measured)])
         for name, measured in sorted(points.items())

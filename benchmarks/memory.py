@@ -105,8 +105,8 @@ def train_on_records(folder: str, megabytes: int) -> dict[str, float]:
     import tensorflow_datasets as tfds
 
     from tfdpgen.data import DataSpec, RecordDataset
+    from tfdpgen.methods import CVAEPreset, train
     from tfdpgen.privacy import Ledger, PrivacyBudget
-    from tfdpgen.synthesizers import CVAEPreset, train
 
     baseline = peak_mebibytes()
     make_builder(folder, 0)  # makes the name known
@@ -125,8 +125,8 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
     import tensorflow as tf
 
     from tfdpgen.data import DataSpec, LabeledDataset
+    from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
     from tfdpgen.privacy import DPSGDPlan
-    from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 
     baseline = peak_mebibytes()
     (network,), _ = dp_step.critic((28, 28, 1), (64, 128))
@@ -161,8 +161,8 @@ def generate_examples(folder: str, num_synthetic: int) -> dict[str, float]:
     from components.artifacts import TrainedRelease
     from components.generate import generate
     from tfdpgen.data import DataSpec, LabeledDataset
+    from tfdpgen.methods import train
     from tfdpgen.privacy import PrivacyBudget
-    from tfdpgen.synthesizers import train
 
     baseline = peak_mebibytes()
     images = np.random.default_rng(0).integers(256, size=(1000, 28, 28, 1), dtype=np.uint8)

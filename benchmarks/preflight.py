@@ -2,10 +2,10 @@
 
     python benchmarks/preflight.py signal --dataset=digits --epsilons=0.03,0.1,0.2,0.3,0.5,1,3
     python benchmarks/preflight.py signal --dataset=mnist --data_dir=DIR --num_examples=2000 --epsilons=0.05,0.1,0.2,0.5
-    python benchmarks/preflight.py seconds --dataset=mnist --data_dir=DIR --synthesizers=class_gaussian,c_vae
+    python benchmarks/preflight.py seconds --dataset=mnist --data_dir=DIR --methods=class_gaussian,c_vae
 
 `signal` shows where p2, the accuracy on private test examples of a CNN that has learnt from 3,000 synthetic ones,
-leaves chance; `tfdpgen.synthesizers.signal.HOPELESS` was chosen by it. Run `seconds` on an otherwise idle
+leaves chance; `tfdpgen.methods.signal.HOPELESS` was chosen by it. Run `seconds` on an otherwise idle
 machine. The tables of docs/preflight.md come from here. The figures are internal: p2 is measured without noise.
 """
 
@@ -22,10 +22,10 @@ import numpy as np
 
 from tfdpgen.data import Dataset, DataSpec, LabeledDataset, load_splits
 from tfdpgen.evaluation import accuracy, train_classifier
+from tfdpgen.methods import train
+from tfdpgen.methods.rehearsal import rehearse
+from tfdpgen.methods.signal import signal_of
 from tfdpgen.privacy import PrivacyBudget
-from tfdpgen.synthesizers import train
-from tfdpgen.synthesizers.rehearsal import rehearse
-from tfdpgen.synthesizers.signal import signal_of
 
 _SYNTHETIC = 3000
 
@@ -38,9 +38,9 @@ def first_classes(dataset: Dataset, classes: int, most: int | None = None) -> La
     return LabeledDataset(rows.images[chosen], rows.labels[chosen], spec)
 
 
-def p2(synthesizer: str, examples: LabeledDataset, test: LabeledDataset, budget: PrivacyBudget, seed: int) -> float:
+def p2(method: str, examples: LabeledDataset, test: LabeledDataset, budget: PrivacyBudget, seed: int) -> float:
     """Accuracy on the test examples of a CNN that has seen synthetic examples alone."""
-    release = train(synthesizer, examples, budget, seed=seed, verbose=0)
+    release = train(method, examples, budget, seed=seed, verbose=0)
     drawn = release.synthesize(np.arange(_SYNTHETIC) % release.spec.num_classes, (seed, 0))
     plain = LabeledDataset(drawn.images[~drawn.is_enriched], drawn.labels[~drawn.is_enriched], release.spec)
     return accuracy(train_classifier(plain, seed=seed), test)
@@ -52,13 +52,13 @@ def signal(flags: argparse.Namespace) -> None:
     examples = first_classes(splits.train, flags.num_classes, flags.num_examples or None)
     test = first_classes(splits.test, flags.num_classes)
     print("| method | examples | classes | epsilon | ratio | p2 (from, to) | chance |\n|---|---|---|---|---|---|---|")
-    for synthesizer in flags.synthesizers.split(","):
+    for method in flags.methods.split(","):
         for epsilon in map(float, flags.epsilons.split(",")):
             budget = PrivacyBudget(epsilon, flags.delta)
-            ratio = signal_of(examples.spec, len(examples), synthesizer, budget)
-            found = [p2(synthesizer, examples, test, budget, seed) for seed in range(flags.seeds)]
+            ratio = signal_of(examples.spec, len(examples), method, budget)
+            found = [p2(method, examples, test, budget, seed) for seed in range(flags.seeds)]
             print(
-                f"| `{synthesizer}` | {len(examples):,} | {flags.num_classes} | {epsilon:g} | {ratio:.2f} | "
+                f"| `{method}` | {len(examples):,} | {flags.num_classes} | {epsilon:g} | {ratio:.2f} | "
                 f"{statistics.mean(found):.3f} ({min(found):.3f}, {max(found):.3f}) | {1 / flags.num_classes:.2f} |",
                 flush=True,
             )
@@ -69,14 +69,14 @@ def seconds(flags: argparse.Namespace) -> None:
     splits = load_splits(flags.dataset, data_dir=flags.data_dir or None)
     examples = splits.train.in_memory()
     print("| data | method | rehearsal, s | predicted, s | training, s |\n|---|---|---|---|---|")
-    for synthesizer in flags.synthesizers.split(","):
+    for method in flags.methods.split(","):
         for epsilon in map(float, flags.epsilons.split(",")):
             budget, started = PrivacyBudget(epsilon, flags.delta), time.perf_counter()
-            cost = rehearse(synthesizer, examples.spec, len(examples), budget)
+            cost = rehearse(method, examples.spec, len(examples), budget)
             rehearsed = time.perf_counter()
-            train(synthesizer, examples, budget, verbose=0)
+            train(method, examples, budget, verbose=0)
             print(
-                f"| {flags.dataset} | `{synthesizer}` | {rehearsed - started:.1f} | {cost.seconds:.1f} | "
+                f"| {flags.dataset} | `{method}` | {rehearsed - started:.1f} | {cost.seconds:.1f} | "
                 f"{time.perf_counter() - rehearsed:.1f} |",
                 flush=True,
             )
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("table", choices=("signal", "seconds"))
     parser.add_argument("--dataset", default="digits", help="as in local_run.py (default: digits)")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
-    parser.add_argument("--synthesizers", default="class_gaussian,c_vae", help="(default: %(default)s)")
+    parser.add_argument("--methods", default="class_gaussian,c_vae", help="(default: %(default)s)")
     parser.add_argument("--epsilons", default="3", help="one row for each (default: 3)")
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--num_classes", type=int, default=10, help="the first ones (default: 10)")

@@ -1,8 +1,8 @@
 """What the synthetic rows are worth: p2 of the plain and of the enriched rows, on MNIST or any TFDS data set.
 
-    python benchmarks/utility.py --data_dir=DIR --synthesizer=stroke_vae --epsilon=1 --seeds=0,1,2
-    python benchmarks/utility.py --synthesizer=class_gaussian --dataset=digits --epsilon=3
-    python benchmarks/utility.py --data_dir=DIR --synthesizer=stroke_vae --validation       # to choose by
+    python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --epsilon=1 --seeds=0,1,2
+    python benchmarks/utility.py --method=class_gaussian --dataset=digits --epsilon=3
+    python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --validation       # to choose by
     python benchmarks/utility.py --best_preset
 
 p2 is the accuracy on real test rows of the CNN of `tfdpgen.evaluation`, trained on synthetic rows only, its epoch
@@ -45,8 +45,8 @@ from tfdpgen.evaluation import (
     frechet_distance,
     train_classifier,
 )
+from tfdpgen.methods import Release, method_names, train
 from tfdpgen.privacy import PrivacyBudget
-from tfdpgen.synthesizers import Release, synthesizer_names, train
 
 BEST_PRESET = "stroke_vae"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
 ROWS_AT_A_TIME = 1000
@@ -97,7 +97,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         judge(*source)  # now, so that it counts in no run's seconds
     started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
-    release = train(flags.synthesizer, rows, budget, seed=seed, verbose=flags.verbose)
+    release = train(flags.method, rows, budget, seed=seed, verbose=flags.verbose)
     trained = time.monotonic()
     images, labels, soft_labels, is_enriched = synthesize(release, flags.num_synthetic, seed)
     drawn = time.monotonic()
@@ -111,7 +111,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {
         "dataset": flags.dataset,
         "split": "validation" if flags.validation else "test",
-        "synthesizer": flags.synthesizer,
+        "method": flags.method,
         "budget": {"epsilon": flags.epsilon, "delta": flags.delta},
         "seed": seed,
         **result,
@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="p2 of plain and enriched synthetic rows.")
     parser.add_argument("--dataset", default="mnist", help="as in local_run.py (default: mnist)")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
-    parser.add_argument("--synthesizer", default=BEST_PRESET, choices=synthesizer_names())
+    parser.add_argument("--method", default=BEST_PRESET, choices=method_names())
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain rows, and enriched ones (60000)")
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--results", default="", help="file to append a line of JSON to for each run")
     parser.add_argument("--samples", default="", help="PNG to draw the first plain rows of each class into")
     parser.add_argument("--verbose", type=int, default=0, help="1 shows the progress of trainings")
-    parser.add_argument("--best_preset", action="store_true", help="print the name of the best synthesizer and exit")
+    parser.add_argument("--best_preset", action="store_true", help="print the name of the best method and exit")
     flags = parser.parse_args()
     if flags.best_preset:
         print(BEST_PRESET)

@@ -42,7 +42,7 @@ from components.component import ComponentError, component
 if TYPE_CHECKING:
     from tfdpgen.attacks import Scorer, Task
     from tfdpgen.data import LabeledDataset
-    from tfdpgen.synthesizers import Trained
+    from tfdpgen.methods import Trained
 
 MOST_SYNTHETIC = 100_000
 
@@ -70,7 +70,7 @@ def attack(
     """Measures how well attacks tell private rows from noise and from rows that were never trained on."""
     from tfdpgen.attacks import ShadowConfig, caps, memorisation, run_attacks, run_shadow_attacks, strongest_attack
     from tfdpgen.data import Splits
-    from tfdpgen.synthesizers import Release
+    from tfdpgen.methods import Release
 
     if shadow_models:
         ShadowConfig(shadow_models, "", num_candidates, processes=shadow_processes)
@@ -99,12 +99,12 @@ def attack(
     )
     statement = trained.statement
     if shadow_models:
-        method = f"{trained.synthesizer} epsilon={statement.epsilon!r} delta={statement.delta!r}"
+        method = f"{trained.method} epsilon={statement.epsilon!r} delta={statement.delta!r}"
         results |= run_shadow_attacks(
             trained,
             splits.train,
             splits.holdout,
-            _TrainShadow(trained.synthesizer, statement.epsilon, statement.delta),
+            _TrainShadow(trained.method, statement.epsilon, statement.delta),
             ShadowConfig(shadow_models, method, num_candidates, processes=shadow_processes, seed=seed),
             shadow_folder or attacks.path / "shadows",
             networks=models,
@@ -124,16 +124,16 @@ def attack(
 class _TrainShadow:
     """Trains the attacked method on rows that the attacker chose, at the same cost to them."""
 
-    synthesizer: str
+    method: str
     epsilon: float
     delta: float
 
     def __call__(self, rows: LabeledDataset, seed: int) -> Trained:
+        from tfdpgen.methods import train_with_networks
         from tfdpgen.privacy import PrivacyBudget
-        from tfdpgen.synthesizers import train_with_networks
 
         budget = PrivacyBudget(self.epsilon, self.delta)
-        return train_with_networks(self.synthesizer, rows, budget, seed=seed, verbose=0)
+        return train_with_networks(self.method, rows, budget, seed=seed, verbose=0)
 
 
 @dataclasses.dataclass(frozen=True)

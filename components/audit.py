@@ -1,6 +1,6 @@
 """Audit: what epsilon canaries refute, beside the one that is claimed.
 
-    python -m components.audit --examples=DIR --audited=DIR --canaries=1000 --synthesizer=class_gaussian --epsilon=3
+    python -m components.audit --examples=DIR --audited=DIR --canaries=1000 --method=class_gaussian --epsilon=3
     python -m components.audit --examples=DIR --audited=DIR --canaries=50000 --adversary=white_box
 
 It trains a model of its own and drops it; the released one has never seen a canary. `white_box` trains on canaries
@@ -27,12 +27,12 @@ def audit(
     canaries: Annotated[int, "rows that are planted, each by a fair coin; 0: no audit"] = 0,
     adversary: Annotated[
         str,
-        "black_box: sees samples of the synthesizer, trained once more; white_box: sees each update of the optimizer",
+        "black_box: sees samples of the method, trained once more; white_box: sees each update of the optimizer",
     ] = "black_box",
-    synthesizer: Annotated[str, "the method that black_box trains"] = "c_vae",
+    method: Annotated[str, "the method that black_box trains"] = "c_vae",
     epsilon: Annotated[float, "the claim: epsilon"] = 3.0,
     delta: Annotated[float, "the claim: delta"] = 1e-5,
-    seed: Annotated[int, "seed of the canaries, and of the synthesizer"] = 0,
+    seed: Annotated[int, "seed of the canaries, and of the method"] = 0,
     insecure_reproducible: Annotated[bool, "seed coins and noise too"] = False,
 ) -> None:
     """Trains once more, with canaries, and says what epsilon their traces refute."""
@@ -42,8 +42,8 @@ def audit(
     if canaries:
         from tfdpgen.attacks.audit import audit_optimizer, audit_release, canary_plan
         from tfdpgen.data import Splits
+        from tfdpgen.methods import train
         from tfdpgen.privacy import DPKerasAdam, NoiseSource, PrivacyBudget
-        from tfdpgen.synthesizers import train
 
         budget = PrivacyBudget(epsilon, delta)
         noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
@@ -52,7 +52,7 @@ def audit(
         else:
             result = audit_release(
                 lambda rows: train(
-                    synthesizer,
+                    method,
                     rows,
                     budget,
                     seed=seed,
@@ -61,7 +61,7 @@ def audit(
                 Splits.load(examples.path).train.in_memory(),
                 budget,
                 canaries=canaries,
-                synthesizer=synthesizer,
+                method=method,
                 seed=seed,
                 noise=noise,
             )

@@ -9,7 +9,7 @@ Artifacts come first, parameters are keyword-only and carry their help:
         *,
         epsilon: Annotated[float, "privacy budget: epsilon"] = 3.0,
     ) -> None:
-        '''Trains a synthesizer under differential privacy.'''
+        '''Trains a method under differential privacy.'''
 
     if __name__ == "__main__":
         train.main()                                    # python -m components.train --examples=DIR --release=DIR

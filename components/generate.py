@@ -34,7 +34,7 @@ from tfdpgen.data.npz_writer import NpzWriter
 
 if TYPE_CHECKING:
     from tfdpgen.data import DataSpec
-    from tfdpgen.synthesizers import Release
+    from tfdpgen.methods import Release
 
 EXAMPLES_PER_BLOCK = 1000  # that share a seed, and are held at a time
 BYTES_PER_FILE = 2**27  # of images, before they are compressed
@@ -55,7 +55,7 @@ def generate(
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-    from tfdpgen.synthesizers import Release
+    from tfdpgen.methods import Release
 
     if num_synthetic < 1:
         raise ComponentError(f"`num_synthetic` should be at least 1; got {num_synthetic}.")
@@ -143,7 +143,7 @@ class _WriteFile:
 
     @functools.cached_property
     def _release(self) -> Release:
-        from tfdpgen.synthesizers import Release
+        from tfdpgen.methods import Release
 
         return Release.load(self._path)
 

@@ -1,6 +1,6 @@
 """Preflight: what a run will cost and what may come of it, said before any budget is reserved.
 
-    python -m components.preflight --examples=DIR --checked=DIR --synthesizer=c_vae --epsilon=3
+    python -m components.preflight --examples=DIR --checked=DIR --method=c_vae --epsilon=3
 
 It prints the number of examples, what the method takes on this machine in seconds and memory (measured on images of
 noise), what the synthetic examples take on disk, and how much of a class the noise leaves; where that is hopeless, what
@@ -23,22 +23,22 @@ def preflight(
     examples: Input[PrivateExamples],
     checked: Output[PreflightFigures],
     *,
-    synthesizer: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
+    method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
     num_synthetic: Annotated[int, "number of plain synthetic rows that will be asked for"] = 6000,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
     from tfdpgen.data import Splits
+    from tfdpgen.methods.preflight import Facts, check
     from tfdpgen.privacy import PrivacyBudget
-    from tfdpgen.synthesizers.preflight import Facts, check
 
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
     free = shutil.disk_usage(checked.path).free
     budget = PrivacyBudget(epsilon, delta)
     figures = check(
         facts,
-        synthesizer,
+        method,
         budget,
         num_synthetic=num_synthetic,
         expected_bytes=SyntheticExamples.expected_bytes,

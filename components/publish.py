@@ -61,9 +61,9 @@ def publish(
     destination: Annotated[str, "folder that receives the results; empty: they stay in the publication alone"] = "",
 ) -> None:
     """Writes summary, report, synthetic data set and served generator, and pushes them to a folder."""
+    from tfdpgen.methods import Release
     from tfdpgen.report import write_report
     from tfdpgen.serving import export_saved_model
-    from tfdpgen.synthesizers import Release
 
     started = time.monotonic()
     examples = release.made_of("examples")
@@ -85,7 +85,7 @@ def publish(
     sources = (examples, release.header, synthetic.header, attacks.header, utility.header, audited.header)
     summary = {
         "dataset": examples["facts"]["dataset"],
-        "synthesizer": trained.synthesizer,
+        "method": trained.method,
         "num_examples": trained.statement.num_examples,
         "num_synthetic": synthetic.facts["num_synthetic"],
         "privacy": trained.statement.to_dict(),

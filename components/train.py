@@ -1,6 +1,6 @@
 """Train: the one step that spends privacy budget.
 
-    python -m components.train --examples=DIR --release=DIR --networks=DIR --synthesizer=c_vae --epsilon=3
+    python -m components.train --examples=DIR --release=DIR --networks=DIR --method=c_vae --epsilon=3
 
 What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
 computed from private rows. The networks that were trained beside the generator, a critic or an encoder, are kept inside
@@ -23,7 +23,7 @@ def train(
     release: Output[TrainedRelease],
     networks: Output[PrivateNetworks],
     *,
-    synthesizer: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
+    method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
@@ -37,10 +37,10 @@ def train(
     ] = False,
     dry_run: Annotated[bool, "refuse to train, so that a pipeline ends before anything is reserved"] = False,
 ) -> None:
-    """Trains a synthesizer under differential privacy."""
+    """Trains a method under differential privacy."""
     from tfdpgen.data import Splits
+    from tfdpgen.methods import train_with_networks
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
-    from tfdpgen.synthesizers import train_with_networks
 
     if dry_run:
         raise ComponentError("`dry_run` was set: nothing was reserved or trained. Leave it out to go on.")
@@ -50,7 +50,7 @@ def train(
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained = train_with_networks(
-            synthesizer,
+            method,
             rows,
             budget,
             seed=seed,

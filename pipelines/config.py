@@ -69,7 +69,7 @@ class SynthesisConfig:
     """Folder that keeps decoded image files, so that a second run reads them quickly. Internal. Empty: internal/cache
     in output_dir, or none on Kubeflow."""
 
-    synthesizer: str = "c_vae"
+    method: str = "c_vae"
     """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a teacher)."""
 
     epsilon: float = 3.0
@@ -124,7 +124,7 @@ class SynthesisConfig:
     """Canaries of an audit, which trains once more and says what epsilon it can refute; internal. 0: no audit."""
 
     audit_adversary: str = "black_box"
-    """What the audit sees: black_box, samples of the synthesizer trained on private rows and canaries; white_box, each
+    """What the audit sees: black_box, samples of the method trained on private rows and canaries; white_box, each
     update of the optimizer at work on canaries alone."""
 
     classifiers: str = "all"
@@ -156,7 +156,7 @@ class SynthesisConfig:
         from components.ingest import declared
         from tfdpgen.choices import (
             DIGITS_SHAPE,
-            SYNTHESIZERS,
+            METHODS,
             check_budget,
             check_classifiers,
             check_delta,
@@ -195,11 +195,11 @@ class SynthesisConfig:
                 "`attack_shadow_folder` should be empty without `attack_shadow_models`; "
                 f"got {self.attack_shadow_folder!r}."
             )
-        if self.synthesizer not in SYNTHESIZERS:
-            raise ValueError(f"`synthesizer` should be one of {SYNTHESIZERS}; got {self.synthesizer!r}.")
+        if self.method not in METHODS:
+            raise ValueError(f"`method` should be one of {METHODS}; got {self.method!r}.")
         if shape:
             height, width, channels = shape
-            check_shape_suits(self.synthesizer, (height, width, channels))
+            check_shape_suits(self.method, (height, width, channels))
         if self.classifiers != "all":
             check_classifiers(split(self.classifiers))
         if self.publish_metrics_epsilon:

@@ -1,7 +1,7 @@
 """Private labelled images in; a synthetic data set, a served generator and an honest report out, on this machine.
 
     python pipelines/local_run.py                                              # the UCI digits, epsilon 3
-    python pipelines/local_run.py --dataset=mnist --synthesizer=dp_gan --epsilon=1 --output_dir=out
+    python pipelines/local_run.py --dataset=mnist --method=dp_gan --epsilon=1 --output_dir=out
     python pipelines/local_run.py --dataset=scans.npz --num_classes=4 -- --runner=FlinkRunner
 
 Flags after a bare -- go to Beam. Exits 0 when everything is in output_dir, 1 when a component failed, and 2 on a bad

@@ -2,7 +2,7 @@
 
     from tfdpgen.data import load_splits
     from tfdpgen.privacy import PrivacyBudget
-    from tfdpgen.synthesizers import train
+    from tfdpgen.methods import train
 
     release = train("c_vae", load_splits("digits").train, PrivacyBudget(epsilon=3.0, delta=1e-5))
     images = release.sample(labels=[0, 1, 2], seed=0)

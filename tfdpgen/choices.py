@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-SYNTHESIZERS = ("c_vae", "class_gaussian", "dp_gan", "stroke_vae")
+METHODS = ("c_vae", "class_gaussian", "dp_gan", "stroke_vae")
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images
 STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
@@ -50,19 +50,19 @@ def check_delta(delta: float, num_examples: int) -> None:
         )
 
 
-def check_shape_suits(synthesizer: str, image_shape: tuple[int, int, int]) -> None:
+def check_shape_suits(method: str, image_shape: tuple[int, int, int]) -> None:
     """Raises a ValueError for images that the method has no preset for; the message says which methods have one."""
-    if synthesizer != "stroke_vae":
+    if method != "stroke_vae":
         return
-    others = "Take another method, as --synthesizer=c_vae, dp_gan or class_gaussian"
+    others = "Take another method, as --method=c_vae, dp_gan or class_gaussian"
     if min(image_shape[:2]) < STROKES_LEAST_SIDE:
         raise ValueError(
-            f"`synthesizer` stroke_vae has a preset for images of at least {STROKES_LEAST_SIDE} pixels a side, on "
+            f"`method` stroke_vae has a preset for images of at least {STROKES_LEAST_SIDE} pixels a side, on "
             f"which strokes can be told; got image_shape {image_shape}. {others}."
         )
     if image_shape[2] != 1:
         raise ValueError(
-            f"`synthesizer` stroke_vae draws images of one channel; got image_shape {image_shape}. {others}, or "
+            f"`method` stroke_vae draws images of one channel; got image_shape {image_shape}. {others}, or "
             "convert the images to grey beforehand."
         )
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfdpgen.synthesizers import Release, draw_latents, to_uint8
+from tfdpgen.methods import Release, draw_latents, to_uint8
 
 
 def export_saved_model(release: Release, directory: str | os.PathLike[str]) -> None:

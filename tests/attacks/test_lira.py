@@ -14,8 +14,8 @@ import scipy.stats
 from tests.attacks.controls import Replay, noise_rows
 from tfdpgen.attacks import ShadowConfig, lira_scores, run_shadow_attacks
 from tfdpgen.data import LabeledDataset, load_splits
+from tfdpgen.methods import train_with_networks
 from tfdpgen.privacy import PrivacyBudget
-from tfdpgen.synthesizers import train_with_networks
 
 CONFIG = ShadowConfig(num_shadows=8, method="faint", num_synthetic=200, seed=0)
 

@@ -8,8 +8,8 @@ from tests.attacks.controls import Noise, Replay, noise_rows, overfitted_autoenc
 from tfdpgen.attacks import ATTACKS, privacy_loss_cap, run_attacks
 from tfdpgen.attacks.caps import caps
 from tfdpgen.data import load_splits
+from tfdpgen.methods import train
 from tfdpgen.privacy import PrivacyBudget
-from tfdpgen.synthesizers import train
 
 SPLITS = load_splits("digits")
 MEMBERS = SPLITS.train.take(np.arange(100))

@@ -18,8 +18,8 @@ import sklearn.metrics
 
 from tfdpgen.attacks import AttackResult, caps, run_attacks, strongest_attack
 from tfdpgen.data import LabeledDataset, load_splits
+from tfdpgen.methods import CVAE, DPGAN, Synthesizer, c_vae, dp_gan, to_uint8, train_with_networks
 from tfdpgen.privacy import ClassMoments, NoiseSource, PrivacyBudget
-from tfdpgen.synthesizers import CVAE, DPGAN, Synthesizer, c_vae, dp_gan, to_uint8, train_with_networks
 
 SPLITS = load_splits("digits")
 ROWS = SPLITS.train.take(np.arange(500))
@@ -51,16 +51,16 @@ class Drawn:
         return to_uint8(self.generator([latents.astype(np.float32), np.asarray(labels)])).numpy()
 
 
-def trained_without_privacy(synthesizer: Synthesizer, rows: LabeledDataset) -> tuple[Drawn, Mapping[str, Any]]:
+def trained_without_privacy(method: Synthesizer, rows: LabeledDataset) -> tuple[Drawn, Mapping[str, Any]]:
     """Runs the method's own training by its own plan, with a noise multiplier of 0."""
     noise = NoiseSource.insecure(0)
-    plan = synthesizer.plan()
+    plan = method.plan()
     assert plan is not None
-    statistics = synthesizer.alongside(PrivacyBudget(10.0, DELTA))
+    statistics = method.alongside(PrivacyBudget(10.0, DELTA))
     assert all(isinstance(mechanism, ClassMoments) for mechanism in statistics)
-    synthesizer.prepare(rows, [dataclasses.replace(part, noise_multiplier=1e-6) for part in statistics], noise, 0)
-    generator = synthesizer.learn(rows, dataclasses.replace(plan, noise_multiplier=0.0), noise, 0)
-    return Drawn(generator), synthesizer.networks()
+    method.prepare(rows, [dataclasses.replace(part, noise_multiplier=1e-6) for part in statistics], noise, 0)
+    generator = method.learn(rows, dataclasses.replace(plan, noise_multiplier=0.0), noise, 0)
+    return Drawn(generator), method.networks()
 
 
 def above_their_caps(results: Mapping[str, AttackResult], epsilon: float, delta: float) -> set[str]:

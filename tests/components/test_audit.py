@@ -43,11 +43,11 @@ def test_without_canaries_there_are_no_figures(examples: Path, tmp_path: Path) -
     assert _audit(examples, tmp_path / "audited") == {}
 
 
-def test_the_synthesizer_is_audited_with_canaries_among_the_rows(examples: Path, tmp_path: Path) -> None:
-    settings = {"canaries": 300, "synthesizer": "class_gaussian", "insecure_reproducible": True}
+def test_the_method_is_audited_with_canaries_among_the_rows(examples: Path, tmp_path: Path) -> None:
+    settings = {"canaries": 300, "method": "class_gaussian", "insecure_reproducible": True}
     figures = _audit(examples, tmp_path / "audited", **settings)
-    assert set(figures) == {*_KEYS, "synthesizer"}
-    assert (figures["adversary"], figures["synthesizer"]) == ("black_box", "class_gaussian")
+    assert set(figures) == {*_KEYS, "method"}
+    assert (figures["adversary"], figures["method"]) == ("black_box", "class_gaussian")
     assert (figures["claimed_epsilon"], figures["delta"], figures["canaries"]) == (3.0, 1e-5, 300)
     assert 0 <= figures["lower_bound"] < 3
     again = _audit(examples, tmp_path / "again", **settings)

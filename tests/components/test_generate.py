@@ -17,8 +17,8 @@ from components.generate import generate
 from tfdpgen.data import DataSpec, npz
 from tfdpgen.data.npz import NpzFile
 from tfdpgen.data.npz_writer import Member
+from tfdpgen.methods import Release
 from tfdpgen.privacy import PrivacyStatement
-from tfdpgen.synthesizers import Release
 
 
 def _save_release(path: Path, spec: DataSpec) -> TrainedRelease:

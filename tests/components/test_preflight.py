@@ -12,7 +12,7 @@ from components import ComponentError, PreflightFigures
 from components.ingest import ingest
 from components.preflight import preflight
 from components.train import train
-from tfdpgen.synthesizers import preflight as library
+from tfdpgen.methods import preflight as library
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _preflight(examples: Path, checked: Path, **parameters: Any) -> None:
-    preflight.execute({"examples": examples}, {"checked": checked}, {"synthesizer": "class_gaussian", **parameters})
+    preflight.execute({"examples": examples}, {"checked": checked}, {"method": "class_gaussian", **parameters})
 
 
 def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +50,7 @@ def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"synthesizer": "stroke_vae"}, "`synthesizer` stroke_vae .*image_shape"),
+        ({"method": "stroke_vae"}, "`method` stroke_vae .*image_shape"),
         ({"delta": 0.001}, "`delta` should be smaller than 1 / num_examples"),
         ({"epsilon": -1.0}, "`epsilon` should be"),
     ],
@@ -74,7 +74,7 @@ def test_what_would_not_fit_ends_here(
 
 
 def test_a_dry_run_ends_before_the_training(examples: Path, tmp_path: Path) -> None:
-    parameters = {"dry_run": True, "ledger": str(tmp_path / "ledger.sqlite"), "synthesizer": "class_gaussian"}
+    parameters = {"dry_run": True, "ledger": str(tmp_path / "ledger.sqlite"), "method": "class_gaussian"}
     outputs = {name: tmp_path / name for name in ("release", "networks")}
     with pytest.raises(ComponentError, match="`dry_run` was set: nothing was reserved"):
         train.execute({"examples": examples}, outputs, parameters)

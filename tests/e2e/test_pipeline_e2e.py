@@ -47,11 +47,11 @@ def _start(*flags: str) -> subprocess.Popen[str]:
     )
 
 
-def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[str, Any]:
+def _check_published(folder: Path, *, method: str, release: bool) -> dict[str, Any]:
     """Holds that everything promised is in the folder and can be used by others; returns the summary."""
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["dataset"] == "digits"
-    assert (summary["synthesizer"], summary["release"]) == (synthesizer, release)
+    assert (summary["method"], summary["release"]) == (method, release)
     assert summary["num_examples"] == summary["privacy"]["num_examples"] == 1077
     assert 2.9 < summary["privacy"]["epsilon"] <= 3.0
     accuracies = {"p1", "p2", "p3", "p4", "accuracy_loss"}
@@ -92,7 +92,7 @@ def _check_published(folder: Path, *, synthesizer: str, release: bool) -> dict[s
 
 def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    flags = f"--output_dir={output}", "--synthesizer=c_vae", "--publish_metrics_epsilon=1"
+    flags = f"--output_dir={output}", "--method=c_vae", "--publish_metrics_epsilon=1"
     process = _start(*flags)
     assert process.stdout
     for line in process.stdout:
@@ -111,7 +111,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert "Going on at step" in said
     assert f"Results: {output}" in said
     assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said
-    _check_published(output, synthesizer="c_vae", release=True)
+    _check_published(output, method="c_vae", release=True)
     assert {path.name for path in output.iterdir()} == {
         ".tfdpgen.json",
         "internal",
@@ -192,8 +192,8 @@ def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
     pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
-    pipeline(synthesizer="class_gaussian", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
-    summary = _check_published(tmp_path / "output", synthesizer="class_gaussian", release=False)
+    pipeline(method="class_gaussian", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
+    summary = _check_published(tmp_path / "output", method="class_gaussian", release=False)
     assert "NOT FOR RELEASE" in describe(summary, tmp_path)
     (publication,) = (tmp_path / "root").glob("*/publish/publication")
     assert Publication.open(publication).path.joinpath("summary.json").is_file()

@@ -7,18 +7,18 @@ import pytest
 
 from tfdpgen.data import LabeledDataset, load_splits
 from tfdpgen.evaluation import utility_matrix
+from tfdpgen.methods import train
 from tfdpgen.privacy import PrivacyBudget
-from tfdpgen.synthesizers import train
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("synthesizer", "least"), [("c_vae", 0.86), ("dp_gan", 0.84), ("class_gaussian", 0.88)])
-def test_it_is_useful_at_epsilon_3(synthesizer: str, least: float) -> None:
+@pytest.mark.parametrize(("method", "least"), [("c_vae", 0.86), ("dp_gan", 0.84), ("class_gaussian", 0.88)])
+def test_it_is_useful_at_epsilon_3(method: str, least: float) -> None:
     splits = load_splits("digits")
     labels = np.arange(6_000) % 10
     matrices = []
     for seed in range(3):
-        release = train(synthesizer, splits.train, PrivacyBudget(3.0, 1e-5), seed=seed, verbose=0)
+        release = train(method, splits.train, PrivacyBudget(3.0, 1e-5), seed=seed, verbose=0)
         rows = LabeledDataset(release.sample(labels, seed), labels, splits.spec)
         parts = rows.take(range(5_000)), rows.take(range(5_000, 6_000))
         matrices.append(utility_matrix(splits.train, splits.test, *parts, seed=seed))

@@ -16,9 +16,9 @@ _NOISE = "tfdpgen/privacy/noise.py"
 _STATISTICS = "tfdpgen/privacy/statistics.py"
 _BOOKKEEPING = "tfdpgen/privacy/clipping/bookkeeping.py"
 _FACTORS = "tfdpgen/privacy/clipping/factors.py"
-_TRAIN = "tfdpgen/synthesizers/base.py"
-_TEACHER = "tfdpgen/synthesizers/teacher.py"
-_C_VAE = "tfdpgen/synthesizers/c_vae.py"
+_TRAIN = "tfdpgen/methods/base.py"
+_TEACHER = "tfdpgen/methods/teacher.py"
+_C_VAE = "tfdpgen/methods/c_vae.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -28,12 +28,12 @@ _TEST_CLIPPING = "tests/privacy/test_clipping.py"
 _TEST_RULES = "tests/privacy/test_layer_rules.py"
 _TEST_MOMENTS = "tests/privacy/test_class_moments.py"
 _TEST_CENTRES = "tests/privacy/test_class_centres.py"
-_TEST_CHUNKS = "tests/synthesizers/test_chunks.py"
-_TEST_ACCOUNT = "tests/synthesizers/test_account.py"
-_TEST_ONE_WAY = "tests/synthesizers/test_one_way.py"
+_TEST_CHUNKS = "tests/methods/test_chunks.py"
+_TEST_ACCOUNT = "tests/methods/test_account.py"
+_TEST_ONE_WAY = "tests/methods/test_one_way.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
 _CALLED_TWICE = "test_a_layer_that_is_called_twice_counts_with_the_sum_of_its_calls[layer0-shape0]"
-_CONFORMANCE = "tests/conformance/test_synthesizers.py"
+_CONFORMANCE = "tests/conformance/test_methods.py"
 
 _DRAW = "noise = self._noise.draw([value.shape for value in sums], self._stddev)"
 _BOOKKEEPING_RETURN = (
@@ -527,7 +527,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of DP-GANs that pair real and fake rows",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/dp_gan.py",
+                "tfdpgen/methods/dp_gan.py",
                 "weight = plan.expected_batch_size / preset.fakes",
                 "weight = tf.reduce_sum(weights) / preset.fakes",
             ),
@@ -567,7 +567,7 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         caught_by=(
-            "tests/synthesizers/test_teacher.py::"
+            "tests/methods/test_teacher.py::"
             "test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
         ),
     ),
@@ -584,7 +584,7 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         caught_by=(
-            "tests/synthesizers/test_teacher.py::"
+            "tests/methods/test_teacher.py::"
             "test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
         ),
     ),
@@ -608,7 +608,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="range_taken_from_the_rows",
         rule=4,
         bug="Values are scaled by the largest that occurs, which is one row's.",
-        had_by='DP synthesizers that infer domains (Ganev et al. 2025, "The importance of being discrete")',
+        had_by='DP methods that infer domains (Ganev et al. 2025, "The importance of being discrete")',
         edits=(
             Edit(
                 "tfdpgen/data/values.py",
@@ -622,10 +622,10 @@ MUTANTS: tuple[Mutant, ...] = (
         name="chunk_scaled_by_its_brightest_row",
         rule=4,
         bug="The images of a chunk are scaled by its brightest pixel, so that one row changes all others.",
-        had_by="class of bug; the continuous columns of CTGAN-based synthesizers (smartnoise-sdk #440)",
+        had_by="class of bug; the continuous columns of CTGAN-based methods (smartnoise-sdk #440)",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/chunks.py",
+                "tfdpgen/methods/chunks.py",
                 "    return tf.cast(images, tf.float32) / np.float32(255)\n",
                 "    return tf.cast(images, tf.float32) / tf.cast(tf.reduce_max(images), tf.float32)\n",
             ),
@@ -795,7 +795,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug: choices of models on private rows",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/stroke_vae.py",
+                "tfdpgen/methods/stroke_vae.py",
                 "suited = count.release([self._suited(dataset)], noise)[0]",
                 "count.release([self._suited(dataset)], noise)\n        suited = np.sum(self._suited(dataset))",
             ),
@@ -809,7 +809,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="smartnoise-sdk, conditional GANs before #426, after CTGAN's training by sampling",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/dp_gan.py",
+                "tfdpgen/methods/dp_gan.py",
                 "labels = rng.uniform([preset.fakes], 0, self.spec.num_classes, tf.int64)",
                 "chosen = rng.uniform([preset.fakes], 0, len(dataset), tf.int64)\n"
                 "            labels = tf.gather(tf.constant(dataset.in_memory().labels), chosen)",
@@ -825,8 +825,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _TRAIN,
-                "    if not is_resumed:\n        synthesizer.prepare",
-                "    if True:\n        synthesizer.prepare",
+                "    if not is_resumed:\n        trained.prepare",
+                "    if True:\n        trained.prepare",
             ),
         ),
         caught_by=(f"{_TEST_ACCOUNT}::test_a_resumed_run_releases_no_statistic_again_repeats_no_step_and_no_noise",),
@@ -845,9 +845,9 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             Edit(
                 _TRAIN,
-                "    return Trained(release, synthesizer.networks())\n",
+                "    return Trained(release, trained.networks())\n",
                 "    if ledger is not None:\n        ledger.reserve(rows, event, delta=budget.delta, limit=limit)\n"
-                "    return Trained(release, synthesizer.networks())\n",
+                "    return Trained(release, trained.networks())\n",
             ),
         ),
         caught_by=(f"{_TEST_ACCOUNT}::test_the_whole_cost_is_reserved_before_anything_touches_a_row",),
@@ -860,9 +860,9 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _TRAIN,
-                "    generator = synthesizer.learn(dataset, plan, noise, verbose, backup)\n",
+                "    generator = trained.learn(dataset, plan, noise, verbose, backup)\n",
                 "    try:\n"
-                "        generator = synthesizer.learn(dataset, plan, noise, verbose, backup)\n"
+                "        generator = trained.learn(dataset, plan, noise, verbose, backup)\n"
                 "    except BaseException:\n"
                 "        if ledger is not None:\n"
                 "            with ledger._transaction() as connection:\n"
@@ -1018,7 +1018,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of training logs that travel with a model",
         edits=(
             Edit(
-                "tfdpgen/synthesizers/release.py",
+                "tfdpgen/methods/release.py",
                 '            "enrichment": self.enrichment.to_dict(),\n',
                 '            "enrichment": self.enrichment.to_dict(),\n            "non_finite_examples": 0,\n',
             ),

@@ -55,7 +55,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--resize=squeeze"], "`resize` should be one of error, crop, pad, stretch; got 'squeeze'"),
         (["--classes=cat,cat"], "`classes` should all differ"),
         (["--value_range=255,0"], "`value_range` should be finite (low, high)"),
-        (["--synthesizer=gpt"], "`synthesizer` should be one of"),
+        (["--method=gpt"], "`method` should be one of"),
         (["--dataset="], "`dataset` should not be empty"),
         (["--classifiers=svm"], "`classifiers` should be some of cnn, logistic_regression"),
         (["--publish_metrics_epsilon=-1"], "`epsilon` should be a finite number greater than 0; got -1.0"),
@@ -75,8 +75,8 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--", "--runner=NoSuchRunner"], "`beam_args` should name a runner that Beam has; got 'NoSuchRunner'"),
         (["--", "--direct_num_workers=x"], "--direct_num_workers: invalid int value: 'x'"),
         (["--", "runner"], "`beam_args` should be flags of the form --flag=value; got 'runner'"),
-        (["--synthesizer=stroke_vae"], "at least 16 pixels a side, on which strokes can be told; got image_shape (8,"),
-        (["--dataset=a.npz", "--image_shape=32,32,3", "--synthesizer=stroke_vae"], "as --synthesizer=c_vae"),
+        (["--method=stroke_vae"], "at least 16 pixels a side, on which strokes can be told; got image_shape (8,"),
+        (["--dataset=a.npz", "--image_shape=32,32,3", "--method=stroke_vae"], "as --method=c_vae"),
         (["--attack_shadow_folder=a"], "`attack_shadow_folder` should be empty without `attack_shadow_models`"),
         (["--start_at=train"], "`start_at` should be empty or one of generate, attack, evaluate, audit, publish"),
     ],
@@ -233,15 +233,13 @@ def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(
     earlier.write_text("bought")
     (earlier.parents[1] / "README").write_text(README)
     before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
-    config = SynthesisConfig(
-        dry_run=True, synthesizer="class_gaussian", epsilon=1.5, output_dir=str(tmp_path / "output")
-    )
+    config = SynthesisConfig(dry_run=True, method="class_gaussian", epsilon=1.5, output_dir=str(tmp_path / "output"))
     run(config, command="tfdpgen run")
     printed = capsys.readouterr().out
     assert "1,077 private training examples" in printed
     assert "Signal to noise" in printed
     assert "[3/" not in printed
-    command = f"tfdpgen run --synthesizer=class_gaussian --epsilon=1.5 --output_dir={tmp_path / 'output'}"
+    command = f"tfdpgen run --method=class_gaussian --epsilon=1.5 --output_dir={tmp_path / 'output'}"
     assert printed.splitlines()[-1].endswith(f"go on: {command}")
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before
     assert earlier.read_text() == "bought"
@@ -256,7 +254,7 @@ def test_a_dry_run_of_image_files_leaves_no_decoded_image_and_nothing_in_the_way
         dry_run=True,
         dataset=str(tmp_path / "photos"),
         image_shape="8,8,1",
-        synthesizer="class_gaussian",
+        method="class_gaussian",
         output_dir=str(tmp_path / "output"),
     )
     for _ in range(2):
@@ -275,7 +273,7 @@ def test_a_dry_run_removes_no_folder_of_others(tmp_path: Path, whose: str) -> No
             (folder / "README").write_text(README)
             stack.enter_context(folder_lock(folder))
         with pytest.raises(SystemExit):
-            run(SynthesisConfig(dry_run=True, synthesizer="class_gaussian", output_dir=str(tmp_path / "output")))
+            run(SynthesisConfig(dry_run=True, method="class_gaussian", output_dir=str(tmp_path / "output")))
     assert (folder / "thesis.txt").read_text() == "mine"
 
 

@@ -17,7 +17,7 @@ from tfdpgen.privacy import Backup, BackupError, DPSGDPlan
 from tfdpgen.privacy import backup as backup_module
 
 _PLAN = DPSGDPlan(100, 10, steps=20, l2_norm_clip=1.0, noise_multiplier=1.0)
-_TRAINING = {"synthesizer": "c_vae", "rows": "d1ge57", "event": {"sigma": 0.1 + 0.2}}
+_TRAINING = {"method": "c_vae", "rows": "d1ge57", "event": {"sigma": 0.1 + 0.2}}
 
 
 class _Killed(BaseException):

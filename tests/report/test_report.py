@@ -87,7 +87,7 @@ def _summary() -> dict[str, Any]:
     privacy = plan.statement(2.5e-5, [ClassMeans(9.5)], NoiseSource()).to_dict()
     return {
         "dataset": "digits",
-        "synthesizer": "c_vae",
+        "method": "c_vae",
         "num_examples": 1077,
         "privacy": privacy,
         "utility": {"p1": 0.9783, "p2": 0.8431, "p3": 0.9012, "p4": 0.9624, "accuracy_loss": 0.1352},
@@ -173,7 +173,7 @@ def test_what_comes_from_outside_is_escaped(summary: dict[str, Any], digits: Lab
     harmless = Page(render_report(summary, digits))
     hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
     spec = DataSpec((8, 8, 1), 10, class_names=(hostile, "&amp;", *map(str, range(2, 10))))
-    summary["dataset"] = summary["synthesizer"] = hostile
+    summary["dataset"] = summary["method"] = hostile
     summary["attacks"] = {
         hostile + name: figures | {"description": hostile} for name, figures in summary["attacks"].items()
     }

@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec
+from tfdpgen.methods import Release
 from tfdpgen.networks import vae
 from tfdpgen.privacy import DPSGDPlan, NoiseSource
 from tfdpgen.serving import export_saved_model
-from tfdpgen.synthesizers import Release
 
 LATENT_DIM = 4
 LABELS = [3, 0, 9, 3, 1, 7]

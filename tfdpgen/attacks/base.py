@@ -32,7 +32,7 @@ CHUNK = 1000  # candidates that are scored at a time
 
 
 class ReleaseLike(Protocol):
-    """What is attacked: anything that draws labelled images, such as `tfdpgen.synthesizers.Release`."""
+    """What is attacked: anything that draws labelled images, such as `tfdpgen.methods.Release`."""
 
     @property
     def spec(self) -> DataSpec:
@@ -53,7 +53,7 @@ class Knowledge:
       synthetic: rows that were handed out, with their labels.
       reference: real rows of the same population that are neither members nor candidates, for calibration. A real
         attacker has them from elsewhere.
-      networks: what was trained privately beside the generator (`tfdpgen.synthesizers.Synthesizer.networks`), by name.
+      networks: what was trained privately beside the generator (`tfdpgen.methods.Synthesizer.networks`), by name.
         Empty for attackers that hold no more than was released.
 
     Raises:

@@ -60,7 +60,7 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
     """The page as text.
 
     Args:
-      summary: as in summary.json: `privacy` (`PrivacyStatement.to_dict()`) is needed; of `dataset`, `synthesizer`,
+      summary: as in summary.json: `privacy` (`PrivacyStatement.to_dict()`) is needed; of `dataset`, `method`,
         `num_examples`, `utility`, `fidelity`, `attacks`, `strongest_attack`, `memorisation`, `audit`, `release`,
         `versions` and `seconds` the page says so where one is missing. Without `release: true` the page is marked as
         not for release. `published_metrics` is shown where it is there. `num_synthetic` says how many images there are

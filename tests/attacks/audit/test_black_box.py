@@ -7,8 +7,8 @@ import pytest
 
 from tfdpgen.attacks.audit import GuessNumbers, audit_release, nearness_scores, random_canaries
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
+from tfdpgen.methods import train
 from tfdpgen.privacy import NoiseSource, PrivacyBudget
-from tfdpgen.synthesizers import train
 
 _BUDGET = PrivacyBudget(3.0, 1e-5)
 _SPEC = DataSpec((12, 10, 3), 4)
@@ -52,12 +52,12 @@ def test_canaries_are_blocks_of_black_and_white_with_any_label() -> None:
 
 def test_a_release_that_hands_rows_out_again_is_refuted(rows: LabeledDataset) -> None:
     result = audit_release(
-        lambda joined: _Copies(joined, 1.0), rows, _BUDGET, synthesizer="copies", noise=NoiseSource.insecure(0)
+        lambda joined: _Copies(joined, 1.0), rows, _BUDGET, method="copies", noise=NoiseSource.insecure(0)
     )
     assert result.right == result.guesses == 200
     assert result.is_refuted
     figures = result.to_dict()
-    assert (figures["adversary"], figures["synthesizer"]) == ("black_box", "copies")
+    assert (figures["adversary"], figures["method"]) == ("black_box", "copies")
     assert (figures["claimed_epsilon"], figures["delta"], figures["canaries"]) == (3.0, 1e-5, 1_000)
 
 
@@ -116,7 +116,7 @@ def test_a_score_compares_the_canarys_own_label_with_the_others(rows: LabeledDat
     assert scores[:30].min() > scores[30:].max()
 
 
-def test_a_private_synthesizer_is_not_refuted() -> None:
+def test_a_private_method_is_not_refuted() -> None:
     rows = load_splits("digits").train.in_memory()
     result = audit_release(
         lambda joined: train("class_gaussian", joined, _BUDGET, insecure_reproducible=True, verbose=0),

@@ -26,7 +26,7 @@ def test_claim_bound_and_guesses_are_printed_for_each_run(capsys: pytest.Capture
     assert capsys.readouterr().out.splitlines()[1].split()[:6] == rows[0][:6]
 
 
-def test_a_synthesizer_is_audited_on_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_is_audited_on_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--adversary=black_box", "--dataset=digits", "--epsilon=3", "--canaries=200", "--seed=0"]
     assert command_line.main(flags) == 0
     figures = capsys.readouterr().out.splitlines()[1].split()

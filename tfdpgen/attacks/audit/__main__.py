@@ -2,7 +2,7 @@
 
 python -m tfdpgen.attacks.audit --epsilon=4 --canaries=50000
 python -m tfdpgen.attacks.audit --epsilon=4 --optimizer=adam --steps=20 --sampling_probability=0.1 --runs=20
-python -m tfdpgen.attacks.audit --adversary=black_box --dataset=digits --synthesizer=class_gaussian --canaries=1000
+python -m tfdpgen.attacks.audit --adversary=black_box --dataset=digits --method=class_gaussian --canaries=1000
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import scipy.stats
 
 from tfdpgen.attacks.audit import OPTIMIZERS, AuditResult, audit_optimizer, audit_release, canary_plan, choose_guesses
 from tfdpgen.data import load_splits
+from tfdpgen.methods import method_names, train
 from tfdpgen.privacy import NoiseSource, PrivacyBudget
-from tfdpgen.synthesizers import synthesizer_names, train
 
 _CANARIES = {"white_box": 50_000, "black_box": 1_000}
 
@@ -65,7 +65,7 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
         default="white_box",
         choices=("white_box", "black_box"),
         help="white_box: sees each noised update of the optimizer, no private row takes part; black_box: sees samples "
-        "of a synthesizer trained on the data set and canaries (default: white_box)",
+        "of a method trained on the data set and canaries (default: white_box)",
     )
     for name, kind, default, text in (
         ("epsilon", float, 4.0, "the claim that is tested"),
@@ -81,9 +81,9 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument("--canaries", type=int, help="rows that are planted (default: 50000 white_box, 1000 black_box)")
     parser.add_argument("--optimizer", default="sgd", choices=sorted(OPTIMIZERS), help="white_box (default: sgd)")
     parser.add_argument(
-        "--synthesizer",
+        "--method",
         default="class_gaussian",
-        choices=synthesizer_names(),
+        choices=method_names(),
         help="black_box (default: class_gaussian)",
     )
     parser.add_argument(
@@ -111,14 +111,14 @@ def _white_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) 
 
 
 def _black_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) -> Callable[[NoiseSource], AuditResult]:
-    """A function from a noise source to an audit of the synthesizer."""
+    """A function from a noise source to an audit of the method."""
     rows = load_splits(flags.dataset, data_dir=flags.data_dir or None).train.in_memory()
 
     def run(noise: NoiseSource) -> AuditResult:
         seed = int(noise.numpy_generator().integers(2**31))
         return audit_release(
             lambda joined: train(
-                flags.synthesizer,
+                flags.method,
                 joined,
                 budget,
                 seed=seed,
@@ -128,7 +128,7 @@ def _black_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) 
             rows,
             budget,
             canaries=canaries,
-            synthesizer=flags.synthesizer,
+            method=flags.method,
             confidence=flags.confidence,
             seed=seed,
             noise=noise,

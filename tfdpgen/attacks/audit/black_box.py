@@ -9,8 +9,8 @@ A canary is an image of coarse black and white blocks, drawn at random, with a r
 from every other canary, so that a generator that learns anything of single rows learns it from these. A fair coin
 decides for each canary whether it joins the rows that are trained on. The adversary holds the finished release and all
 canaries, draws samples of each label, and scores a canary by how much nearer its own label's samples come to it than
-those of other labels do, which takes off what makes some images easy to come near. It works for any synthesizer, and
-is weak: a synthesizer with a good account gives a bound near 0. What it finds are leaks for which no knowledge of the
+those of other labels do, which takes off what makes some images easy to come near. It works for any method, and
+is weak: a method with a good account gives a bound near 0. What it finds are leaks for which no knowledge of the
 method is needed: rows handed out again, statistics without noise.
 
 The training is a training of its own, on the private rows and the canaries. No budget pays for it, because nothing of
@@ -98,20 +98,20 @@ def audit_release(
     budget: PrivacyBudget,
     *,
     canaries: int = 1_000,
-    synthesizer: str = "",
+    method: str = "",
     confidence: float = 0.95,
     numbers: GuessNumbers | None = None,
     seed: int = 0,
     noise: NoiseSource | None = None,
 ) -> AuditResult:
-    """One training of a synthesizer on the rows and the included canaries, and what follows for epsilon.
+    """One training of a method on the rows and the included canaries, and what follows for epsilon.
 
     Args:
       train_fn: rows -> release. It trains anew; what it returns is dropped, and may not be released.
       rows: the private rows, in memory.
       budget: what a release of `train_fn` claims.
       canaries: m.
-      synthesizer: what the figures call the method.
+      method: what the figures call the method.
       confidence: of the bounds.
       numbers: of guesses, fixed beforehand; by default the surest tenth on either side.
       seed: of canaries and samples, not of coins.
@@ -145,6 +145,6 @@ def audit_release(
         canaries=canaries,
         guesses=numbers.total,
         right=right,
-        facts={"synthesizer": synthesizer},
+        facts={"method": method},
         seconds=round(time.monotonic() - started, 3),
     )

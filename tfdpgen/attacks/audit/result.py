@@ -26,7 +26,7 @@ class AuditResult:
       canaries: m.
       guesses: r, fixed beforehand.
       right: how many of them were.
-      facts: what was audited, as JSON-ready values: "synthesizer"; or "optimizer", with
+      facts: what was audited, as JSON-ready values: "method"; or "optimizer", with
         "lower_bound_independent", which assumes that canaries are independent, too.
       seconds: how long it took.
     """

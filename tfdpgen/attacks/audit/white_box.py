@@ -33,8 +33,8 @@ import tensorflow as tf
 from tfdpgen.attacks.audit.bounds import clopper_pearson_lower_bound, gaussian_one_run_lower_bound, one_run_lower_bound
 from tfdpgen.attacks.audit.guessing import GuessNumbers, choose_guesses, count_right, guess, privacy_loss
 from tfdpgen.attacks.audit.result import AuditResult
+from tfdpgen.methods.chunks import accumulate, private_step
 from tfdpgen.privacy import DPKerasAdam, DPKerasAdamW, DPKerasSGD, DPSGDPlan, NoiseSource, PrivacyBudget
-from tfdpgen.synthesizers.chunks import accumulate, private_step
 
 OPTIMIZERS: dict[str, type] = {"sgd": DPKerasSGD, "adam": DPKerasAdam, "adamw": DPKerasAdamW}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tfdpgen.data import DataSpec
+from tfdpgen.methods import CVAE, moments
+from tfdpgen.methods.c_vae_preset import preset_for
 from tfdpgen.privacy import ClassMoments, PrivacyBudget, epsilon_of
-from tfdpgen.synthesizers import CVAE, moments
-from tfdpgen.synthesizers.c_vae_preset import preset_for
 
 _CHOICE = ["centres of classes with poses", "centres of classes without poses", "rows nearest to their own class"]
 

@@ -1,4 +1,4 @@
-"""`train` accounts for all that runs, before it runs, and once: shown by a synthesizer that notes what it is given."""
+"""`train` accounts for all that runs, before it runs, and once: shown by a method that notes what it is given."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.methods import Release, Synthesizer, base, train
+from tfdpgen.methods.running import run_plan
 from tfdpgen.privacy import (
     Backup,
     BackupError,
@@ -24,8 +26,6 @@ from tfdpgen.privacy import (
     dataset_id,
 )
 from tfdpgen.privacy.accounting.events import gaussian_parts
-from tfdpgen.synthesizers import Release, Synthesizer, base, train
-from tfdpgen.synthesizers.running import run_plan
 
 _BUDGET = PrivacyBudget(2.0, 1e-3)
 _ROWS = LabeledDataset(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tfdpgen.data import DataSpec
+from tfdpgen.methods import c_vae_preset, class_gaussian, signal
+from tfdpgen.methods.moments import MomentsPlan
+from tfdpgen.methods.signal import HOPELESS, advise, class_signal, num_features, signal_of
 from tfdpgen.networks.waves import WaveFeatures
 from tfdpgen.privacy import ClassMoments, NoiseSource, PrivacyBudget
-from tfdpgen.synthesizers import c_vae_preset, class_gaussian, signal
-from tfdpgen.synthesizers.moments import MomentsPlan
-from tfdpgen.synthesizers.signal import HOPELESS, advise, class_signal, num_features, signal_of
 
 _DIGITS, _MNIST, _COLOUR = (DataSpec(shape, 10) for shape in ((8, 8, 1), (28, 28, 1), (32, 32, 3)))
 

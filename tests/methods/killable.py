@@ -1,4 +1,4 @@
-"""A training to be killed: `python killable.py FOLDER SYNTHESIZER STEPS EVERY`.
+"""A training to be killed: `python killable.py FOLDER METHOD STEPS EVERY`.
 
 It appends to FOLDER/log one line for each step before it is executed, `step N`, and one for each key that noise or
 draws get, `key DIGEST`; such lines outlive a SIGKILL.
@@ -19,8 +19,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.methods import CVAEPreset, DPGANPreset, train
 from tfdpgen.privacy import Backup, DPSGDPlan, Ledger, PrivacyBudget
-from tfdpgen.synthesizers import CVAEPreset, DPGANPreset, train
 
 MOVES: dict[str, Any] = {"noisy_spread": 0.7, "shift": 0.1, "lean": 0.2}
 SKETCHES = CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, num_waves=6, **MOVES)
@@ -38,7 +38,7 @@ def private_rows() -> LabeledDataset:
     return LabeledDataset(images, data.target[:200].astype(np.int64), DataSpec((8, 8, 1), 10))
 
 
-def main(folder: Path, synthesizer: str, steps: int, every: int) -> None:
+def main(folder: Path, method: str, steps: int, every: int) -> None:
     """Trains, or goes on, and saves the release."""
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -58,10 +58,10 @@ def main(folder: Path, synthesizer: str, steps: int, every: int) -> None:
             yield batch
 
     os.urandom, DPSGDPlan.batches = urandom, noted_batches
-    preset = dataclasses.replace(PRESETS[synthesizer], steps=steps)
+    preset = dataclasses.replace(PRESETS[method], steps=steps)
     with Backup(folder / "backup", every=every) as backup:
         ledger = Ledger(folder / "ledger.sqlite")
-        release = train(synthesizer, private_rows(), BUDGET, preset=preset, ledger=ledger, backup=backup, verbose=0)
+        release = train(method, private_rows(), BUDGET, preset=preset, ledger=ledger, backup=backup, verbose=0)
         release.save(folder / "release")
 
 

@@ -17,9 +17,9 @@ import math
 from collections.abc import Sequence
 
 from tfdpgen.data.dataset import DataSpec
+from tfdpgen.methods.c_vae_preset import CVAEPreset
 from tfdpgen.privacy import ClassCentres, ClassMoments, Mechanism, NoisyCounts, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
-from tfdpgen.synthesizers.c_vae_preset import CVAEPreset
 
 COMPONENTS = "moments of components"
 ROUGH = "moments of rough components, or of classes again"

@@ -23,9 +23,9 @@ import numpy as np
 from tfdpgen.data.dataset import Dataset, DataSpec, LabeledDataset
 from tfdpgen.data.splits import Splits
 from tfdpgen.machine import available_memory, memory_in_use
+from tfdpgen.methods.rehearsal import Cost, rehearse
+from tfdpgen.methods.signal import HOPELESS, Advice, advise, signal_of
 from tfdpgen.privacy import PrivacyBudget
-from tfdpgen.synthesizers.rehearsal import Cost, rehearse
-from tfdpgen.synthesizers.signal import HOPELESS, Advice, advise, signal_of
 
 _LATER_STEPS = 2**29  # bytes that attacks and evaluation hold beyond the data, measured on digits and MNIST
 _WRITE_SECONDS = 3e-4  # to write one synthetic example, besides drawing it, measured; see docs/preflight.md
@@ -73,7 +73,7 @@ class Preflight:
 
     Attributes:
       facts: of the data; `facts.smallest_class` is internal.
-      synthesizer, epsilon, delta, num_synthetic: what was asked for.
+      method, epsilon, delta, num_synthetic: what was asked for.
       cost: of the training.
       signal: the signal-to-noise ratio of a class; see `signal.py`.
       advice: what would raise it to `HOPELESS`; None where that is not needed.
@@ -85,7 +85,7 @@ class Preflight:
     """
 
     facts: Facts
-    synthesizer: str
+    method: str
     epsilon: float
     delta: float
     num_synthetic: int
@@ -107,7 +107,7 @@ class Preflight:
         helps = (
             "on_disk keeps a TFDS data set on disk; other data need fewer examples or a smaller `image_shape`"
             if data > self.memory_needed / 4
-            else "a smaller `image_shape` or `synthesizer` class_gaussian needs less"
+            else "a smaller `image_shape` or `method` class_gaussian needs less"
         )
         return (
             f"this run would need about {_size(self.memory_needed)} of memory, and {_size(self.memory_there)} are "
@@ -128,7 +128,7 @@ class Preflight:
             f"{height} x {width} x {channels}",
             f"Smallest class: {facts.smallest_class:,} training example{'s' * (facts.smallest_class != 1)} "
             "[internal: counted without noise, not for release]",
-            f"Training with {self.synthesizer} on this machine: {_time(self.cost.seconds)}",
+            f"Training with {self.method} on this machine: {_time(self.cost.seconds)}",
             f"Memory: about {_size(self.memory_needed)}, of {there} that this process can have",
             f"Synthetic examples: {self.num_synthetic:,}, {_time(self.seconds_of_synthesis)} to draw and write, {disk}",
             f"Their labels: balanced, about {self.num_synthetic / spec.num_classes:,.0f} of each declared class, "
@@ -160,7 +160,7 @@ class Preflight:
 
 def check(
     facts: Facts,
-    synthesizer: str,
+    method: str,
     budget: PrivacyBudget,
     *,
     num_synthetic: int,
@@ -172,7 +172,7 @@ def check(
 
     Args:
       facts: of the data.
-      synthesizer: the method's name.
+      method: the method's name.
       budget: of the training.
       num_synthetic: plain synthetic examples that are asked for.
       expected_bytes: (num_synthetic, spec, has_enriched=bool) -> the most bytes that one copy takes on disk.
@@ -183,21 +183,21 @@ def check(
       ValueError: whatever the training would refuse before it reserves.
     """
     spec, num_examples = facts.spec, facts.num_examples
-    cost = rehearse(synthesizer, spec, num_examples, budget)
+    cost = rehearse(method, spec, num_examples, budget)
     gathered = cost.bytes_per_example * num_examples if facts.is_in_memory else 0
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available
-    ratio = signal_of(spec, num_examples, synthesizer, budget)
+    ratio = signal_of(spec, num_examples, method, budget)
     written = num_synthetic * (2 if cost.has_teacher else 1)
     return Preflight(
         facts=facts,
-        synthesizer=synthesizer,
+        method=method,
         epsilon=budget.epsilon,
         delta=budget.delta,
         num_synthetic=num_synthetic,
         cost=cost,
         signal=ratio,
-        advice=advise(spec, num_examples, synthesizer, budget) if ratio < HOPELESS else None,
+        advice=advise(spec, num_examples, method, budget) if ratio < HOPELESS else None,
         bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_enriched=cost.has_teacher),
         disk_there=disk_there,
         seconds_of_synthesis=written * (cost.seconds_per_draw + _WRITE_SECONDS),

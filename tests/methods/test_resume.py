@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.synthesizers import killable
-from tests.synthesizers.killable import BUDGET, PRESETS, private_rows
+from tests.methods import killable
+from tests.methods.killable import BUDGET, PRESETS, private_rows
+from tfdpgen.methods import Release, moments, train
 from tfdpgen.privacy import (
     Backup,
     BackupError,
@@ -33,9 +34,8 @@ from tfdpgen.privacy import (
 )
 from tfdpgen.privacy.noise import GaussianNoise
 from tfdpgen.privacy.statistics import Centres, Moments
-from tfdpgen.synthesizers import Release, moments, train
 
-every_synthesizer = pytest.mark.parametrize("name", sorted(PRESETS))
+every_method = pytest.mark.parametrize("name", sorted(PRESETS))
 
 
 class _Cut(BaseException):
@@ -62,7 +62,7 @@ def _train(name: str, folder: Path, *, cut_after: int | None = None, steps: int 
             )
 
 
-@every_synthesizer
+@every_method
 def test_a_resumed_training_is_reserved_once_and_never_adds_the_same_noise_twice(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_resumed_training_is_reserved_once_and_never_adds_the_same_noise_twice
     assert release.statement.steps == 10
 
 
-@every_synthesizer
+@every_method
 def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise and with given draws, steps 0-3 and, resumed, 8-9 are what these six are in one go.
 
@@ -139,7 +139,7 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@every_synthesizer
+@every_method
 def test_another_plan_or_other_rows_are_refused_before_anything_is_spent(name: str, tmp_path: Path) -> None:
     with pytest.raises(_Cut):
         _train(name, tmp_path, cut_after=6)
@@ -158,7 +158,7 @@ def test_another_plan_or_other_rows_are_refused_before_anything_is_spent(name: s
     assert _train(name, tmp_path).is_releasable
 
 
-@every_synthesizer
+@every_method
 def test_a_ledger_that_does_not_know_the_training_reserves_its_whole_cost(name: str, tmp_path: Path) -> None:
     with pytest.raises(_Cut):
         _train(name, tmp_path, cut_after=6)
@@ -167,7 +167,7 @@ def test_a_ledger_that_does_not_know_the_training_reserves_its_whole_cost(name: 
     assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(private_rows())) == 1
 
 
-@every_synthesizer
+@every_method
 def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_path: Path) -> None:
     with pytest.raises(_Cut):
         _train(name, tmp_path, cut_after=6)
@@ -184,10 +184,10 @@ def test_seeded_noise_cannot_be_resumed(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(private_rows())) == 0
 
 
-def _kill_until_it_is_done(folder: Path, synthesizer: str, kills: int, steps: int, every: int, seed: int) -> list[str]:
+def _kill_until_it_is_done(folder: Path, method: str, kills: int, steps: int, every: int, seed: int) -> list[str]:
     """Starts the training again and again, each time killed at a random moment; returns the log."""
     rng = random.Random(seed)
-    command = [sys.executable, "-m", killable.__name__, str(folder), synthesizer, str(steps), str(every)]
+    command = [sys.executable, "-m", killable.__name__, str(folder), method, str(steps), str(every)]
     log, wanted, landed = folder / "log", kills, 0
     while True:
         before = log.read_text().count("step ") if log.exists() else 0
@@ -227,7 +227,7 @@ def test_killed_twice_it_goes_on_each_time(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@every_synthesizer
+@every_method
 def test_killed_twenty_times_at_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = _kill_until_it_is_done(tmp_path, name, kills=20, steps=400, every=10, seed=1)
     executed = _check_log(tmp_path, lines, 400, 20, 10)

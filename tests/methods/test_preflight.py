@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from components import SyntheticExamples
 from tfdpgen.data import Dataset, DataSpec, LabeledDataset, Splits
+from tfdpgen.methods import Synthesizer, base, preflight
+from tfdpgen.methods.preflight import Facts
+from tfdpgen.methods.rehearsal import rehearse
 from tfdpgen.privacy import ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
-from tfdpgen.synthesizers import Synthesizer, base, preflight
-from tfdpgen.synthesizers.preflight import Facts
-from tfdpgen.synthesizers.rehearsal import rehearse
 
 _BUDGET = PrivacyBudget(3.0, 1e-6)
 _SPEC = DataSpec((4, 4, 1), 8)
@@ -126,9 +126,9 @@ def test_a_rehearsal_is_held_on_noise(slow: type[_Slow]) -> None:
 @pytest.mark.parametrize(
     ("name", "spec", "budget", "message"),
     [
-        ("stroke_vae", DataSpec((8, 8, 1), 2), _BUDGET, "`synthesizer` stroke_vae .*at least 16 pixels.*image_shape"),
-        ("stroke_vae", DataSpec((32, 32, 3), 2), _BUDGET, "`synthesizer` stroke_vae .*one channel.*image_shape"),
-        ("c_vea", DataSpec((8, 8, 1), 2), _BUDGET, "`synthesizer` should be one of"),
+        ("stroke_vae", DataSpec((8, 8, 1), 2), _BUDGET, "`method` stroke_vae .*at least 16 pixels.*image_shape"),
+        ("stroke_vae", DataSpec((32, 32, 3), 2), _BUDGET, "`method` stroke_vae .*one channel.*image_shape"),
+        ("c_vea", DataSpec((8, 8, 1), 2), _BUDGET, "`method` should be one of"),
         (
             "class_gaussian",
             DataSpec((8, 8, 1), 2),

@@ -27,9 +27,9 @@ import math
 import dp_accounting
 
 from tfdpgen.data.dataset import DataSpec
+from tfdpgen.methods import c_vae_preset, class_gaussian
 from tfdpgen.privacy import ClassMoments, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier, epsilon_of
-from tfdpgen.synthesizers import c_vae_preset, class_gaussian
 
 HOPELESS = 0.4
 
@@ -61,15 +61,15 @@ def class_signal(num_examples: int, num_classes: int, num_features: int, noise_m
     return num_examples / num_classes / (_noise_of_entry(noise_multiplier) * math.sqrt(num_features))
 
 
-def signal_of(spec: DataSpec, num_examples: int, synthesizer: str, budget: PrivacyBudget) -> float:
+def signal_of(spec: DataSpec, num_examples: int, method: str, budget: PrivacyBudget) -> float:
     """The ratio of a method on such data with such a budget."""
-    features = num_features(spec, num_examples, synthesizer)
+    features = num_features(spec, num_examples, method)
     return class_signal(num_examples, spec.num_classes, features, _multiplier(budget))
 
 
-def advise(spec: DataSpec, num_examples: int, synthesizer: str, budget: PrivacyBudget) -> Advice:
+def advise(spec: DataSpec, num_examples: int, method: str, budget: PrivacyBudget) -> Advice:
     """What would no longer be hopeless; the other facts stay as they are."""
-    features = num_features(spec, num_examples, synthesizer)
+    features = num_features(spec, num_examples, method)
     # The ratio is proportional to 1 / (num_classes * z * sqrt(d)), so that each is found from the others.
     enough = class_signal(num_examples, spec.num_classes, features, 1.0) / HOPELESS
     epsilon = epsilon_of(dp_accounting.GaussianDpEvent(enough), budget.delta)
@@ -78,13 +78,13 @@ def advise(spec: DataSpec, num_examples: int, synthesizer: str, budget: PrivacyB
     return Advice(
         epsilon if math.isfinite(epsilon) else None,
         min(classes, spec.num_classes) if classes >= 2 else None,
-        _largest_shape(spec, num_examples, synthesizer, features * (ratio / HOPELESS) ** 2),
+        _largest_shape(spec, num_examples, method, features * (ratio / HOPELESS) ** 2),
     )
 
 
-def num_features(spec: DataSpec, num_examples: int, synthesizer: str) -> int:
+def num_features(spec: DataSpec, num_examples: int, method: str) -> int:
     """How many features of each class a method releases where the noise is large: its lowest frequencies."""
-    if synthesizer == class_gaussian.ClassGaussian.method:
+    if method == class_gaussian.ClassGaussian.method:
         waves = class_gaussian.preset_for(spec, num_examples).num_waves
     else:
         preset = c_vae_preset.preset_for(spec, num_examples)
@@ -93,15 +93,13 @@ def num_features(spec: DataSpec, num_examples: int, synthesizer: str) -> int:
     return min(waves, height * width) * channels
 
 
-def _largest_shape(
-    spec: DataSpec, num_examples: int, synthesizer: str, most_features: float
-) -> tuple[int, int, int] | None:
+def _largest_shape(spec: DataSpec, num_examples: int, method: str, most_features: float) -> tuple[int, int, int] | None:
     """The largest shape, in whole divisions of the sides and then in grey, with at most so many features."""
     height, width, channels = spec.image_shape
     for kept in dict.fromkeys((channels, 1)):
         for divisor in range(1, min(height, width) // 2 + 1):
             shape = (height // divisor, width // divisor, kept)
-            if num_features(dataclasses.replace(spec, image_shape=shape), num_examples, synthesizer) <= most_features:
+            if num_features(dataclasses.replace(spec, image_shape=shape), num_examples, method) <= most_features:
                 return shape
     return None
 

@@ -1,10 +1,10 @@
-"""What every synthesizer is: a network, a plan, and a training that runs exactly that plan.
+"""What every method is: a network, a plan, and a training that runs exactly that plan.
 
     release = train("c_vae", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5), seed=0)
 
 `train` is the one way from private rows to a `Release`. It builds and checks the networks, calibrates the plan,
-reserves the whole cost in the ledger, and only then hands the rows to the synthesizer. `train_with_networks` does the
-same and gives auditors the synthesizer's `networks` beside the release.
+reserves the whole cost in the ledger, and only then hands the rows to the method. `train_with_networks` does the
+same and gives auditors the method's `networks` beside the release.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.methods.enrichment import Enrichment
+from tfdpgen.methods.release import Release
+from tfdpgen.methods.teacher import Teacher
 from tfdpgen.privacy import Backup, DPSGDPlan, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
 from tfdpgen.privacy.accounting import event_to_dict, make_statement
-from tfdpgen.synthesizers.enrichment import Enrichment
-from tfdpgen.synthesizers.release import Release
-from tfdpgen.synthesizers.teacher import Teacher
 
 _REGISTRY: dict[str, type[Synthesizer]] = {}
 _Class = TypeVar("_Class", bound="type[Synthesizer]")
@@ -97,7 +97,7 @@ class Trained(NamedTuple):
 
     Attributes:
       release: what may leave the trust boundary.
-      networks: the synthesizer's `networks`, which stay inside.
+      networks: the method's `networks`, which stay inside.
     """
 
     release: Release
@@ -105,24 +105,24 @@ class Trained(NamedTuple):
 
 
 def register(cls: _Class) -> _Class:
-    """Class decorator: makes a synthesizer known under its `method`."""
+    """Class decorator: makes a method known under its `method`."""
     _REGISTRY[cls.method] = cls
     return cls
 
 
-def synthesizer_names() -> tuple[str, ...]:
-    """The registered synthesizers' names."""
+def method_names() -> tuple[str, ...]:
+    """The registered methods' names."""
     return tuple(sorted(_REGISTRY))
 
 
-def synthesizer_class(name: str) -> type[Synthesizer]:
-    """The synthesizer of that name.
+def method_class(name: str) -> type[Synthesizer]:
+    """The method of that name.
 
     Raises:
       ValueError: if there is none.
     """
     if name not in _REGISTRY:
-        raise ValueError(f"`synthesizer` should be one of {', '.join(synthesizer_names())}; got {name!r}.")
+        raise ValueError(f"`method` should be one of {', '.join(method_names())}; got {name!r}.")
     return _REGISTRY[name]
 
 
@@ -139,10 +139,10 @@ def train(
     backup: Backup | None = None,
     verbose: int = 1,
 ) -> Release:
-    """Trains a synthesizer on private rows and returns what may be released.
+    """Trains a method on private rows and returns what may be released.
 
     Args:
-      name: one of `synthesizer_names()`.
+      name: one of `method_names()`.
       dataset: the private rows.
       budget: what the release may cost each row at most.
       seed: of initial weights, latents and the like; never of noise or of Poisson draws.
@@ -191,7 +191,7 @@ def train_with_networks(
 
     Arguments and errors are those of `train`.
     """
-    method = synthesizer_class(name)
+    kind = method_class(name)
     if limit is not None and ledger is None:
         raise ValueError("`limit` needs a `ledger` that knows what was spent before.")
     if backup is not None and insecure_reproducible:
@@ -199,9 +199,9 @@ def train_with_networks(
             "`backup` cannot go with `insecure_reproducible`: a resumed run would add the same seeded noise again."
         )
     budget.check_num_examples(len(dataset))
-    synthesizer = method(dataset.spec, len(dataset), seed, preset)
-    alongside = tuple(synthesizer.alongside(budget))
-    plan = synthesizer.plan()
+    trained = kind(dataset.spec, len(dataset), seed, preset)
+    alongside = tuple(trained.alongside(budget))
+    plan = trained.plan()
     plan = plan.calibrate(budget, alongside) if plan is not None else None
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
     mechanisms = [*alongside, *([plan] if plan is not None else [])]
@@ -212,14 +212,14 @@ def train_with_networks(
         budget.delta,
         noise.description,
         training=next((part for part in reversed(mechanisms) if isinstance(part, DPSGDPlan)), None),
-        priors=synthesizer.priors,
+        priors=trained.priors,
     )
     if statement.epsilon > budget.epsilon:
         raise ValueError(f"`alongside` of {name} costs {statement.epsilon:.4g}, more than epsilon={budget.epsilon:g}.")
     rows = dataset_id(dataset) if ledger is not None or backup is not None else ""
     training = {
-        "synthesizer": name,
-        "preset": dataclasses.asdict(synthesizer.preset),
+        "method": name,
+        "preset": dataclasses.asdict(trained.preset),
         "seed": seed,
         "delta": budget.delta,
         "plan": dataclasses.asdict(plan) if plan is not None else None,
@@ -234,7 +234,7 @@ def train_with_networks(
         backup.reservation = reservation
     tf.config.experimental.enable_tensor_float_32_execution(False)  # norms of 10 bits may be too small
     if not is_resumed:
-        synthesizer.prepare(dataset, alongside, noise, verbose)
-    generator = synthesizer.learn(dataset, plan, noise, verbose, backup)
-    release = Release(generator, dataset.spec, event, statement, name, synthesizer.teacher, synthesizer.enrichment)
-    return Trained(release, synthesizer.networks())
+        trained.prepare(dataset, alongside, noise, verbose)
+    generator = trained.learn(dataset, plan, noise, verbose, backup)
+    release = Release(generator, dataset.spec, event, statement, name, trained.teacher, trained.enrichment)
+    return Trained(release, trained.networks())

@@ -30,15 +30,15 @@ from typing import Any
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.methods import c_vae
+from tfdpgen.methods.base import Synthesizer, register
+from tfdpgen.methods.c_vae import CVAE, CVAEPreset
+from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
+from tfdpgen.methods.running import make_slots, run_plan
 from tfdpgen.networks import gan
 from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.clipping import check_network
-from tfdpgen.synthesizers import c_vae
-from tfdpgen.synthesizers.base import Synthesizer, register
-from tfdpgen.synthesizers.c_vae import CVAE, CVAEPreset
-from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
-from tfdpgen.synthesizers.running import make_slots, run_plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,21 @@ import tensorflow as tf
 from sklearn.cluster import KMeans
 
 from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.methods.base import Synthesizer, register
+from tfdpgen.methods.c_vae_preset import CVAEPreset, preset_for
+from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
+from tfdpgen.methods.moments import (
+    CENTRE_OF_ALL,
+    CENTRES,
+    COMPONENTS,
+    NEAR_CENTRES,
+    NEAR_COMPONENTS,
+    ROUGH,
+    MomentsPlan,
+    noise_of,
+    statistics_of,
+)
+from tfdpgen.methods.running import make_slots, run_plan
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.layers import one_hot, scaled_columns
 from tfdpgen.networks.waves import ImageFeatures, WaveFeatures
@@ -59,21 +74,6 @@ from tfdpgen.privacy import (
 )
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.statistics import Centres, Moments
-from tfdpgen.synthesizers.base import Synthesizer, register
-from tfdpgen.synthesizers.c_vae_preset import CVAEPreset, preset_for
-from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
-from tfdpgen.synthesizers.moments import (
-    CENTRE_OF_ALL,
-    CENTRES,
-    COMPONENTS,
-    NEAR_CENTRES,
-    NEAR_COMPONENTS,
-    ROUGH,
-    MomentsPlan,
-    noise_of,
-    statistics_of,
-)
-from tfdpgen.synthesizers.running import make_slots, run_plan
 
 _WAVES_TO_TELL = 40  # lowest frequencies of each channel that nearness is judged by
 _LEAD = 0.025  # share of the rows by which more have to be nearest to their own class, for poses to suit

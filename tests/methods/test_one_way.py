@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conformance.test_synthesizers import _BUDGET, _CLASSES, _PRESETS, _TRAINED, KnownNoise, _watched
+from tests.conformance.test_methods import _BUDGET, _CLASSES, _PRESETS, _TRAINED, KnownNoise, _watched
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.methods import CVAE, Release, method_names, moments, stroke_vae, train
+from tfdpgen.methods.chunks import scaled
+from tfdpgen.methods.stroke_vae import StrokeFeatures
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
-from tfdpgen.synthesizers import CVAE, Release, moments, stroke_vae, synthesizer_names, train
-from tfdpgen.synthesizers.chunks import scaled
-from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
 
 _SPEC = DataSpec((8, 8, 1), 10)
 
@@ -80,7 +80,7 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        *synthesizer_names(),
+        *method_names(),
         "c_vae with components",
         "c_vae with rough components",
         "c_vae with rough components of many rows",
@@ -295,5 +295,5 @@ def test_a_saved_release_holds_these_facts_and_no_other(tmp_path: Path) -> None:
     rows = _rows(0)
     train("class_gaussian", rows, _BUDGET, preset=_PRESETS["class_gaussian"], verbose=0).save(tmp_path)
     facts = json.loads((tmp_path / "release.json").read_text())
-    assert set(facts) == {"synthesizer", "spec", "event", "statement", "enrichment"}
+    assert set(facts) == {"method", "spec", "event", "statement", "enrichment"}
     assert set(facts["spec"]) == set(_SPEC.to_dict())

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.networks import vae
 from tfdpgen.networks.waves import CENTRE, WaveFeatures
 from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
-from tfdpgen.synthesizers.base import Synthesizer, register
 
 
 @dataclasses.dataclass(frozen=True)

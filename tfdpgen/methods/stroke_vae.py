@@ -32,16 +32,16 @@ import tensorflow as tf
 from tfdpgen.choices import check_shape_suits
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.data.strokes import random_strokes
+from tfdpgen.methods import c_vae
+from tfdpgen.methods.base import Synthesizer, register
+from tfdpgen.methods.c_vae import CVAE, CVAEPreset
+from tfdpgen.methods.chunks import scaled
+from tfdpgen.methods.enrichment import Enrichment
+from tfdpgen.methods.teacher import TeacherPreset, teacher_plan, train_teacher
 from tfdpgen.networks import vae
 from tfdpgen.networks.layers import scaled_columns
 from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
-from tfdpgen.synthesizers import c_vae
-from tfdpgen.synthesizers.base import Synthesizer, register
-from tfdpgen.synthesizers.c_vae import CVAE, CVAEPreset
-from tfdpgen.synthesizers.chunks import scaled
-from tfdpgen.synthesizers.enrichment import Enrichment
-from tfdpgen.synthesizers.teacher import TeacherPreset, teacher_plan, train_teacher
 
 _BATCH = 256  # drawings in a step of the autoencoder
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), what the count of rows is worth

@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import load_splits
+from tfdpgen.methods.teacher import Features, Teacher, TeacherPreset, teacher_plan, train_teacher
 from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch, PrivacyBudget
 from tfdpgen.privacy.optimizer import DPKerasSGD
-from tfdpgen.synthesizers.teacher import Features, Teacher, TeacherPreset, teacher_plan, train_teacher
 
 
 def test_it_knows_the_digits_with_a_generous_budget_and_less_with_a_small_one() -> None:

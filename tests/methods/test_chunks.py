@@ -13,9 +13,9 @@ from tensorflow.python.framework import kernels
 
 from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
 from tfdpgen.data.dataset import Dataset
+from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.privacy import DPSGDPlan, PoissonBatch
 from tfdpgen.privacy.optimizer import DPKerasSGD
-from tfdpgen.synthesizers.chunks import accumulate, private_step, row_reader, scaled
 
 SPEC = DataSpec((6, 6, 1), 3)
 ROWS = 200

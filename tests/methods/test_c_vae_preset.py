@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tfdpgen.data import DataSpec
-from tfdpgen.synthesizers import CVAEPreset
-from tfdpgen.synthesizers.c_vae_preset import preset_for
+from tfdpgen.methods import CVAEPreset
+from tfdpgen.methods.c_vae_preset import preset_for
 
 _PRESET = CVAEPreset(latent_dim=12, hidden_units=(16,), expected_batch_size=200, steps=30, num_waves=20)
 

@@ -11,12 +11,12 @@ from scipy import special
 
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.data.strokes import random_strokes
+from tfdpgen.methods import CVAE, CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
+from tfdpgen.methods.stroke_vae import StrokeFeatures, preset_for
 from tfdpgen.networks import vae
 from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.accounting.events import compose
-from tfdpgen.synthesizers import CVAE, CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
-from tfdpgen.synthesizers.stroke_vae import StrokeFeatures, preset_for
 
 _SIDE, _ROWS = 20, 300
 _SPEC = DataSpec((_SIDE, _SIDE, 1), 2)

@@ -25,9 +25,9 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.data.strokes import random_strokes
+from tfdpgen.methods.enrichment import Enrichment
+from tfdpgen.methods.teacher import Teacher
 from tfdpgen.privacy.accounting import PrivacyStatement, event_from_dict, event_to_dict
-from tfdpgen.synthesizers.enrichment import Enrichment
-from tfdpgen.synthesizers.teacher import Teacher
 
 _GENERATOR, _TEACHER, _FACTS = "generator.keras", "teacher.npz", "release.json"
 _SAMPLING_BATCH = 1024
@@ -71,7 +71,7 @@ class Release:
       spec: public facts of the data.
       event: everything that touched the private rows.
       statement: what that promises.
-      synthesizer: the name of the method.
+      method: the name of the method.
       teacher: a private classifier that was trained on a share of the same budget, if there is one.
       enrichment: how rows are enriched that the teacher labels.
     """
@@ -80,7 +80,7 @@ class Release:
     spec: DataSpec
     event: dp_accounting.DpEvent
     statement: PrivacyStatement
-    synthesizer: str
+    method: str
     teacher: Teacher | None = None
     enrichment: Enrichment = dataclasses.field(default_factory=Enrichment)
 
@@ -168,7 +168,7 @@ class Release:
         folder.mkdir(parents=True, exist_ok=True)
         self.generator.save(folder / _GENERATOR)
         facts = {
-            "synthesizer": self.synthesizer,
+            "method": self.method,
             "spec": self.spec.to_dict(),
             "event": event_to_dict(self.event),
             "statement": self.statement.to_dict(),
@@ -194,7 +194,7 @@ class Release:
             spec=DataSpec.from_dict(facts["spec"]),
             event=event_from_dict(facts["event"]),
             statement=PrivacyStatement.from_dict(facts["statement"]),
-            synthesizer=facts["synthesizer"],
+            method=facts["method"],
             teacher=Teacher.load(folder / _TEACHER) if (folder / _TEACHER).is_file() else None,
             enrichment=Enrichment(**facts["enrichment"]),
         )

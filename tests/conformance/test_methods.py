@@ -1,4 +1,4 @@
-"""What every synthesizer keeps: exactly the plan runs, one row moves a step by one clip, only a Release comes out."""
+"""What every method keeps: exactly the plan runs, one row moves a step by one clip, only a Release comes out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits
+from tfdpgen.methods import (
+    CVAE,
+    DPGAN,
+    ClassGaussian,
+    ClassGaussianPreset,
+    CVAEPreset,
+    DPGANPreset,
+    Release,
+    StrokeVAE,
+    StrokeVAEPreset,
+    Synthesizer,
+    TeacherPreset,
+    method_names,
+    moments,
+    train,
+)
+from tfdpgen.methods.stroke_vae import StrokeFeatures
 from tfdpgen.privacy import (
     BudgetExceededError,
     ClassCentres,
@@ -31,23 +48,6 @@ from tfdpgen.privacy import (
     dataset_id,
     epsilon_of,
 )
-from tfdpgen.synthesizers import (
-    CVAE,
-    DPGAN,
-    ClassGaussian,
-    ClassGaussianPreset,
-    CVAEPreset,
-    DPGANPreset,
-    Release,
-    StrokeVAE,
-    StrokeVAEPreset,
-    Synthesizer,
-    TeacherPreset,
-    moments,
-    synthesizer_names,
-    train,
-)
-from tfdpgen.synthesizers.stroke_vae import StrokeFeatures
 
 _PRESETS: dict[str, Any] = {
     "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
@@ -85,7 +85,7 @@ _BUDGET = PrivacyBudget(3.0, 1e-4)
 _TRAINED = ("c_vae", "dp_gan")  # by DP-SGD of their networks; the others release statistics
 _WITH_TEACHER = " with a teacher"
 
-every_synthesizer = pytest.mark.parametrize("name", synthesizer_names())
+every_method = pytest.mark.parametrize("name", method_names())
 every_trained_one = pytest.mark.parametrize("name", _TRAINED)
 
 
@@ -100,7 +100,7 @@ def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
     return train(name, dataset, _BUDGET, **{"preset": _PRESETS[name], "verbose": 0, **arguments})
 
 
-@pytest.fixture(scope="module", params=[*synthesizer_names(), "stroke_vae" + _WITH_TEACHER])
+@pytest.fixture(scope="module", params=[*method_names(), "stroke_vae" + _WITH_TEACHER])
 def release(request: pytest.FixtureRequest, digits: LabeledDataset) -> Release:
     with pytest.MonkeyPatch.context() as patch:
         if request.param.endswith(_WITH_TEACHER):
@@ -115,19 +115,19 @@ def _is_taught(release: Release) -> bool:
     return any("teacher" in part["name"] for part in release.statement.mechanisms)
 
 
-def test_this_suite_knows_every_synthesizer() -> None:
-    assert set(synthesizer_names()) == set(_PRESETS) == set(_CLASSES)
+def test_this_suite_knows_every_method() -> None:
+    assert set(method_names()) == set(_PRESETS) == set(_CLASSES)
 
 
 def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release) -> None:
     statement = release.statement
     assert 0.99 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
     assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
-    preset = _PRESETS[release.synthesizer]
-    steps = preset.steps if release.synthesizer in _TRAINED else 4 if _is_taught(release) else None
+    preset = _PRESETS[release.method]
+    steps = preset.steps if release.method in _TRAINED else 4 if _is_taught(release) else None
     batch = 10 if steps else None
     assert (statement.num_examples, statement.expected_batch_size, statement.steps) == (80, batch, steps)
-    assert statement.priors == _CLASSES[release.synthesizer].priors
+    assert statement.priors == _CLASSES[release.method].priors
     for part in statement.mechanisms:
         assert 0 < part["share"] <= 1
         assert part["name"] in statement.text
@@ -138,7 +138,7 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
 @pytest.mark.parametrize(
     "name",
     [
-        *synthesizer_names(),
+        *method_names(),
         "c_vae with a choice of poses",
         "dp_gan with a choice of poses",
         "stroke_vae with a choice of poses",
@@ -250,11 +250,11 @@ def test_nothing_but_the_generator_comes_out(release: Release, tmp_path: pathlib
     for secret in ("critic", "encoder", "log_variance", "scores", "Adam"):
         assert secret not in names
     assert {field.name for field in dataclasses.fields(release)} == {
-        "generator", "spec", "event", "statement", "synthesizer", "teacher", "enrichment",
+        "generator", "spec", "event", "statement", "method", "teacher", "enrichment",
     }  # fmt: skip
 
 
-@every_synthesizer
+@every_method
 def test_the_budget_is_reserved_before_the_rows_are_touched_and_stays_reserved(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,21 +275,21 @@ def test_the_budget_is_reserved_before_the_rows_are_touched_and_stays_reserved(
     assert len(seen) == 1  # the refused run never touched a row
 
 
-@every_synthesizer
+@every_method
 def test_bad_requests_are_refused_before_any_budget_is_spent(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path
 ) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     with pytest.raises(ValueError, match="`delta`"):
         train(name, digits, PrivacyBudget(3.0, 0.1), ledger=ledger, verbose=0)
-    with pytest.raises(ValueError, match=", ".join(synthesizer_names())):
+    with pytest.raises(ValueError, match=", ".join(method_names())):
         train("no_such_method", digits, _BUDGET, ledger=ledger, verbose=0)
     with pytest.raises(ValueError, match="`ledger`"):
         train(name, digits, _BUDGET, limit=_BUDGET, verbose=0)
     assert ledger.reservations(dataset_id(digits)) == 0
 
 
-@every_synthesizer
+@every_method
 def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: LabeledDataset) -> None:
     labels = np.arange(50) % 10
     first, second = (_train(name, digits, seed=4).sample(labels, 0) for _ in range(2))
@@ -300,7 +300,7 @@ def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: L
     assert releases[0].statement.text.startswith("NOT FOR RELEASE")
 
 
-@every_synthesizer
+@every_method
 def test_rows_on_disk_make_the_same_release_and_one_entry_in_the_ledger(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path
 ) -> None:
@@ -316,7 +316,7 @@ def test_rows_on_disk_make_the_same_release_and_one_entry_in_the_ledger(
     assert ledger.reservations(dataset_id(digits)) == 2
 
 
-@every_synthesizer
+@every_method
 def test_a_bad_row_on_disk_is_refused_before_any_budget_is_spent(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path
 ) -> None:
@@ -543,7 +543,7 @@ def test_there_is_a_preset_for_every_shape(name: str, shape: tuple[int, int, int
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 15, 1)])
-def test_one_shot_synthesizers_have_a_preset_for_every_shape(shape: tuple[int, int, int]) -> None:
+def test_one_shot_methods_have_a_preset_for_every_shape(shape: tuple[int, int, int]) -> None:
     spec = DataSpec(shape, 7)
     rng = np.random.default_rng(0)
     dataset = LabeledDataset(rng.integers(256, size=(70, *shape), dtype=np.uint8), np.arange(70) % 7, spec)

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from tfdpgen.data.strokes import random_strokes
-from tfdpgen.synthesizers.enrichment import Enrichment
+from tfdpgen.methods.enrichment import Enrichment
 
 _NOTHING = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "elastic": 0.0, "width": 0.0}
 

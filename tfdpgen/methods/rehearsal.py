@@ -3,13 +3,13 @@
     cost = rehearse("c_vae", DataSpec((28, 28, 1), 10), 54_000, PrivacyBudget(3.0, 1e-5))
     cost.seconds, cost.memory
 
-The synthesizer is built from public facts, as `train` builds it, and given images of uniform random bytes: `prepare` on
+The method is built from public facts, as `train` builds it, and given images of uniform random bytes: `prepare` on
 few and on many of them, `learn` for a few steps. Both grow in a line, the one with the examples and the other with the
 steps, so that
 
     seconds = fixed + examples * seconds of an example + steps * seconds of a step.
 
-No private example is at hand here, and nothing is reserved, kept or released: the synthesizer and what it has learnt of
+No private example is at hand here, and nothing is reserved, kept or released: the method and what it has learnt of
 noise are dropped. The plan is calibrated as for the real training, which in the same process finds it calibrated.
 """
 
@@ -26,12 +26,12 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec, LabeledDataset, Rows
 from tfdpgen.machine import PeakMemory
+from tfdpgen.methods.base import Synthesizer, method_class
+from tfdpgen.methods.release import to_uint8
+from tfdpgen.methods.teacher import train_teacher
 from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import make_statement
 from tfdpgen.privacy.sampling import MOST_IN_CHUNK
-from tfdpgen.synthesizers.base import Synthesizer, synthesizer_class
-from tfdpgen.synthesizers.release import to_uint8
-from tfdpgen.synthesizers.teacher import train_teacher
 
 _NOISE_BYTES = 2**26  # of images in the rehearsal, at most, or one chunk's
 _FEW, _MANY = 256, 4096  # images that statistics are computed of
@@ -65,7 +65,7 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
     """Runs a short training on noise and extrapolates.
 
     Args:
-      name: of the synthesizer.
+      name: of the method.
       spec: public facts.
       num_examples: of the private training split.
       budget: of the training.
@@ -78,18 +78,18 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
     budget.check_num_examples(num_examples)
     with PeakMemory() as peak:
         whole = _built(name, spec, num_examples, preset)
-        synthesizer = _built(name, spec, num_examples, _shortened(whole.preset))
+        method = _built(name, spec, num_examples, _shortened(whole.preset))
         mechanisms = whole.alongside(budget)
         plan = whole.plan()
         plan = plan.calibrate(budget, mechanisms) if plan is not None else None
         # As long as the first time; what follows in the same process finds all of it computed.
         make_statement([*mechanisms, *([plan] if plan else [])], num_examples, budget.delta, "rehearsal", training=plan)
         seconds = _seconds_of_public_training(whole, num_examples)
-        seconds += _seconds_of_preparing(synthesizer, mechanisms, num_examples)
+        seconds += _seconds_of_preparing(method, mechanisms, num_examples)
         for part in mechanisms:
             if isinstance(part, DPSGDPlan):
                 seconds += _seconds_of_teaching(whole.preset.teacher, spec, part)
-        learning, generator = _seconds_of_learning(synthesizer, plan)
+        learning, generator = _seconds_of_learning(method, plan)
         seconds += learning
         per_draw = _seconds_of_drawing(generator, spec)
     has_teacher = any(isinstance(part, DPSGDPlan) for part in mechanisms)
@@ -99,8 +99,8 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
 
 
 def _built(name: str, spec: DataSpec, num_examples: int, preset: Any) -> Synthesizer:
-    """The synthesizer, as the training will build it."""
-    built: Any = synthesizer_class(name)(spec, num_examples, 0, preset)
+    """The method, as the training will build it."""
+    built: Any = method_class(name)(spec, num_examples, 0, preset)
     return built
 
 
@@ -111,13 +111,13 @@ def _shortened(preset: Any) -> Any:
     return dataclasses.replace(preset, **{name: value for name, value in shorter.items() if name in names})
 
 
-def _seconds_of_preparing(synthesizer: Synthesizer, mechanisms: Sequence[Mechanism], num_examples: int) -> float:
+def _seconds_of_preparing(method: Synthesizer, mechanisms: Sequence[Mechanism], num_examples: int) -> float:
     """Of `prepare` without a teacher: fixed + examples * seconds of an example."""
     statistics = [part for part in mechanisms if not isinstance(part, DPSGDPlan)]
-    synthesizer.prepare(_noise_images(synthesizer.spec, _FEW), statistics, NoiseSource(), 0)  # done once in a process
-    images = _Timed(_noise_images(synthesizer.spec, min(num_examples, _MANY)))
+    method.prepare(_noise_images(method.spec, _FEW), statistics, NoiseSource(), 0)  # done once in a process
+    images = _Timed(_noise_images(method.spec, min(num_examples, _MANY)))
     started = time.perf_counter()
-    synthesizer.prepare(images, statistics, NoiseSource(), 0)
+    method.prepare(images, statistics, NoiseSource(), 0)
     return time.perf_counter() - started + images.seconds_per_example * (num_examples - len(images))
 
 
@@ -143,20 +143,20 @@ def _short(plan: DPSGDPlan, num_examples: int, steps: int) -> DPSGDPlan:
     return dataclasses.replace(plan, num_examples=num_examples, expected_batch_size=batch, steps=steps)
 
 
-def _seconds_of_learning(synthesizer: Synthesizer, plan: DPSGDPlan | None) -> tuple[float, tf.keras.Model]:
+def _seconds_of_learning(method: Synthesizer, plan: DPSGDPlan | None) -> tuple[float, tf.keras.Model]:
     """Of `learn`: fixed + steps * seconds of a step; and the generator that it returned."""
     if plan is None:
         started = time.perf_counter()
-        generator = synthesizer.learn(_noise_images(synthesizer.spec, 1), None, NoiseSource(), 0)
+        generator = method.learn(_noise_images(method.spec, 1), None, NoiseSource(), 0)
         return time.perf_counter() - started, generator
-    images = _noise_images(synthesizer.spec, min(plan.num_examples, 2 * plan.expected_batch_size))
+    images = _noise_images(method.spec, min(plan.num_examples, 2 * plan.expected_batch_size))
     batch = _short(plan, len(images), 1).expected_batch_size
 
     def timed(steps: int) -> tuple[float, float, tf.keras.Model]:
         """Seconds of all but its steps, seconds of a step, and the generator."""
         watch, started = _Stopwatch(), time.perf_counter()
         short = _short(plan, len(images), steps)
-        generator = synthesizer.learn(images, short, NoiseSource(), 0, cast(Backup, watch))
+        generator = method.learn(images, short, NoiseSource(), 0, cast(Backup, watch))
         step = (watch.ends[-1] - watch.ends[1]) / (steps - 2)
         return time.perf_counter() - started - steps * step, step, generator
 
@@ -166,16 +166,16 @@ def _seconds_of_learning(synthesizer: Synthesizer, plan: DPSGDPlan | None) -> tu
     return max(0.0, fixed) + plan.steps * step * plan.expected_batch_size / batch, generator
 
 
-def _seconds_of_public_training(synthesizer: Synthesizer, num_examples: int) -> float:
+def _seconds_of_public_training(method: Synthesizer, num_examples: int) -> float:
     """Of what a method learns without any example, which `prepare` does where no mechanism is given to it."""
-    preset, name = synthesizer.preset, synthesizer.method
+    preset, name = method.preset, method.method
     if not hasattr(preset, "pretraining_steps"):
         return 0.0
-    nothing = _noise_images(synthesizer.spec, 1)
+    nothing = _noise_images(method.spec, 1)
 
     def timed(steps: int, drawings: int) -> float:
         shorter = dataclasses.replace(preset, pretraining_steps=steps, drawings=drawings)
-        learner = _built(name, synthesizer.spec, num_examples, shorter)
+        learner = _built(name, method.spec, num_examples, shorter)
         started = time.perf_counter()
         learner.prepare(nothing, (), NoiseSource(), 0)
         return time.perf_counter() - started

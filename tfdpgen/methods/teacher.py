@@ -32,11 +32,11 @@ from scipy import special
 
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.data.strokes import random_strokes
+from tfdpgen.methods.chunks import accumulate, private_step
+from tfdpgen.methods.running import run_plan
 from tfdpgen.networks.scattering import normalised, scattering
 from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import DPKerasSGD, DPSGDPlan, NoiseSource
-from tfdpgen.synthesizers.chunks import accumulate, private_step
-from tfdpgen.synthesizers.running import run_plan
 
 _PUBLIC_IMAGES = 8000  # random drawings that the axes are taken from
 _CHUNK = 500  # images at a time
