@@ -125,14 +125,14 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
     import tensorflow as tf
 
     from tfdpgen.data import DataSpec, LabeledDataset
-    from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
-    from tfdpgen.privacy import DPSGDPlan
+    from tfdpgen.privacy import DPSGD
+    from tfdpgen.privacy.chunks import accumulate, private_step, row_reader, scaled
 
     baseline = peak_mebibytes()
     (network,), _ = dp_step.critic((28, 28, 1), (64, 128))
     images = np.random.default_rng(0).integers(256, size=(NUM_ROWS, 28, 28, 1), dtype=np.uint8)
     dataset = LabeledDataset(images, np.zeros(NUM_ROWS, np.int64), DataSpec((28, 28, 1), 10))
-    plan = DPSGDPlan(NUM_ROWS, expected_batch_size, STEPS, l2_norm_clip=1.0, noise_multiplier=1.0)
+    plan = DPSGD(NUM_ROWS, expected_batch_size, STEPS, l2_norm_clip=1.0, noise_multiplier=1.0)
     optimizer = plan.optimizer(learning_rate=1e-4)
     rows_of, variables = row_reader(dataset), network.trainable_variables
 

@@ -32,12 +32,12 @@ from tfdpgen.methods import (
 )
 from tfdpgen.methods.stroke_vae import StrokeFeatures
 from tfdpgen.privacy import (
+    DPSGD,
     BudgetExceededError,
     ClassCentres,
     ClassMeans,
     ClassMoments,
     DPKerasAdam,
-    DPSGDPlan,
     ExampleRandomness,
     Ledger,
     NoiseSource,
@@ -332,7 +332,7 @@ def _rows(dataset: LabeledDataset) -> list[dict[str, Any]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _WatchedPlan(DPSGDPlan):
+class _WatchedPlan(DPSGD):
     """A plan that keeps the optimizers it made, runs given batches, and lets a test choose the physical shape."""
 
     given: tuple[PoissonBatch, ...] = ()

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.methods import CVAEPreset, DPGANPreset, train
-from tfdpgen.privacy import Backup, DPSGDPlan, Ledger, PrivacyBudget
+from tfdpgen.privacy import DPSGD, Backup, Ledger, PrivacyBudget
 
 MOVES: dict[str, Any] = {"noisy_spread": 0.7, "shift": 0.1, "lean": 0.2}
 SKETCHES = CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, num_waves=6, **MOVES)
@@ -45,19 +45,19 @@ def main(folder: Path, method: str, steps: int, every: int) -> None:
     def note(line: str) -> None:
         os.write(log, f"{line}\n".encode())
 
-    random_bytes, batches = os.urandom, DPSGDPlan.batches
+    random_bytes, batches = os.urandom, DPSGD.batches
 
     def urandom(count: int) -> bytes:
         key = random_bytes(count)
         note(f"key {hashlib.sha256(key).hexdigest()}")
         return key
 
-    def noted_batches(self: DPSGDPlan, noise: Any = None, first_step: int = 0) -> Any:
+    def noted_batches(self: DPSGD, noise: Any = None, first_step: int = 0) -> Any:
         for step, batch in enumerate(batches(self, noise, first_step), first_step):
             note(f"step {step}")
             yield batch
 
-    os.urandom, DPSGDPlan.batches = urandom, noted_batches
+    os.urandom, DPSGD.batches = urandom, noted_batches
     preset = dataclasses.replace(PRESETS[method], steps=steps)
     with Backup(folder / "backup", every=every) as backup:
         ledger = Ledger(folder / "ledger.sqlite")

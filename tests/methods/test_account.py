@@ -15,11 +15,11 @@ from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.methods import Release, Synthesizer, base, train
 from tfdpgen.methods.running import run_plan
 from tfdpgen.privacy import (
+    DPSGD,
     Backup,
     BackupError,
     ClassMeans,
     DPKerasSGD,
-    DPSGDPlan,
     Ledger,
     NoiseSource,
     PrivacyBudget,
@@ -33,7 +33,7 @@ _ROWS = LabeledDataset(
     np.arange(40) % 2,
     DataSpec((2, 2, 1), 2),
 )
-_TEACHER = DPSGDPlan(40, 8, 2, 1.0, noise_multiplier=9.0, name="teacher")
+_TEACHER = DPSGD(40, 8, 2, 1.0, noise_multiplier=9.0, name="teacher")
 _MEANS = ClassMeans(20.0)
 
 
@@ -58,8 +58,8 @@ class _Noting(Synthesizer):
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: _Preset | None = None) -> None:
         super().__init__(spec, num_examples, seed, preset or _Preset())
 
-    def plan(self) -> DPSGDPlan:
-        return DPSGDPlan(self.num_examples, 10, self.preset.steps, 1.0)
+    def plan(self) -> DPSGD:
+        return DPSGD(self.num_examples, 10, self.preset.steps, 1.0)
 
     def alongside(self, budget: PrivacyBudget) -> Any:
         return _MEANS, _TEACHER
@@ -68,7 +68,7 @@ class _Noting(Synthesizer):
         self._note("prepare", dataset)
 
     def learn(
-        self, dataset: Any, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Any, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         assert plan is not None
         weight = tf.Variable(tf.zeros([4]))

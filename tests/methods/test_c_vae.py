@@ -16,7 +16,7 @@ from tfdpgen.methods import CVAE, CVAEPreset, Release, c_vae, moments
 from tfdpgen.methods.c_vae import preset_for
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.waves import CENTRE
-from tfdpgen.privacy import ClassCentres, ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import DPSGD, ClassCentres, ClassMoments, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.statistics import Centres, Moments
 from tfdpgen.serving import export_saved_model
 
@@ -429,7 +429,7 @@ def test_dp_sgd_trains_the_corrections_of_both_halves_and_nothing_else() -> None
     model: Any = CVAE(_ROWS.spec, len(_ROWS), 0, dataclasses.replace(_PRESET, learning_rate=2e-2, steps=60))
     halves = (model.encoder, model.decoder)
     loss, before = _loss(model), [half.get_weights() for half in halves]
-    plan = DPSGDPlan(len(_ROWS), 200, 60, l2_norm_clip=1000.0, noise_multiplier=0.0)
+    plan = DPSGD(len(_ROWS), 200, 60, l2_norm_clip=1000.0, noise_multiplier=0.0)
     model.learn(_ROWS, plan, NoiseSource(), 0)
     assert _loss(model) < 0.8 * loss
     for half, weights in zip(halves, before, strict=True):
@@ -440,22 +440,22 @@ def test_dp_sgd_trains_the_corrections_of_both_halves_and_nothing_else() -> None
 
 def test_more_noise_means_smaller_steps_and_all_fall_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
-    original = DPSGDPlan.optimizer
+    original = DPSGD.optimizer
 
-    def optimizer(self: DPSGDPlan, *arguments: Any, **keywords: Any) -> Any:
+    def optimizer(self: DPSGD, *arguments: Any, **keywords: Any) -> Any:
         rates.append([float(keywords["learning_rate"](step)) for step in (0, self.steps)])
         return original(self, *arguments, **keywords)
 
-    monkeypatch.setattr(DPSGDPlan, "optimizer", optimizer)
+    monkeypatch.setattr(DPSGD, "optimizer", optimizer)
     for noise_multiplier in (0.5, 4.0):
-        plan = DPSGDPlan(len(_ROWS), 20, 1, 1.0, noise_multiplier)
+        plan = DPSGD(len(_ROWS), 20, 1, 1.0, noise_multiplier)
         CVAE(_ROWS.spec, len(_ROWS), 0, _PRESET).learn(_ROWS, plan, NoiseSource(), 0)
     np.testing.assert_allclose(rates, [[_PRESET.learning_rate, 0.0], [_PRESET.learning_rate / 4, 0.0]], rtol=1e-5)
 
 
 def test_the_networks_reconstruct_and_the_decoder_is_the_generator_without_spread() -> None:
     model = _started()
-    plan = DPSGDPlan(len(_ROWS), 20, 1, 1.0, 4.0)
+    plan = DPSGD(len(_ROWS), 20, 1, 1.0, 4.0)
     generator = model.learn(_ROWS, plan, NoiseSource(), 0)
     networks = model.networks()
     assert set(networks) == {"encoder", "decoder"}
@@ -477,7 +477,7 @@ def test_the_networks_reconstruct_and_the_decoder_is_the_generator_without_sprea
 
 
 def test_a_generator_with_poses_and_components_needs_nothing_of_ours(tmp_path: pathlib.Path) -> None:
-    plan = DPSGDPlan(len(_ROWS), 20, 1, 1.0, 4.0)
+    plan = DPSGD(len(_ROWS), 20, 1, 1.0, 4.0)
     generator = _started().learn(_ROWS, plan, NoiseSource(), 0)
     release = Release(generator, _ROWS.spec, plan.event, plan.statement(1e-5), "c_vae")
     release.generator.save(tmp_path / "generator.keras")

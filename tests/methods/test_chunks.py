@@ -13,8 +13,8 @@ from tensorflow.python.framework import kernels
 
 from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
 from tfdpgen.data.dataset import Dataset
-from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
-from tfdpgen.privacy import DPSGDPlan, PoissonBatch
+from tfdpgen.privacy import DPSGD, PoissonBatch
+from tfdpgen.privacy.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.privacy.optimizer import DPKerasSGD
 
 SPEC = DataSpec((6, 6, 1), 3)
@@ -87,7 +87,7 @@ class Trainer:
         self.step: Any = self._step(dataset, chunk)
 
     def _step(self, dataset: Dataset, chunk: int) -> Callable:
-        class Plan(DPSGDPlan):
+        class Plan(DPSGD):
             physical_batch_size = chunk
 
         rows_of = row_reader(dataset)

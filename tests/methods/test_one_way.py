@@ -22,9 +22,9 @@ from tests.conformance.test_methods import _BUDGET, _CLASSES, _PRESETS, _TRAINED
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.methods import CVAE, Release, method_names, moments, stroke_vae, train
-from tfdpgen.methods.chunks import scaled
 from tfdpgen.methods.stroke_vae import StrokeFeatures
-from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch
+from tfdpgen.privacy import DPSGD, NoiseSource, PoissonBatch
+from tfdpgen.privacy.chunks import scaled
 
 _SPEC = DataSpec((8, 8, 1), 10)
 
@@ -49,7 +49,7 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Makes draws empty and statistics say what they said before; holds what they said."""
     said: list[Any] = []
 
-    def empty(plan: DPSGDPlan, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
+    def empty(plan: DPSGD, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
         shape = (1, plan.physical_batch_size)
         for _ in range(first_step, plan.steps):
             yield PoissonBatch(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
@@ -64,11 +64,11 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return repeated
 
-    def given_noise(plan: DPSGDPlan, *_: Any) -> DPSGDPlan:
+    def given_noise(plan: DPSGD, *_: Any) -> DPSGD:
         return dataclasses.replace(plan, noise_multiplier=8.0)
 
-    monkeypatch.setattr(DPSGDPlan, "calibrate", given_noise)  # it takes long, and reads nothing
-    monkeypatch.setattr(DPSGDPlan, "batches", empty)
+    monkeypatch.setattr(DPSGD, "calibrate", given_noise)  # it takes long, and reads nothing
+    monkeypatch.setattr(DPSGD, "batches", empty)
     position = [0]
     mechanism: Any
     for _, mechanism in inspect.getmembers(privacy, inspect.isclass):
@@ -275,7 +275,7 @@ def test_what_statistics_are_computed_of_is_of_each_row_alone(
     for examples in (range(1, 80), range(80)):
         given_outputs[1][0] = 0
         model = _CLASSES[name](_SPEC, 80, 0, preset)
-        mechanisms = [part for part in model.alongside(_BUDGET) if not isinstance(part, DPSGDPlan)]
+        mechanisms = [part for part in model.alongside(_BUDGET) if not isinstance(part, DPSGD)]
         model.prepare(everyone.take(np.array(examples)), mechanisms, NoiseSource.insecure(1), 0)
         runs.append(list(seen))
         seen.clear()

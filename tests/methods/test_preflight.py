@@ -18,7 +18,7 @@ from tfdpgen.data import Dataset, DataSpec, LabeledDataset, Splits
 from tfdpgen.methods import Synthesizer, base, preflight
 from tfdpgen.methods.preflight import Facts
 from tfdpgen.methods.rehearsal import rehearse
-from tfdpgen.privacy import ClassMeans, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import DPSGD, ClassMeans, Mechanism, NoiseSource, PrivacyBudget
 
 _BUDGET = PrivacyBudget(3.0, 1e-6)
 _SPEC = DataSpec((4, 4, 1), 8)
@@ -40,8 +40,8 @@ class _Slow(Synthesizer):
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: _Preset | None = None) -> None:
         super().__init__(spec, num_examples, seed, preset or _Preset())
 
-    def plan(self) -> DPSGDPlan:
-        return DPSGDPlan(self.num_examples, min(64, self.num_examples), 500, 1.0, noise_multiplier=2.0)
+    def plan(self) -> DPSGD:
+        return DPSGD(self.num_examples, min(64, self.num_examples), 500, 1.0, noise_multiplier=2.0)
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         return (ClassMeans(20.0),)
@@ -71,7 +71,7 @@ class _Slow(Synthesizer):
 def slow(monkeypatch: pytest.MonkeyPatch) -> type[_Slow]:
     """The slow method under its name; calibration, which takes long, is another test's."""
     monkeypatch.setitem(base._REGISTRY, "slow", _Slow)
-    monkeypatch.setattr(DPSGDPlan, "calibrate", lambda plan, *_: plan)
+    monkeypatch.setattr(DPSGD, "calibrate", lambda plan, *_: plan)
     monkeypatch.setattr(preflight, "signal_of", lambda *_: 5.0)
     _Slow.seen.clear()
     _Slow.steps = 0

@@ -21,11 +21,11 @@ from tests.methods import killable
 from tests.methods.killable import BUDGET, PRESETS, private_rows
 from tfdpgen.methods import Release, moments, train
 from tfdpgen.privacy import (
+    DPSGD,
     Backup,
     BackupError,
     ClassCentres,
     ClassMoments,
-    DPSGDPlan,
     Ledger,
     NoisyCounts,
     PoissonBatch,
@@ -45,15 +45,15 @@ class _Cut(BaseException):
 def _train(name: str, folder: Path, *, cut_after: int | None = None, steps: int = 10, **arguments: Any) -> Release:
     """A training in blocks of 4 steps that is cut off before step `cut_after` of this attempt."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        batches = DPSGDPlan.batches
+        batches = DPSGD.batches
 
-        def cut_batches(self: DPSGDPlan, noise: Any = None, first_step: int = 0) -> Any:
+        def cut_batches(self: DPSGD, noise: Any = None, first_step: int = 0) -> Any:
             for count, batch in enumerate(batches(self, noise, first_step)):
                 if count == cut_after:
                     raise _Cut
                 yield batch
 
-        monkeypatch.setattr(DPSGDPlan, "batches", cut_batches)
+        monkeypatch.setattr(DPSGD, "batches", cut_batches)
         arguments = {"budget": BUDGET, "dataset": private_rows(), **arguments}
         preset = dataclasses.replace(PRESETS[name], steps=steps)
         with Backup(folder / "backup", every=4) as backup:
@@ -102,13 +102,13 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
     def without_noise(self: GaussianNoise, shapes: Any, stddev: float) -> list[tf.Tensor]:
         return [tf.zeros(shape) for shape in shapes]
 
-    def given(self: DPSGDPlan, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
+    def given(self: DPSGD, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
         for step in steps[steps.index(first_step) :]:
             yield PoissonBatch(np.arange(step, 200, 10, dtype=np.int32)[None], np.ones((1, 20), np.float32))
 
     monkeypatch.setattr(GaussianNoise, "draw", without_noise)
-    monkeypatch.setattr(DPSGDPlan, "physical_batch_size", 20)
-    monkeypatch.setattr(DPSGDPlan, "batches", given)
+    monkeypatch.setattr(DPSGD, "physical_batch_size", 20)
+    monkeypatch.setattr(DPSGD, "batches", given)
     released: list[str] = []
 
     def same_moments(self: ClassMoments, blocks: Any, num_features: int, num_classes: int, noise: Any) -> Moments:

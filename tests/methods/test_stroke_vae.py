@@ -15,7 +15,7 @@ from tfdpgen.methods import CVAE, CVAEPreset, StrokeVAE, StrokeVAEPreset, Teache
 from tfdpgen.methods.stroke_vae import StrokeFeatures, preset_for
 from tfdpgen.networks import vae
 from tfdpgen.networks.waves import lowest_waves
-from tfdpgen.privacy import ClassMoments, DPSGDPlan, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import DPSGD, ClassMoments, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.accounting.events import compose
 
 _SIDE, _ROWS = 20, 300
@@ -83,7 +83,7 @@ def test_the_count_costs_little_and_all_of_it_together_no_more_than_the_budget(e
     preset = preset_for(spec, 54_000)
     preset = dataclasses.replace(preset, hidden_units=(4,), waves=dataclasses.replace(preset.waves, hidden_units=(4,)))
     mechanisms = StrokeVAE(spec, 54_000, 0, preset).alongside(budget)
-    count, *moments = (part for part in mechanisms if not isinstance(part, DPSGDPlan))
+    count, *moments = (part for part in mechanisms if not isinstance(part, DPSGD))
     assert isinstance(count, NoisyCounts)
     assert count.stddev < 0.02 * 54_000
     is_taught = len(mechanisms) > 1 + len(moments)
@@ -107,7 +107,7 @@ def test_where_strokes_do_not_suit_poses_may(told: bool, monkeypatch: pytest.Mon
     preset = dataclasses.replace(preset_for(rows.spec, num), drawings=500, pretraining_steps=2)
     monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda _, images, __: tf.zeros_like(images[:, 0, 0, 0], tf.bool))
     model = StrokeVAE(rows.spec, num, 0, preset)
-    mechanisms = [part for part in model.alongside(PrivacyBudget(30.0, 1e-5)) if not isinstance(part, DPSGDPlan)]
+    mechanisms = [part for part in model.alongside(PrivacyBudget(30.0, 1e-5)) if not isinstance(part, DPSGD)]
     model.prepare(rows, mechanisms, NoiseSource(), 0)
     assert bool(model._of_waves._posed.numpy()) is told
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfdpgen.data import load_splits
 from tfdpgen.methods.teacher import Features, Teacher, TeacherPreset, teacher_plan, train_teacher
 from tfdpgen.networks.waves import lowest_waves
-from tfdpgen.privacy import DPSGDPlan, NoiseSource, PoissonBatch, PrivacyBudget
+from tfdpgen.privacy import DPSGD, NoiseSource, PoissonBatch, PrivacyBudget
 from tfdpgen.privacy.optimizer import DPKerasSGD
 
 
@@ -33,13 +33,13 @@ def test_it_knows_the_digits_with_a_generous_budget_and_less_with_a_small_one() 
 def test_exactly_the_plan_runs_with_the_plans_clip_and_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = load_splits("digits")
     made: list[DPKerasSGD] = []
-    original = DPSGDPlan.optimizer
+    original = DPSGD.optimizer
 
-    def optimizer(self: DPSGDPlan, *arguments: Any, **kwargs: Any) -> Any:
+    def optimizer(self: DPSGD, *arguments: Any, **kwargs: Any) -> Any:
         made.append(original(self, *arguments, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(DPSGDPlan, "optimizer", optimizer)
+    monkeypatch.setattr(DPSGD, "optimizer", optimizer)
     preset = TeacherPreset(steps=7, expected_batch_size=50)
     plan = teacher_plan(preset, len(splits.train)).calibrate(PrivacyBudget(1.0, 1e-5))
     assert (plan.steps, plan.expected_batch_size, plan.name) == (7, 50, "DP-SGD of the teacher")
@@ -101,9 +101,9 @@ def test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing
         empty = PoissonBatch(np.zeros((1, 9), np.int32), np.zeros((1, 9), np.float32))
         slots = np.array([[*range(len(examples)), *[0] * num_padding]], np.int32)
         batch = PoissonBatch(slots, np.array([[1.0] * len(examples) + [0.0] * num_padding], np.float32))
-        monkeypatch.setattr(DPSGDPlan, "physical_batch_size", slots.size)
-        monkeypatch.setattr(DPSGDPlan, "batches", lambda *_: iter([empty, empty, batch]))
-        plan = DPSGDPlan(len(examples), 2, 3, 0.1, noise_multiplier=1.0)
+        monkeypatch.setattr(DPSGD, "physical_batch_size", slots.size)
+        monkeypatch.setattr(DPSGD, "batches", lambda *_: iter([empty, empty, batch]))
+        plan = DPSGD(len(examples), 2, 3, 0.1, noise_multiplier=1.0)
         train_teacher(TeacherPreset(), rows.take(np.array(examples)), plan, NoiseSource.insecure(1))
         return np.concatenate([value.ravel() for value in applied[-1]])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tests.mutations.mutant import Edit, Mutant
 
 _OPTIMIZER = "tfdpgen/privacy/optimizer.py"
-_PLAN = "tfdpgen/privacy/plan.py"
+_PLAN = "tfdpgen/privacy/mechanisms/dp_sgd.py"
 _SAMPLING = "tfdpgen/privacy/sampling.py"
 _NOISE = "tfdpgen/privacy/noise.py"
 _STATISTICS = "tfdpgen/privacy/statistics.py"
@@ -234,7 +234,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 _TRAIN,
                 "    mechanisms = [*alongside, *([plan] if plan is not None else [])]\n",
                 "    mechanisms = [*alongside, *([plan] if plan is not None else [])]\n"
-                "    mechanisms = [part for part in mechanisms if part is plan or not isinstance(part, DPSGDPlan)]\n",
+                "    mechanisms = [part for part in mechanisms if part is plan or not isinstance(part, DPSGD)]\n",
             ),
         ),
         caught_by=(f"{_TEST_ACCOUNT}::test_everything_that_runs_is_in_the_event_the_statement_and_the_ledger",),
@@ -625,7 +625,7 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug; the continuous columns of CTGAN-based methods (smartnoise-sdk #440)",
         edits=(
             Edit(
-                "tfdpgen/methods/chunks.py",
+                "tfdpgen/privacy/chunks.py",
                 "    return tf.cast(images, tf.float32) / np.float32(255)\n",
                 "    return tf.cast(images, tf.float32) / tf.cast(tf.reduce_max(images), tf.float32)\n",
             ),

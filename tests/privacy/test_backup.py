@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from tfdpgen import files
 from tfdpgen.files import FolderInUseError
-from tfdpgen.privacy import Backup, BackupError, DPSGDPlan
+from tfdpgen.privacy import DPSGD, Backup, BackupError
 from tfdpgen.privacy import backup as backup_module
 
-_PLAN = DPSGDPlan(100, 10, steps=20, l2_norm_clip=1.0, noise_multiplier=1.0)
+_PLAN = DPSGD(100, 10, steps=20, l2_norm_clip=1.0, noise_multiplier=1.0)
 _TRAINING = {"method": "c_vae", "rows": "d1ge57", "event": {"sigma": 0.1 + 0.2}}
 
 

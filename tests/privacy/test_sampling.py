@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tfdpgen.privacy import DPSGDPlan, NoiseSource
+from tfdpgen.privacy import DPSGD, NoiseSource
 from tfdpgen.privacy.sampling import physical_batch_size, poisson_batches
 
-_PLAN = DPSGDPlan(num_examples=300, expected_batch_size=30, steps=4_000, l2_norm_clip=1.0, noise_multiplier=1.0)
+_PLAN = DPSGD(num_examples=300, expected_batch_size=30, steps=4_000, l2_norm_clip=1.0, noise_multiplier=1.0)
 
 
-def _membership(plan: DPSGDPlan) -> np.ndarray:
+def _membership(plan: DPSGD) -> np.ndarray:
     """bool [steps, num_examples]: which rows each batch holds."""
     drawn = np.zeros((plan.steps, plan.num_examples), bool)
     for step, batch in enumerate(plan.batches()):
@@ -99,9 +99,9 @@ def test_a_draw_from_many_rows_takes_time_and_memory_for_the_drawn_ones_alone() 
 
 
 def test_more_rows_than_positions_are_refused_with_the_plan() -> None:
-    DPSGDPlan(2**31 - 1, 256, 1, 1.0)
+    DPSGD(2**31 - 1, 256, 1, 1.0)
     with pytest.raises(ValueError, match="`num_examples` should be at most 2147483647; got 2147483648"):
-        DPSGDPlan(2**31, 256, 1, 1.0)
+        DPSGD(2**31, 256, 1, 1.0)
 
 
 def test_over_full_draws_take_more_chunks_and_drop_nothing() -> None:
@@ -123,7 +123,7 @@ def test_empty_draws_are_batches_of_padding() -> None:
 
 
 def test_draws_differ_between_runs_unless_seeded() -> None:
-    plan = DPSGDPlan(300, 30, 3, 1.0, 1.0)
+    plan = DPSGD(300, 30, 3, 1.0, 1.0)
     np.random.seed(0)  # noqa: NPY002  # the legacy seed is what must not matter
     first = np.concatenate([batch.indices for batch in plan.batches()])
     np.random.seed(0)  # noqa: NPY002  # the legacy seed is what must not matter

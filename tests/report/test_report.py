@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from tfdpgen.attacks import privacy_loss_cap
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import ClassMeans, DPSGDPlan, NoiseSource
+from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource
 from tfdpgen.report import render_report, write_report
 
 _VOID = {"meta", "img", "br", "col", "hr", "input", "link"}
@@ -83,7 +83,7 @@ def digits() -> LabeledDataset:
 
 @pytest.fixture(scope="module")
 def _summary() -> dict[str, Any]:
-    plan = DPSGDPlan(num_examples=1077, expected_batch_size=129, steps=401, l2_norm_clip=1.25, noise_multiplier=3.375)
+    plan = DPSGD(num_examples=1077, expected_batch_size=129, steps=401, l2_norm_clip=1.25, noise_multiplier=3.375)
     privacy = plan.statement(2.5e-5, [ClassMeans(9.5)], NoiseSource()).to_dict()
     return {
         "dataset": "digits",

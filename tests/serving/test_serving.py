@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfdpgen.data import DataSpec
 from tfdpgen.methods import Release
 from tfdpgen.networks import vae
-from tfdpgen.privacy import DPSGDPlan, NoiseSource
+from tfdpgen.privacy import DPSGD, NoiseSource
 from tfdpgen.serving import export_saved_model
 
 LATENT_DIM = 4
@@ -89,7 +89,7 @@ def _convolutional_generator() -> tf.keras.Model:
 def _release(generator: tf.keras.Model, image_shape: tuple[int, int, int], noise: NoiseSource) -> Release:
     rng = np.random.default_rng(0)
     generator.set_weights([weight + rng.uniform(0.1, 1.0, weight.shape) for weight in generator.get_weights()])
-    plan = DPSGDPlan(num_examples=100, expected_batch_size=10, steps=5, l2_norm_clip=1.0, noise_multiplier=2.0)
+    plan = DPSGD(num_examples=100, expected_batch_size=10, steps=5, l2_norm_clip=1.0, noise_multiplier=2.0)
     spec = DataSpec(image_shape, num_classes=10)
     return Release(generator, spec, plan.event, plan.statement(1e-3, noise=noise), "test")
 

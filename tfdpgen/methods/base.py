@@ -20,7 +20,7 @@ from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.methods.enrichment import Enrichment
 from tfdpgen.methods.release import Release
 from tfdpgen.methods.teacher import Teacher
-from tfdpgen.privacy import Backup, DPSGDPlan, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
+from tfdpgen.privacy import DPSGD, Backup, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
 from tfdpgen.privacy.accounting import event_to_dict, make_statement
 
 _REGISTRY: dict[str, type[Synthesizer]] = {}
@@ -54,7 +54,7 @@ class Synthesizer(tf.keras.Model):
         self.enrichment = Enrichment()
 
     @abc.abstractmethod
-    def plan(self) -> DPSGDPlan | None:
+    def plan(self) -> DPSGD | None:
         """The training's facts, without its noise, which is calibrated to what `alongside` leaves; None without one."""
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
@@ -66,7 +66,7 @@ class Synthesizer(tf.keras.Model):
 
     @abc.abstractmethod
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         """Runs the plan by `run_plan`, once, and returns the generator.
 
@@ -211,7 +211,7 @@ def train_with_networks(
         len(dataset),
         budget.delta,
         noise.description,
-        training=next((part for part in reversed(mechanisms) if isinstance(part, DPSGDPlan)), None),
+        training=next((part for part in reversed(mechanisms) if isinstance(part, DPSGD)), None),
         priors=trained.priors,
     )
     if statement.epsilon > budget.epsilon:

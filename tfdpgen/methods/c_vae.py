@@ -46,7 +46,6 @@ from sklearn.cluster import KMeans
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.methods.c_vae_preset import CVAEPreset, preset_for
-from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.methods.moments import (
     CENTRE_OF_ALL,
     CENTRES,
@@ -63,15 +62,16 @@ from tfdpgen.networks import poses, vae
 from tfdpgen.networks.layers import one_hot, scaled_columns
 from tfdpgen.networks.waves import ImageFeatures, WaveFeatures
 from tfdpgen.privacy import (
+    DPSGD,
     Backup,
     ClassCentres,
     ClassMoments,
-    DPSGDPlan,
     Mechanism,
     NoiseSource,
     NoisyCounts,
     PrivacyBudget,
 )
+from tfdpgen.privacy.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.statistics import Centres, Moments
 
@@ -130,9 +130,9 @@ class CVAE(Synthesizer):
         self._spread = tf.Variable(self.preset.spread, trainable=False, name="spread")
         self._moves = tf.Variable(tf.zeros([poses.NUM_POSES]), trainable=False, name="moves")
 
-    def plan(self) -> DPSGDPlan:
+    def plan(self) -> DPSGD:
         preset = self.preset
-        return DPSGDPlan(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
+        return DPSGD(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         return self.moments.mechanisms(dataclasses.replace(budget, epsilon=budget.epsilon * self.preset.moments_share))
@@ -186,7 +186,7 @@ class CVAE(Synthesizer):
         self._settle(is_noisy, is_rough)
 
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         assert plan is not None
         assert plan.noise_multiplier is not None

@@ -22,7 +22,7 @@ from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.networks import vae
 from tfdpgen.networks.waves import CENTRE, WaveFeatures
-from tfdpgen.privacy import Backup, ClassMoments, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import DPSGD, Backup, ClassMoments, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import calibrate_noise_multiplier
 
 
@@ -66,7 +66,7 @@ class ClassGaussian(Synthesizer):
         super().__init__(spec, num_examples, seed, preset or preset_for(spec, num_examples))
         self._generator: tf.keras.Model | None = None
 
-    def plan(self) -> DPSGDPlan | None:
+    def plan(self) -> DPSGD | None:
         return None
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
@@ -87,7 +87,7 @@ class ClassGaussian(Synthesizer):
         return tf.keras.Model(gaussians.inputs, features.drawn(gaussians.output), name="generator")
 
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         assert self._generator is not None
         return self._generator

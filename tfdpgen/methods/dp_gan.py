@@ -33,11 +33,11 @@ from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.methods import c_vae
 from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.methods.c_vae import CVAE, CVAEPreset
-from tfdpgen.methods.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.methods.running import make_slots, run_plan
 from tfdpgen.networks import gan
 from tfdpgen.networks.waves import lowest_waves
-from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import DPSGD, Backup, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy.chunks import accumulate, private_step, row_reader, scaled
 from tfdpgen.privacy.clipping import check_network
 
 
@@ -107,9 +107,9 @@ class DPGAN(Synthesizer):
         self.critic = gan.build_critic(spec.image_shape, preset.critic_filters, seed=2 * seed + 1)
         check_network(self.critic)
 
-    def plan(self) -> DPSGDPlan:
+    def plan(self) -> DPSGD:
         preset = self.preset
-        return DPSGDPlan(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
+        return DPSGD(self.num_examples, preset.expected_batch_size, preset.steps, preset.l2_norm_clip)
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
         return self._artist.alongside(budget)
@@ -125,7 +125,7 @@ class DPGAN(Synthesizer):
         return tf.reduce_mean(tf.nn.softplus(-target * self.critic(images)), axis=1)
 
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         assert plan is not None
         preset = self.preset

@@ -29,7 +29,7 @@ from tfdpgen.machine import PeakMemory
 from tfdpgen.methods.base import Synthesizer, method_class
 from tfdpgen.methods.release import to_uint8
 from tfdpgen.methods.teacher import train_teacher
-from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import DPSGD, Backup, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import make_statement
 from tfdpgen.privacy.sampling import MOST_IN_CHUNK
 
@@ -87,12 +87,12 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
         seconds = _seconds_of_public_training(whole, num_examples)
         seconds += _seconds_of_preparing(method, mechanisms, num_examples)
         for part in mechanisms:
-            if isinstance(part, DPSGDPlan):
+            if isinstance(part, DPSGD):
                 seconds += _seconds_of_teaching(whole.preset.teacher, spec, part)
         learning, generator = _seconds_of_learning(method, plan)
         seconds += learning
         per_draw = _seconds_of_drawing(generator, spec)
-    has_teacher = any(isinstance(part, DPSGDPlan) for part in mechanisms)
+    has_teacher = any(isinstance(part, DPSGD) for part in mechanisms)
     # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
     per_example = 2 * 8 * -(-math.prod(spec.image_shape) // 8)
     return Cost(seconds, per_draw, peak.bytes, per_example, has_teacher)
@@ -113,7 +113,7 @@ def _shortened(preset: Any) -> Any:
 
 def _seconds_of_preparing(method: Synthesizer, mechanisms: Sequence[Mechanism], num_examples: int) -> float:
     """Of `prepare` without a teacher: fixed + examples * seconds of an example."""
-    statistics = [part for part in mechanisms if not isinstance(part, DPSGDPlan)]
+    statistics = [part for part in mechanisms if not isinstance(part, DPSGD)]
     method.prepare(_noise_images(method.spec, _FEW), statistics, NoiseSource(), 0)  # done once in a process
     images = _Timed(_noise_images(method.spec, min(num_examples, _MANY)))
     started = time.perf_counter()
@@ -121,7 +121,7 @@ def _seconds_of_preparing(method: Synthesizer, mechanisms: Sequence[Mechanism], 
     return time.perf_counter() - started + images.seconds_per_example * (num_examples - len(images))
 
 
-def _seconds_of_teaching(preset: Any, spec: DataSpec, plan: DPSGDPlan) -> float:
+def _seconds_of_teaching(preset: Any, spec: DataSpec, plan: DPSGD) -> float:
     """Of a teacher's training: fixed + examples * seconds of an example + steps * seconds of a step."""
     noise_images = _noise_images(spec, min(plan.num_examples, _MANY))
 
@@ -137,13 +137,13 @@ def _seconds_of_teaching(preset: Any, spec: DataSpec, plan: DPSGDPlan) -> float:
     return fixed + each * (plan.num_examples - len(noise_images)) + step * plan.steps
 
 
-def _short(plan: DPSGDPlan, num_examples: int, steps: int) -> DPSGDPlan:
+def _short(plan: DPSGD, num_examples: int, steps: int) -> DPSGD:
     """The plan with few steps on few examples, and with batches as large as these allow."""
     batch = max(1, min(plan.expected_batch_size, num_examples // 2))
     return dataclasses.replace(plan, num_examples=num_examples, expected_batch_size=batch, steps=steps)
 
 
-def _seconds_of_learning(method: Synthesizer, plan: DPSGDPlan | None) -> tuple[float, tf.keras.Model]:
+def _seconds_of_learning(method: Synthesizer, plan: DPSGD | None) -> tuple[float, tf.keras.Model]:
     """Of `learn`: fixed + steps * seconds of a step; and the generator that it returned."""
     if plan is None:
         started = time.perf_counter()
@@ -240,7 +240,7 @@ class _Stopwatch:
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def start(self, plan: DPSGDPlan, **state: Any) -> int:
+    def start(self, plan: DPSGD, **state: Any) -> int:
         """There is no step behind us."""
         return 0
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdpgen.privacy import Backup, DPSGDPlan, NoiseSource
+from tfdpgen.privacy import DPSGD, Backup, NoiseSource
 
 
 def run_plan(
-    plan: DPSGDPlan,
+    plan: DPSGD,
     noise: NoiseSource,
     step_fn: Callable[[tf.Tensor, tf.Tensor], object],
     *,

@@ -35,13 +35,13 @@ from tfdpgen.data.strokes import random_strokes
 from tfdpgen.methods import c_vae
 from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.methods.c_vae import CVAE, CVAEPreset
-from tfdpgen.methods.chunks import scaled
 from tfdpgen.methods.enrichment import Enrichment
 from tfdpgen.methods.teacher import TeacherPreset, teacher_plan, train_teacher
 from tfdpgen.networks import vae
 from tfdpgen.networks.layers import scaled_columns
 from tfdpgen.networks.waves import lowest_waves
-from tfdpgen.privacy import Backup, DPSGDPlan, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
+from tfdpgen.privacy import DPSGD, Backup, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
+from tfdpgen.privacy.chunks import scaled
 
 _BATCH = 256  # drawings in a step of the autoencoder
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), what the count of rows is worth
@@ -162,7 +162,7 @@ class StrokeVAE(Synthesizer):
         self._of_strokes = CVAE(spec, num_examples, seed, of_strokes, self._strokes)
         self._artist = self._of_waves = CVAE(spec, num_examples, seed, waves)
 
-    def plan(self) -> DPSGDPlan | None:
+    def plan(self) -> DPSGD | None:
         return None
 
     def alongside(self, budget: PrivacyBudget) -> Sequence[Mechanism]:
@@ -185,7 +185,7 @@ class StrokeVAE(Synthesizer):
         self._learn_strokes(verbose)
         if not mechanisms:
             return
-        count, *moments = (part for part in mechanisms if not isinstance(part, DPSGDPlan))
+        count, *moments = (part for part in mechanisms if not isinstance(part, DPSGD))
         assert isinstance(count, NoisyCounts)
         suited = count.release([self._suited(dataset)], noise)[0]
         self._artist = self._of_strokes if suited >= self.num_examples / 2 else self._of_waves
@@ -195,11 +195,11 @@ class StrokeVAE(Synthesizer):
             taught = dataclasses.replace(taught, num_waves=self._artist.num_measured)
             self.enrichment = preset.enrichment_of_waves
         for plan in mechanisms:  # of the teacher, if there is one
-            if isinstance(plan, DPSGDPlan):
+            if isinstance(plan, DPSGD):
                 self.teacher = train_teacher(taught, dataset, plan, noise, verbose)
 
     def learn(
-        self, dataset: Dataset, plan: DPSGDPlan | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
+        self, dataset: Dataset, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
     ) -> tf.keras.Model:
         return self._artist.generator()
 

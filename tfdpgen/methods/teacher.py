@@ -32,11 +32,11 @@ from scipy import special
 
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.data.strokes import random_strokes
-from tfdpgen.methods.chunks import accumulate, private_step
 from tfdpgen.methods.running import run_plan
 from tfdpgen.networks.scattering import normalised, scattering
 from tfdpgen.networks.waves import lowest_waves
-from tfdpgen.privacy import DPKerasSGD, DPSGDPlan, NoiseSource
+from tfdpgen.privacy import DPSGD, DPKerasSGD, NoiseSource
+from tfdpgen.privacy.chunks import accumulate, private_step
 
 _PUBLIC_IMAGES = 8000  # random drawings that the axes are taken from
 _CHUNK = 500  # images at a time
@@ -147,14 +147,14 @@ class Teacher:
             return cls(features, arrays["kernel"], arrays["bias"])
 
 
-def teacher_plan(preset: TeacherPreset, num_examples: int) -> DPSGDPlan:
+def teacher_plan(preset: TeacherPreset, num_examples: int) -> DPSGD:
     """The plan of a teacher, without its noise."""
     batch = min(preset.expected_batch_size, num_examples)
-    return DPSGDPlan(num_examples, batch, preset.steps, preset.l2_norm_clip, name="DP-SGD of the teacher")
+    return DPSGD(num_examples, batch, preset.steps, preset.l2_norm_clip, name="DP-SGD of the teacher")
 
 
 def train_teacher(
-    preset: TeacherPreset, dataset: Dataset, plan: DPSGDPlan, noise: NoiseSource, verbose: int = 0
+    preset: TeacherPreset, dataset: Dataset, plan: DPSGD, noise: NoiseSource, verbose: int = 0
 ) -> Teacher:
     """Runs the plan on the rows, once, and returns the average of the weights over its second half.
 

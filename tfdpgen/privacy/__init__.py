@@ -5,13 +5,14 @@ from tfdpgen.privacy.backup import Backup, BackupError
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.counts import NoisyCounts
 from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, Reservation, dataset_id, read_ledger
+from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
-from tfdpgen.privacy.plan import DPSGDPlan
 from tfdpgen.privacy.sampling import PoissonBatch
 from tfdpgen.privacy.statistics import ClassCentres, ClassMeans, ClassMoments
 
 __all__ = [
+    "DPSGD",
     "Backup",
     "BackupError",
     "BudgetExceededError",
@@ -21,7 +22,6 @@ __all__ = [
     "DPKerasAdam",
     "DPKerasAdamW",
     "DPKerasSGD",
-    "DPSGDPlan",
     "ExampleRandomness",
     "Ledger",
     "Mechanism",

@@ -39,7 +39,7 @@ from typing import Any, Self
 import tensorflow as tf
 
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove
-from tfdpgen.privacy.plan import DPSGDPlan
+from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 
 _FACTS, _STATE = "facts.json", "state"
 _BLOCKS = 50  # of a training, unless `every` says otherwise: a kill wastes 2 % of the steps at most
@@ -139,7 +139,7 @@ class Backup:
             )
         return True
 
-    def start(self, plan: DPSGDPlan, **state: Any) -> int:
+    def start(self, plan: DPSGD, **state: Any) -> int:
         """Restores the state, if there is any, and claims the first block of steps.
 
         Args:

@@ -2,12 +2,18 @@
 
     budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
 
-It says nothing of how it is spent: that is a plan's matter (`plan.py`).
+It says nothing of how it is spent: that is a plan's matter (`plan.py`). Shares of it are shares of the squared
+parameter mu of Gaussian differential privacy (Dong, Roth & Su 2022): a Gaussian mechanism of noise multiplier z has mu
+= 1 / z, and the squares add up under composition, where epsilons do not.
+
+    budget.share(0.3), budget.share(0.7)     # two mechanisms of these cost the budget together
 """
 
 from __future__ import annotations
 
 import dataclasses
+
+import dp_accounting
 
 from tfdpgen.choices import check_budget, check_delta
 
@@ -37,3 +43,21 @@ class PrivacyBudget:
           ValueError: if delta is not smaller than 1 / num_examples.
         """
         check_delta(self.delta, num_examples)
+
+    @property
+    def gaussian_noise_multiplier(self) -> float:
+        """Noise multiplier of the one Gaussian mechanism that costs this budget (Balle & Wang 2018, exact)."""
+        return dp_accounting.get_sigma_gaussian(self.epsilon, self.delta)
+
+    def share(self, share: float) -> PrivacyBudget:
+        """The budget of a Gaussian mechanism that has this share, in (0, 1], of mu squared.
+
+        Raises:
+          ValueError: if the share lies outside that range.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"`share` should lie in (0, 1]; got {share!r}.")
+        if share == 1:
+            return self
+        noise_multiplier = self.gaussian_noise_multiplier / share**0.5
+        return PrivacyBudget(dp_accounting.get_epsilon_gaussian(noise_multiplier, self.delta), self.delta)

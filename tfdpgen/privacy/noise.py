@@ -68,7 +68,9 @@ class NoiseSource:
 
     def numpy_generator(self) -> np.random.Generator:
         """A PCG64 generator seeded with 256 fresh bits."""
-        return np.random.default_rng(np.frombuffer(self._draw_key(32), dtype=np.uint32))
+        entropy = int.from_bytes(self._draw_key(32), "little")
+        # A seed sequence mixes what it is given into a pool, of 128 bits unless it is told otherwise.
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, pool_size=8)))
 
 
 class GaussianNoise:
@@ -111,6 +113,23 @@ class GaussianNoise:
             sizes = [*sizes, 1]
         return [tf.reshape(part, shape) for part, shape in zip(tf.split(normals, sizes), shapes, strict=False)]
 
+    def draw_uniform(self, shape: Any) -> tf.Tensor:
+        """Independent uniforms in [0, 1), multiples of 2^-24; float32 of a static shape.
+
+        Raises:
+          ValueError: for a shape of 2^33 numbers or more.
+        """
+        shape = tf.TensorShape(shape)
+        size = shape.num_elements()
+        blocks = (size + 1) // 2
+        if blocks >= 2**32:
+            raise ValueError(f"`shape` should hold fewer than 2^33 numbers in one draw; got {size}.")
+        draw = tf.cast(self._draws.assign_add(1), tf.uint32)
+        positions = tf.bitcast(tf.range(blocks), tf.uint32)
+        words = tf.concat(threefry(self._key[0], self._key[1], positions, tf.fill([blocks], draw)), axis=0)
+        whole = tf.cast(tf.cast(tf.bitwise.right_shift(words[:size], _word(8)), tf.int32), tf.float32)
+        return tf.reshape(whole * 2.0**-24, shape)
+
 
 class ExampleRandomness:
     """What a private step draws for each of its examples: latents, noise levels, views, dropout masks.
@@ -131,6 +150,10 @@ class ExampleRandomness:
         """Standard normals, float32 of a static shape whose first axis is that of the examples; fresh in each call."""
         (draws,) = self._normals.draw([shape], 1.0)
         return draws
+
+    def uniform(self, shape: Sequence[int]) -> tf.Tensor:
+        """Uniforms in [0, 1), float32 of a static shape whose first axis is that of the examples; always fresh."""
+        return self._normals.draw_uniform(shape)
 
 
 def _normals(key: tf.Tensor, draw: tf.Tensor, blocks: int, stddev: float) -> tf.Tensor:

@@ -1,173 +1,235 @@
-"""DPSGDPlan: sampling, clip, noise and event from one object, so that what runs is what is accounted.
+"""PrivacyPlan: everything that will be done to the private examples, by key, calibrated together against one budget.
 
-    plan = DPSGDPlan(num_examples=60_000, expected_batch_size=512, steps=3_000, l2_norm_clip=1.0)
-    plan = plan.calibrate(PrivacyBudget(epsilon=3.0, delta=1e-5))       # a copy with its noise multiplier
-    optimizer = plan.optimizer(learning_rate=1e-3)                      # clip, noise and divisor of the plan
-    for batch in plan.batches():                                        # Poisson draws at the plan's probability
-        ...
-    plan.epsilon(delta=1e-5)
+    plan = PrivacyPlan(
+        mechanisms={"class_means": ClassMeans(...), "dp_sgd": DPSGD(num_examples, 512, steps=1000)},
+        shares={"class_means": 0.3},                   # of the budget; "dp_sgd" takes what is left
+        num_examples=num_examples,
+    )
+    plan = plan.calibrate(PrivacyBudget(3.0, 1e-5))    # a copy, in which every mechanism has its noise
+    plan.event, plan.statement(1e-5)
 
-Source: Abadi et al. 2016, "Deep learning with differential privacy".
+A plan is made of public facts alone and is frozen: a session reserves its event before the first access and carries out
+what it lists, nothing else. Statement, ledger and backup write it down.
+
+Shares are of mu squared, which adds up (`budget.py`). They are fixed beforehand; the mechanism without a share is
+calibrated by the accountant to what the others leave, so that the whole costs the budget and never more.
+
+Shards. `Shards` is a plan for each of k disjoint shards. An example is in one of them, so all of them together cost
+what one costs (parallel composition, McSherry 2009).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import dp_accounting
 
-from tfdpgen.privacy import accounting, sampling
-from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement
+from tfdpgen.privacy import accounting
+from tfdpgen.privacy.accounting import PrivacyStatement
 from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.clipping import ClipMode, check_clip_mode
-from tfdpgen.privacy.noise import NoiseSource
-from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
-
-_Optimizer = TypeVar("_Optimizer", DPKerasAdam, DPKerasSGD, DPKerasAdamW)
+from tfdpgen.privacy.mechanisms.base import Mechanism, PrivacyUnit
+from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 
 
 @dataclasses.dataclass(frozen=True)
-class DPSGDPlan:
-    """The facts of a DP-SGD training (Abadi et al. 2016), all public and all fixed before the first step.
+class PrivacyPlan:
+    """Mechanisms by key and what each may cost.
 
     Attributes:
-      num_examples: private rows; public under add-or-remove-one by assumption, which the statement lists.
-      expected_batch_size: rows that a step draws on average; also the divisor of the noised gradient sum.
-      steps: accounted steps.
-      l2_norm_clip: bound on the L2 norm of one row's gradient.
-      noise_multiplier: standard deviation of the noise / l2_norm_clip. None until calibrated.
+      mechanisms: in the order in which they are carried out. A key is an identifier; what people read is a mechanism's
+        `name`. All have one unit of privacy.
+      num_examples: of the private data set; public by assumption, which the statement lists.
+      shares: of the budget's mu squared, in (0, 1), of all mechanisms but one, which gets the rest.
       accountant: "pld" or "rdp".
-      clip_mode: "flat", "per_layer" or "automatic"; the sensitivity of each is l2_norm_clip.
-      name: what the statement calls it.
 
     Raises:
-      ValueError: for facts out of range.
+      ValueError: if an attribute is out of range, or the mechanisms' units differ.
     """
 
+    mechanisms: Mapping[str, Mechanism]
     num_examples: int
-    expected_batch_size: int
-    steps: int
-    l2_norm_clip: float
-    noise_multiplier: float | None = None
+    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
     accountant: str = "pld"
-    clip_mode: ClipMode = "flat"
-    name: str = "DP-SGD"
 
     def __post_init__(self) -> None:
-        for name in ("num_examples", "expected_batch_size", "steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` should be an integer of at least 1; got {value!r}.")
-        if self.num_examples > sampling.MOST_EXAMPLES:
-            raise ValueError(f"`num_examples` should be at most {sampling.MOST_EXAMPLES}; got {self.num_examples}.")
-        if self.expected_batch_size > self.num_examples:
+        object.__setattr__(self, "mechanisms", types.MappingProxyType(dict(self.mechanisms)))
+        object.__setattr__(self, "shares", types.MappingProxyType(dict(self.shares)))
+        if not self.mechanisms:
+            raise ValueError("`mechanisms` should hold at least one mechanism: a plan of none releases nothing.")
+        if wrong := [key for key in self.mechanisms if not key.isidentifier()]:
+            raise ValueError(f"`mechanisms` should have identifiers as keys, such as 'class_means'; got {wrong[0]!r}.")
+        if not isinstance(self.num_examples, int) or self.num_examples < 1:
+            raise ValueError(f"`num_examples` should be an integer of at least 1; got {self.num_examples!r}.")
+        without = [key for key in self.mechanisms if key not in self.shares]
+        if len(without) != 1 or set(self.shares) - set(self.mechanisms):
             raise ValueError(
-                f"`expected_batch_size` should be at most num_examples = {self.num_examples}; "
-                f"got {self.expected_batch_size}."
+                f"`shares` should hold one share for every mechanism but one, which takes the rest; got shares of "
+                f"{sorted(self.shares)} for mechanisms {list(self.mechanisms)}."
             )
-        if not (self.l2_norm_clip > 0 and math.isfinite(self.l2_norm_clip)):
-            raise ValueError(f"`l2_norm_clip` should be finite and greater than 0; got {self.l2_norm_clip!r}.")
-        if self.noise_multiplier is not None and not (
-            self.noise_multiplier >= 0 and math.isfinite(self.noise_multiplier)
-        ):
-            raise ValueError(f"`noise_multiplier` should be finite and at least 0; got {self.noise_multiplier!r}.")
+        if any(not 0 < share < 1 for share in self.shares.values()) or sum(self.shares.values()) >= 1:
+            raise ValueError(f"`shares` should lie in (0, 1) and add up to less than 1; got {dict(self.shares)}.")
+        if len(units := {mechanism.unit for mechanism in self.mechanisms.values()}) > 1:
+            raise ValueError(
+                f"`mechanisms` should all protect the same unit of privacy; got {sorted(units)}. An epsilon for one "
+                "example is none for a user with several."
+            )
+        for key, mechanism in self.mechanisms.items():
+            if isinstance(mechanism, DPSGD) and mechanism.num_examples != self.num_examples:
+                raise ValueError(
+                    f"`mechanisms` should be for num_examples={self.num_examples}; {key!r} is for "
+                    f"{mechanism.num_examples}, so that its sampling probability would be another."
+                )
         accounting.check_accountant(self.accountant)
-        check_clip_mode(self.clip_mode)
 
     @property
-    def sampling_probability(self) -> float:
-        """The probability with which each row joins each batch."""
-        return self.expected_batch_size / self.num_examples
+    def unit(self) -> PrivacyUnit:
+        """Whose presence the plan's epsilon bounds."""
+        return next(iter(self.mechanisms.values())).unit
+
+    @property
+    def rest(self) -> str:
+        """The key of the mechanism that takes what the others leave."""
+        return next(key for key in self.mechanisms if key not in self.shares)
 
     @property
     def event(self) -> dp_accounting.DpEvent:
-        """What this plan does to the private rows.
+        """All mechanisms, adaptively composed.
 
         Raises:
-          ValueError: if the plan was not calibrated.
+          ValueError: if the plan is not calibrated.
         """
-        return accounting.poisson_gaussian_event(self.sampling_probability, self._noise_multiplier(), self.steps)
-
-    def calibrate(self, budget: PrivacyBudget, alongside: Sequence[Mechanism] = ()) -> DPSGDPlan:
-        """A copy with the least noise that keeps this plan and the mechanisms `alongside` it within the budget.
-
-        Raises:
-          ValueError: if delta is not smaller than 1 / num_examples, or what runs alongside leaves nothing.
-        """
-        budget.check_num_examples(self.num_examples)
-
-        def make_event(noise_multiplier: float) -> dp_accounting.DpEvent:
-            plan = dataclasses.replace(self, noise_multiplier=noise_multiplier)
-            return accounting.compose([*alongside, plan])
-
-        noise_multiplier = accounting.calibrate_noise_multiplier(make_event, budget, self.accountant)
-        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
-
-    def epsilon(self, delta: float) -> float:
-        """The cost of this plan alone."""
-        return accounting.epsilon_of(self.event, delta, self.accountant)
+        return accounting.compose(list(self.mechanisms.values()))
 
     @property
-    def physical_batch_size(self) -> int:
-        """The fixed shape of the chunks that `batches` yields."""
-        return sampling.physical_batch_size(self.num_examples, self.expected_batch_size)
+    def is_calibrated(self) -> bool:
+        """Whether every mechanism has its noise."""
+        return all(mechanism.noise_multiplier is not None for mechanism in self.mechanisms.values())
 
-    def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[sampling.PoissonBatch]:
-        """The plan's Poisson draws, one for each step, padded to whole chunks of `physical_batch_size`.
+    def epsilon(self, delta: float) -> float:
+        """The cost of all mechanisms together."""
+        return accounting.epsilon_of(self.event, delta, self.accountant)
 
-        Args:
-          noise: where the draws come from; by default the operating system.
-          first_step: steps that were executed or given up before; see `Backup`.
+    def with_mechanism(self, key: str, mechanism: Mechanism, share: float) -> PrivacyPlan:
+        """A copy with one mechanism more, at the end, which has this share; the others keep 1 - share among them."""
+        return dataclasses.replace(
+            self,
+            mechanisms={**self.mechanisms, key: mechanism},
+            shares={**{name: of_it * (1 - share) for name, of_it in self.shares.items()}, key: share},
+        )
+
+    def calibrate(self, budget: PrivacyBudget) -> PrivacyPlan:
+        """A copy whose mechanisms have the least noise with which the whole stays within the budget.
 
         Raises:
-          ValueError: if there are not as many steps.
+          ValueError: if delta is not smaller than 1 / num_examples.
         """
-        if not 0 <= first_step <= self.steps:
-            raise ValueError(f"`first_step` should lie between 0 and `steps` = {self.steps}; got {first_step}.")
-        rng = (noise or NoiseSource()).numpy_generator()
-        return sampling.poisson_batches(
-            self.num_examples, self.sampling_probability, self.steps - first_step, self.physical_batch_size, rng
-        )
+        budget.check_num_examples(self.num_examples)
+        made = {key: self._of_share(self.mechanisms[key], budget.share(share)) for key, share in self.shares.items()}
+        made[self.rest] = self._calibrated(self.mechanisms[self.rest], budget, list(made.values()))
+        return dataclasses.replace(self, mechanisms={key: made[key] for key in self.mechanisms})
 
-    def optimizer(
-        self, noise: NoiseSource | None = None, optimizer_class: type[_Optimizer] = DPKerasAdam, **kwargs: Any
-    ) -> _Optimizer:
-        """An optimizer with the plan's clip, noise and divisor.
+    def _of_share(self, mechanism: Mechanism, budget: PrivacyBudget) -> Mechanism:
+        """The mechanism that costs this much: in closed form where it is Gaussian."""
+        if isinstance(mechanism.with_noise(1.0).event, dp_accounting.GaussianDpEvent):
+            return mechanism.with_noise(budget.gaussian_noise_multiplier)
+        return self._calibrated(mechanism, budget, [])
 
-        Args:
-          noise: where noise comes from; by default the operating system.
-          optimizer_class: `DPKerasAdam`, `DPKerasSGD` or `DPKerasAdamW`.
-          **kwargs: the arguments of Keras's legacy optimizer of that name, and `clipping`.
-        """
-        return optimizer_class(
-            self.l2_norm_clip,
-            self._noise_multiplier(),
-            expected_batch_size=self.expected_batch_size,
-            clip_mode=self.clip_mode,
-            noise=noise,
-            **kwargs,
-        )
+    def _calibrated(self, mechanism: Mechanism, budget: PrivacyBudget, others: Sequence[Mechanism]) -> Mechanism:
+        """The mechanism with the least noise that keeps it and the others within the budget, by the accountant."""
 
-    def statement(
-        self, delta: float, alongside: Sequence[Mechanism] = (), noise: NoiseSource | None = None
-    ) -> PrivacyStatement:
-        """What this plan, with the mechanisms `alongside` it, promises at `delta`."""
+        def make_event(noise_multiplier: float) -> dp_accounting.DpEvent:
+            return accounting.compose([*others, mechanism.with_noise(noise_multiplier)])
+
+        return mechanism.with_noise(accounting.calibrate_noise_multiplier(make_event, budget, self.accountant))
+
+    def statement(self, delta: float, noise_source: str, priors: Sequence[str] = ()) -> PrivacyStatement:
+        """What the plan promises at `delta`, where noise comes from `noise_source` (`NoiseSource.description`)."""
         return accounting.make_statement(
-            [*alongside, self],
+            list(self.mechanisms.values()),
             self.num_examples,
             delta,
-            (noise or NoiseSource()).description,
-            training=self,
+            noise_source,
+            training=next((part for part in self.mechanisms.values() if isinstance(part, DPSGD)), None),
             accountant=self.accountant,
+            priors=priors,
+            unit=self.unit,
         )
 
-    def _noise_multiplier(self) -> float:
-        """The noise multiplier of a plan that is complete."""
-        if self.noise_multiplier is None:
-            raise ValueError(
-                "`noise_multiplier` is not set: call `plan.calibrate(budget)`, which returns a copy with it."
-            )
-        return self.noise_multiplier
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-ready values, by which a backup knows the plan again."""
+        return {
+            "num_examples": self.num_examples,
+            "accountant": self.accountant,
+            "shares": dict(self.shares),
+            "mechanisms": {
+                key: {"type": type(mechanism).__name__, **_facts(mechanism)}
+                for key, mechanism in self.mechanisms.items()
+            },
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """A plan for each of k disjoint shards of the examples, of which every example is in exactly one.
+
+    The session deals every example to a shard independently and uniformly, by randomness that is part of the secret:
+    dealt by position, one more example would move all later ones into other shards. So adding or removing one example
+    changes one shard alone, and the event is that of the plan of one shard (McSherry 2009, theorem 4).
+
+    Attributes:
+      num_shards: k, at least 1.
+      plan: what is done to each shard. Its `num_examples` is that of the whole divided by k, rounded down: the number
+        in a shard is random, and sampling probabilities follow from this public one.
+      name: what the statement calls it.
+
+    Raises:
+      ValueError: if `num_shards` is out of range.
+    """
+
+    num_shards: int
+    plan: PrivacyPlan
+    name: str = "disjoint shards"
+
+    def __post_init__(self) -> None:
+        if self.num_shards < 1:
+            raise ValueError(f"`num_shards` should be at least 1; got {self.num_shards!r}.")
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        return self.plan.unit
+
+    @property
+    def noise_multiplier(self) -> float | None:
+        """That of the first mechanism of a shard's plan; None until all have theirs."""
+        return next(iter(self.plan.mechanisms.values())).noise_multiplier if self.plan.is_calibrated else None
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """The event of one shard's plan."""
+        return self.plan.event
+
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """A copy in which the first mechanism has this noise multiplier, and every other the noise of its share.
+
+        Where a share is s times that of the first mechanism, its noise multiplier is 1 / sqrt(s) of the first's, as for
+        Gaussian mechanisms. What the whole costs is the accountant's matter.
+        """
+        plan = self.plan
+        shares = {**plan.shares, plan.rest: 1 - sum(plan.shares.values())}
+        first = next(iter(plan.mechanisms))
+        made = {
+            key: mechanism.with_noise(noise_multiplier * (shares[first] / shares[key]) ** 0.5)
+            for key, mechanism in plan.mechanisms.items()
+        }
+        return dataclasses.replace(self, plan=dataclasses.replace(plan, mechanisms=made))
+
+
+def _facts(mechanism: Any) -> dict[str, Any]:
+    """A mechanism's fields; a plan within it as its own facts."""
+    return {
+        field.name: value.to_dict() if isinstance(value := getattr(mechanism, field.name), PrivacyPlan) else value
+        for field in dataclasses.fields(mechanism)
+    }

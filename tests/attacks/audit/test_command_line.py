@@ -40,7 +40,7 @@ def test_a_refuted_claim_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: p
             super().__init__(l2_norm_clip, noise_multiplier / 2, **kwargs)
 
     monkeypatch.setitem(command_line.OPTIMIZERS, "sgd", HalfNoise)
-    assert command_line.main(["--epsilon=1", "--canaries=5000", "--seed=0"]) == 1
+    assert command_line.main(["--epsilon=1", "--canaries=20000", "--seed=0"]) == 1
     assert "it is refuted" in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ from tfdpgen.attacks.audit import (
     one_run_lower_bound,
     privacy_loss,
 )
-from tfdpgen.privacy import DPSGDPlan, PrivacyBudget
+from tfdpgen.privacy import DPSGD, PrivacyBudget
 
 
 def test_the_highest_are_called_included_and_the_lowest_excluded() -> None:
@@ -79,7 +79,7 @@ def test_right_guesses_could_refute_the_claim() -> None:
 
 
 def test_under_sampling_hits_are_surer_than_misses() -> None:
-    numbers = choose_guesses(DPSGDPlan(2_000, 200, 5, 1.0, noise_multiplier=0.8), 1e-5)
+    numbers = choose_guesses(DPSGD(2_000, 200, 5, 1.0, noise_multiplier=0.8), 1e-5)
     assert numbers.included > numbers.excluded
 
 
@@ -89,4 +89,4 @@ def test_more_canaries_than_guesses_are_asked_of_a_small_audit_too() -> None:
 
 def test_a_plan_without_noise_is_refused() -> None:
     with pytest.raises(ValueError, match="noise"):
-        choose_guesses(DPSGDPlan(100, 100, 1, 1.0, noise_multiplier=0.0), 1e-5)
+        choose_guesses(DPSGD(100, 100, 1, 1.0, noise_multiplier=0.0), 1e-5)

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tfdpgen.attacks.audit import AuditResult, GuessNumbers, audit_optimizer, canary_plan, choose_guesses
 from tfdpgen.privacy import (
+    DPSGD,
     DPKerasAdam,
     DPKerasAdamW,
     DPKerasSGD,
-    DPSGDPlan,
     NoiseSource,
     PoissonBatch,
     PrivacyBudget,
@@ -25,17 +25,17 @@ _BUDGET = PrivacyBudget(4.0, _DELTA)
 
 
 @pytest.fixture(scope="module")
-def plan() -> DPSGDPlan:
+def plan() -> DPSGD:
     return canary_plan(_BUDGET, 20_000)
 
 
 @pytest.fixture(scope="module")
-def numbers(plan: DPSGDPlan) -> GuessNumbers:
+def numbers(plan: DPSGD) -> GuessNumbers:
     return choose_guesses(plan, _DELTA)
 
 
 def _audit(
-    plan: DPSGDPlan, optimizer_class: type = DPKerasSGD, numbers: GuessNumbers | None = None, seed: int = 0
+    plan: DPSGD, optimizer_class: type = DPKerasSGD, numbers: GuessNumbers | None = None, seed: int = 0
 ) -> AuditResult:
     noise = NoiseSource.insecure(seed)
     return audit_optimizer(plan, _DELTA, optimizer_class=optimizer_class, numbers=numbers, noise=noise)
@@ -84,7 +84,7 @@ class NoiseOnlyForOneChunk(DPKerasSGD):
 
 
 @dataclasses.dataclass(frozen=True)
-class EveryRow(DPSGDPlan):
+class EveryRow(DPSGD):
     """Every row joins every step, whatever probability is accounted."""
 
     def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[PoissonBatch]:
@@ -93,7 +93,7 @@ class EveryRow(DPSGDPlan):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneBatch(DPSGDPlan):
+class OneBatch(DPSGD):
     """Every step takes the rows of the first."""
 
     def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[PoissonBatch]:
@@ -101,7 +101,7 @@ class OneBatch(DPSGDPlan):
         return iter([batch] * self.steps)
 
 
-def test_at_epsilon_4_the_bound_comes_near_and_stays_below(plan: DPSGDPlan, numbers: GuessNumbers) -> None:
+def test_at_epsilon_4_the_bound_comes_near_and_stays_below(plan: DPSGD, numbers: GuessNumbers) -> None:
     results = [_audit(plan, numbers=numbers, seed=seed) for seed in range(3)]
     for result in results:
         assert result.claimed_epsilon == pytest.approx(4.0, abs=0.01)
@@ -114,7 +114,7 @@ def test_at_epsilon_4_the_bound_comes_near_and_stays_below(plan: DPSGDPlan, numb
 
 
 @pytest.mark.parametrize("optimizer_class", [DPKerasAdam, DPKerasAdamW])
-def test_adams_updates_say_as_much(plan: DPSGDPlan, numbers: GuessNumbers, optimizer_class: type) -> None:
+def test_adams_updates_say_as_much(plan: DPSGD, numbers: GuessNumbers, optimizer_class: type) -> None:
     assert _audit(plan, optimizer_class, numbers).right == _audit(plan, DPKerasSGD, numbers).right
 
 
@@ -124,13 +124,13 @@ def test_several_steps_say_as_much_as_one() -> None:
 
 
 def test_under_poisson_sampling_the_bound_stays_below_and_is_not_idle() -> None:
-    result = _audit(DPSGDPlan(10_000, 2_000, 10, l2_norm_clip=1.0, noise_multiplier=1.16))
+    result = _audit(DPSGD(10_000, 2_000, 10, l2_norm_clip=1.0, noise_multiplier=1.16))
     assert result.claimed_epsilon == pytest.approx(4.0, abs=0.2)
     assert 0.8 < result.lower_bound < result.claimed_epsilon
 
 
 @pytest.mark.parametrize("mutant", [HalfNoise, NoClip, DoubleClip, NoiseOnlyForOneChunk])
-def test_a_mutant_of_the_optimizer_is_caught(plan: DPSGDPlan, numbers: GuessNumbers, mutant: type) -> None:
+def test_a_mutant_of_the_optimizer_is_caught(plan: DPSGD, numbers: GuessNumbers, mutant: type) -> None:
     result = _audit(plan, mutant, numbers)
     assert result.lower_bound > result.claimed_epsilon
     assert result.is_refuted
@@ -141,7 +141,7 @@ def test_one_step_without_noise_among_several_is_caught() -> None:
 
 
 @pytest.mark.parametrize("mutant", [EveryRow, OneBatch])
-def test_a_mutant_of_the_sampler_is_caught(mutant: type[DPSGDPlan]) -> None:
+def test_a_mutant_of_the_sampler_is_caught(mutant: type[DPSGD]) -> None:
     plan = mutant(20_000, 2_000, 20, l2_norm_clip=1.0, noise_multiplier=0.95)
     result = _audit(plan, numbers=GuessNumbers(700, 0))
     assert result.claimed_epsilon == pytest.approx(4.0, abs=0.4)
@@ -149,7 +149,7 @@ def test_a_mutant_of_the_sampler_is_caught(mutant: type[DPSGDPlan]) -> None:
 
 
 def test_facts_are_those_of_the_plan() -> None:
-    plan = DPSGDPlan(500, 250, 3, l2_norm_clip=0.7, noise_multiplier=2.0)
+    plan = DPSGD(500, 250, 3, l2_norm_clip=0.7, noise_multiplier=2.0)
     figures = _audit(plan, DPKerasAdam).to_dict()
     assert figures["adversary"] == "white_box"
     assert figures["canaries"] == 500

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import scipy.special
 
 from tfdpgen.attacks.audit.bounds import expected_lower_bound, one_run_p_value
-from tfdpgen.privacy import DPSGDPlan
+from tfdpgen.privacy import DPSGD
 
 _SIMULATED = 2**18  # canaries of a simulated run, half of them included
 _FEWEST = 20  # guesses that are considered
@@ -109,7 +109,7 @@ def privacy_loss(
     return np.logaddexp(math.log1p(-sampling_probability), math.log(sampling_probability) + drawn)
 
 
-def choose_guesses(plan: DPSGDPlan, delta: float, confidence: float = 0.95, seed: int = 0) -> GuessNumbers:
+def choose_guesses(plan: DPSGD, delta: float, confidence: float = 0.95, seed: int = 0) -> GuessNumbers:
     """The numbers of guesses with which an audit of the plan's canaries can expect the highest bound.
 
     Privacy losses of a run are simulated from the plan's public facts, without any data or training. Guesses are those

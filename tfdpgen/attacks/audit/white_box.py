@@ -33,8 +33,8 @@ import tensorflow as tf
 from tfdpgen.attacks.audit.bounds import clopper_pearson_lower_bound, gaussian_one_run_lower_bound, one_run_lower_bound
 from tfdpgen.attacks.audit.guessing import GuessNumbers, choose_guesses, count_right, guess, privacy_loss
 from tfdpgen.attacks.audit.result import AuditResult
-from tfdpgen.methods.chunks import accumulate, private_step
-from tfdpgen.privacy import DPKerasAdam, DPKerasAdamW, DPKerasSGD, DPSGDPlan, NoiseSource, PrivacyBudget
+from tfdpgen.privacy import DPSGD, DPKerasAdam, DPKerasAdamW, DPKerasSGD, NoiseSource, PrivacyBudget
+from tfdpgen.privacy.chunks import accumulate, private_step
 
 OPTIMIZERS: dict[str, type] = {"sgd": DPKerasSGD, "adam": DPKerasAdam, "adamw": DPKerasAdamW}
 
@@ -48,7 +48,7 @@ def canary_plan(
     steps: int = 1,
     sampling_probability: float = 1.0,
     l2_norm_clip: float = 1.0,
-) -> DPSGDPlan:
+) -> DPSGD:
     """A plan for rows that are all canaries, calibrated to claim the budget.
 
     Args:
@@ -66,11 +66,11 @@ def canary_plan(
     if canaries < 1:
         raise ValueError(f"`canaries` should be at least 1; got {canaries}.")
     expected = max(1, round(canaries * sampling_probability))
-    return DPSGDPlan(canaries, expected, steps, l2_norm_clip, name="audit").calibrate(budget)
+    return DPSGD(canaries, expected, steps, l2_norm_clip, name="audit").calibrate(budget)
 
 
 def audit_optimizer(
-    plan: DPSGDPlan,
+    plan: DPSGD,
     delta: float,
     *,
     optimizer_class: Any = DPKerasSGD,
@@ -140,7 +140,7 @@ def _independent_bound(
 
 
 def _privacy_losses(
-    plan: DPSGDPlan, included: npt.NDArray[np.bool_], optimizer_class: Any, noise: NoiseSource
+    plan: DPSGD, included: npt.NDArray[np.bool_], optimizer_class: Any, noise: NoiseSource
 ) -> npt.NDArray[np.float64]:
     """Each canary's privacy loss, float64 [m], summed over the updates that the adversary sees."""
     size = plan.num_examples

@@ -24,7 +24,7 @@ from absl import logging
 from dp_accounting import pld, rdp
 
 from tfdpgen.privacy.accounting import replace_one
-from tfdpgen.privacy.accounting.events import event_from_dict, event_to_dict, gaussian_parts
+from tfdpgen.privacy.accounting.events import event_from_dict, event_to_dict, gaussian_parts, is_gaussian
 
 NeighboringRelation = Literal["add-or-remove-one", "replace-one"]
 NEIGHBORING_RELATIONS: tuple[NeighboringRelation, ...] = get_args(NeighboringRelation)
@@ -72,7 +72,7 @@ def epsilon_of(
       epsilon; infinity where the event holds a mechanism without noise.
 
     Raises:
-      ValueError: for unknown names, and for events of mechanisms that this package does not have.
+      ValueError: for unknown names, and for events that dp-accounting cannot compose.
     """
     check_accountant(accountant)
     check_neighboring_relation(neighboring_relation)
@@ -83,6 +83,8 @@ def epsilon_of(
 def _epsilon_of(event: str, delta: float, accountant: str, neighboring_relation: str) -> float:
     """`epsilon_of` an event in JSON, remembered: calibration and statements ask for the same ones again."""
     ran = event_from_dict(json.loads(event))
+    if not is_gaussian(ran):
+        return _epsilon_of_any(ran, delta, accountant, neighboring_relation)
     parts = {part: count for part, count in gaussian_parts(ran).items() if part[0] > 0 and count > 0}
     if any(noise_multiplier == 0 for _, noise_multiplier in parts):
         return math.inf
@@ -102,6 +104,31 @@ def _epsilon_of(event: str, delta: float, accountant: str, neighboring_relation:
         return float(made.compose(ran).get_epsilon(delta))
     finally:
         logging.set_verbosity(before)
+
+
+def _epsilon_of_any(ran: dp_accounting.DpEvent, delta: float, accountant: str, neighboring_relation: str) -> float:
+    """Epsilon of events that are not Gaussian, by dp-accounting; by its other accountant where it lacks the one named.
+
+    What replacing one example costs follows from removing one and adding another (group privacy, Vadhan 2017, lemma
+    2.2): (2 epsilon, (1 + e^epsilon) delta'), here with the delta' that makes the second number delta.
+
+    Raises:
+      ValueError: if neither accountant knows the event.
+    """
+    if neighboring_relation == "replace-one":
+
+        def cost(log_part: float) -> float:
+            return _epsilon_of_any(ran, delta * math.exp(log_part), accountant, "add-or-remove-one")
+
+        least = -1.0
+        while least > -600 and (1 + math.exp(min(cost(least), 700.0))) * math.exp(least) > 1:
+            least *= 1.25
+        return 2 * cost(least) if least > -600 else math.inf
+    accountants = {"pld": pld.PLDAccountant(), "rdp": rdp.RdpAccountant()}
+    for name in (accountant, *accountants):
+        if accountants[name].supports(ran):
+            return float(accountants[name].compose(ran).get_epsilon(delta))
+    raise ValueError(f"`event` should be one that dp-accounting can compose; got {ran}.")
 
 
 def _loss_interval(parts: Mapping[tuple[float, float], int]) -> float:

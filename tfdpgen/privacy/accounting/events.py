@@ -10,14 +10,21 @@ What it costs: `epsilon`.
 from __future__ import annotations
 
 import collections
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import dp_accounting
 
+_OTHER_EVENTS: Mapping[str, Any] = {
+    name: kind
+    for name, kind in vars(dp_accounting).items()
+    if isinstance(kind, type) and issubclass(kind, dp_accounting.DpEvent)
+}
+
 
 class Mechanism(Protocol):
-    """What was done to the private rows, as data. `DPSGDPlan` and the one-shot statistics are mechanisms."""
+    """What was done to the private rows, as data. `DPSGD` and the one-shot statistics are mechanisms."""
 
     @property
     def name(self) -> str: ...
@@ -70,6 +77,20 @@ def gaussian_parts(event: dp_accounting.DpEvent) -> Mapping[tuple[float, float],
     return parts
 
 
+def is_gaussian(event: dp_accounting.DpEvent) -> bool:
+    """Whether an event is composed of Gaussians and Poisson-sampled Gaussians alone."""
+    match event:
+        case dp_accounting.GaussianDpEvent():
+            return True
+        case dp_accounting.PoissonSampledDpEvent():
+            return isinstance(event.event, dp_accounting.GaussianDpEvent)
+        case dp_accounting.SelfComposedDpEvent():
+            return is_gaussian(event.event)
+        case dp_accounting.ComposedDpEvent():
+            return all(is_gaussian(part) for part in event.events)
+    return False
+
+
 def event_to_dict(event: dp_accounting.DpEvent) -> dict[str, Any]:
     """The event as JSON-ready values; `event_from_dict` is the inverse."""
     if isinstance(event, dp_accounting.GaussianDpEvent):
@@ -81,7 +102,14 @@ def event_to_dict(event: dp_accounting.DpEvent) -> dict[str, Any]:
         return {"type": "self_composed", "count": event.count, "event": event_to_dict(event.event)}
     if isinstance(event, dp_accounting.ComposedDpEvent):
         return {"type": "composed", "events": [event_to_dict(part) for part in event.events]}
-    raise ValueError(f"`event` holds {type(event).__name__}, which no mechanism of this package makes.")
+    if type(event) not in _OTHER_EVENTS.values():
+        raise ValueError(f"`event` should be of a type that dp-accounting exports; got {type(event).__name__}.")
+    fields = {field: getattr(event, field) for field in inspect.signature(type(event)).parameters}
+    values = {
+        name: event_to_dict(value) if isinstance(value, dp_accounting.DpEvent) else value
+        for name, value in fields.items()
+    }
+    return {"type": type(event).__name__, **values}
 
 
 def event_from_dict(values: Mapping[str, Any]) -> dp_accounting.DpEvent:
@@ -95,5 +123,13 @@ def event_from_dict(values: Mapping[str, Any]) -> dp_accounting.DpEvent:
             return dp_accounting.SelfComposedDpEvent(event_from_dict(values["event"]), values["count"])
         case "composed":
             return dp_accounting.ComposedDpEvent([event_from_dict(part) for part in values["events"]])
+        case name if name in _OTHER_EVENTS:
+            fields = {field: value for field, value in values.items() if field != "type"}
+            return _OTHER_EVENTS[name](
+                **{
+                    field: event_from_dict(value) if isinstance(value, Mapping) else value
+                    for field, value in fields.items()
+                }
+            )
         case unknown:
             raise ValueError(f"`type` should be the name of an event; got {unknown!r}.")

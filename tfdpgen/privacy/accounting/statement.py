@@ -1,4 +1,4 @@
-"""What is promised to each row, on which assumptions: the statement that goes with every release."""
+"""What is promised to each example, on which assumptions: the statement that goes with every release."""
 
 from __future__ import annotations
 
@@ -16,32 +16,50 @@ from tfdpgen.privacy.accounting.events import Mechanism, compose
 
 OPERATING_SYSTEM = "operating system"  # the noise source of everything that may be released
 
-ASSUMPTIONS = (
-    "The unit of privacy is one row (one image with its label). A person who contributed several rows is protected "
-    "less, by group privacy.",
-    "Two data sets are neighbours if one is the other with one row added or removed, or, for the epsilon under "
-    "replace-one, with one row replaced. The number of rows and the declared shape, value range and classes are "
-    "treated as public, and so is what follows from them: presets, number of steps and sampling probability.",
-    "All other hyperparameters were fixed before the private rows were touched; choosing between runs by their "
+UNITS = {
+    "example": "one image with its label",
+    "user": "one user with all of that user's images",
+}
+_UNIT_ASSUMPTIONS = {
+    "example": "The unit of privacy is one example (one image with its label). A person who contributed several "
+    "examples is protected less, by group privacy.",
+    "user": "The unit of privacy is one user: all images that the data set says are that user's. A person who is "
+    "several users is protected less, by group privacy.",
+}
+
+_ASSUMPTIONS = (
+    "Two data sets are neighbours if one is the other with one {unit} added or removed, or, for the epsilon under "
+    "replace-one, with one {unit} replaced. The number of {unit}s and the declared shape, value range and classes are "
+    "treated as public, and so is what follows from them: settings, number of steps and sampling probability.",
+    "All other hyperparameters were fixed before the private examples were touched; choosing between runs by their "
     "results is not accounted.",
-    "Each step draws every row independently with the same probability (Poisson sampling); which rows were drawn, "
-    "and how many, stays secret.",
-    "One row moves the sum to which a mechanism adds noise by at most the declared bound: gradients are clipped row "
-    "by row, no layer mixes rows, and a gradient that is not finite counts as zero.",
+    "Each step of DP-SGD samples every {unit} independently with the same probability (Poisson sampling); which were "
+    "sampled, and how many, stays secret.",
+    "One {unit} moves the sum to which a mechanism adds noise by at most the declared bound: gradients are clipped "
+    "{unit} by {unit}, no layer mixes examples, whatever is random about an example in training is drawn from a secret "
+    "generator, and a gradient that is not finite counts as zero.",
     "Everything released was computed from the listed mechanisms' outputs alone. Losses, the count of gradients that "
     "were not finite, scores of attacks and utility, backups and the ledger stay inside the trust boundary.",
-    "This statement covers this release. Other releases from the same rows add to what may be learnt about them.",
-    "Noise comes from Threefry-2x32 with 64-bit keys, draws and one-shot statistics from PCG64 with 256-bit seeds, "
-    "all from the operating system's entropy. These generators are statistical, not cryptographic; nobody is assumed "
-    "to predict them or to search their keys.",
+    "This statement covers this release. Other releases from the same examples add to what may be learnt about them.",
+    "Noise, and what is drawn for an example in training, comes from Threefry-2x32 with 64-bit keys, Poisson samples "
+    "and the noise of one-shot mechanisms from PCG64 with 256-bit seeds, all from the operating system's entropy. "
+    "These generators are statistical, not cryptographic; nobody is assumed to predict them or to search their keys.",
     "Epsilon is computed for real numbers. Norms, sums and noise are 32-bit floating point (without TF32), normals "
     "end at 6.7 standard deviations, and the accountant rounds too; attacks on rounding or timing are not covered.",
 )
 
 
+def assumptions_for(unit: str) -> tuple[str, ...]:
+    """The sentences that every promise to an "example" or a "user" rests on."""
+    return (_UNIT_ASSUMPTIONS[unit], *(sentence.format(unit=unit) for sentence in _ASSUMPTIONS))
+
+
+ASSUMPTIONS = assumptions_for("example")
+
+
 @dataclasses.dataclass(frozen=True)
 class PrivacyStatement:
-    """What is promised to each row, and on which assumptions; it holds no private figure and may be published.
+    """What is promised to each example, and on which assumptions; it holds no private figure and may be published.
 
     Attributes:
       epsilon: the cost of all mechanisms together at `delta`, by `accountant`.
@@ -49,23 +67,23 @@ class PrivacyStatement:
       accountant: "pld" or "rdp".
       epsilon_rdp: the same cost by the looser RDP accountant.
       epsilon_replace_one: the same mechanisms' cost at `delta` by `accountant` where neighbours differ by replacing one
-        row.
+        example.
       epsilon_compute_dp_sgd_privacy: tensorflow-privacy's figure (RDP) for the last DP-SGD mechanism alone. This and
         the other facts of DP-SGD are None where there was none.
       noise_multiplier: of DP-SGD: standard deviation of the noise / l2_norm_clip.
-      sampling: "poisson", or "none" where every mechanism reads all rows.
-      num_examples: rows that the promise is made to.
-      expected_batch_size: rows that a step draws on average, and the divisor of its gradient sum.
+      sampling: "poisson", or "none" where every mechanism reads all examples.
+      num_examples: private examples, to each of which the promise is made.
+      expected_batch_size: examples that a step samples on average, and the divisor of its gradient sum.
       steps: accounted steps.
-      l2_norm_clip: bound on the norm of one row's gradient.
+      l2_norm_clip: bound on the norm of one example's gradient.
       neighboring_relation: of every epsilon but `epsilon_replace_one`: "add-or-remove-one".
-      unit: what one row is.
+      unit: whose presence epsilon bounds: "one image with its label", or one user with all images.
       assumptions: sentences that the promise rests on.
-      priors: public assumptions about the data that were built in; they cost nothing and touch no row.
+      priors: public assumptions about the data that were built in; they cost nothing and touch no private example.
       mechanisms: {name, event, epsilon (of this mechanism alone at delta), share (of the whole epsilon)} of everything
-        that touched the rows. The shares add up to more than 1, since mechanisms compose to less than their sum.
-      compute_dp_sgd_privacy_statement: tensorflow-privacy's own text about the DP-SGD mechanism; empty without one.
-      noise_source: "operating system", or "seeded" for runs that protect nobody.
+        that touched the private examples. The shares add up to more than 1, since mechanisms compose to less than their
+      sum. compute_dp_sgd_privacy_statement: tensorflow-privacy's own text about the DP-SGD mechanism; empty without
+      one. noise_source: "operating system", or "seeded" for runs that protect nobody.
     """
 
     epsilon: float
@@ -97,14 +115,14 @@ class PrivacyStatement:
     def text(self) -> str:
         """The promise in prose, for a person who has to decide whether to rely on it."""
         lines = [
-            f"({self.epsilon:.4g}, {self.delta:g})-differential privacy for each of {self.num_examples} rows "
-            f"({self.unit}; neighbours by {self.neighboring_relation}).",
+            f"({self.epsilon:.4g}, {self.delta:g})-differential privacy on {self.num_examples} private examples "
+            f"(unit: {self.unit}; neighbours by {self.neighboring_relation}).",
             "",
             *self._training_lines(),
             f"Accountant: {self.accountant.upper()}. By RDP the same mechanisms cost {self.epsilon_rdp:.4g}.",
-            f"Where neighbours differ by replacing one row (replace-one), epsilon is {self.epsilon_replace_one:.4g}.",
+            f"Where neighbours differ by replacing one unit (replace-one), epsilon is {self.epsilon_replace_one:.4g}.",
             "",
-            "Mechanisms that touched the rows (epsilon of each alone; they compose to less than their sum):",
+            "Mechanisms that touched private examples (epsilon of each alone; they compose to less than their sum):",
             *(
                 f"- {part['name']}: epsilon {part['epsilon']:.4g}, {part['share']:.0%} of the whole; {part['event']}"
                 for part in self.mechanisms
@@ -124,7 +142,7 @@ class PrivacyStatement:
         if self.steps is None or self.expected_batch_size is None:
             return []
         return [
-            f"DP-SGD: {self.steps} steps, each row drawn with probability "
+            f"DP-SGD: {self.steps} steps, each example sampled with probability "
             f"{self.expected_batch_size / self.num_examples:.4g} (Poisson; {self.expected_batch_size} expected), "
             f"gradients clipped to {self.l2_norm_clip:g}, Gaussian noise of {self.noise_multiplier:.4g} times that; "
             f"compute_dp_sgd_privacy gives {self.epsilon_compute_dp_sgd_privacy:.4g} for it alone.",
@@ -145,7 +163,7 @@ class PrivacyStatement:
 
 
 class TrainingFacts(Protocol):
-    """What a statement says of DP-SGD; `DPSGDPlan` has it."""
+    """What a statement says of DP-SGD; `DPSGD` has it."""
 
     @property
     def expected_batch_size(self) -> int: ...
@@ -169,17 +187,19 @@ def make_statement(
     training: TrainingFacts | None = None,
     accountant: str = "pld",
     priors: Sequence[str] = (),
+    unit: str = "example",
 ) -> PrivacyStatement:
     """What mechanisms promise together.
 
     Args:
-      mechanisms: everything that touches the rows.
-      num_examples: rows that the promise is made to.
+      mechanisms: everything that touches the private examples.
+      num_examples: private examples, to each of which the promise is made.
       delta: at which epsilon is stated.
       noise_source: `NoiseSource.description`.
       training: the one of them that is DP-SGD, if there is one; with noise.
       accountant: "pld" or "rdp".
       priors: public assumptions about the data.
+      unit: "example" or "user".
     """
     event = compose(mechanisms)
     epsilon = epsilon_of(event, delta, accountant)
@@ -203,8 +223,8 @@ def make_statement(
         sampling="none" if training is None else "poisson",
         num_examples=num_examples,
         neighboring_relation="add-or-remove-one",
-        unit="one image with its label",
-        assumptions=ASSUMPTIONS,
+        unit=UNITS[unit],
+        assumptions=assumptions_for(unit),
         priors=tuple(priors),
         mechanisms=tuple(
             {

@@ -25,13 +25,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, LabeledDataset, Rows
-from tfdpgen.privacy import DPSGDPlan
+from tfdpgen.privacy import DPSGD
 
 ReadFn = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 ChunkFn = Callable[..., Sequence[tf.Tensor]]
 
 
-def private_step(plan: DPSGDPlan) -> Callable[[Callable[[tf.Tensor, tf.Tensor], None]], Callable]:
+def private_step(plan: DPSGD) -> Callable[[Callable[[tf.Tensor, tf.Tensor], None]], Callable]:
     """Decorator: compiles a step for the plan's batches, once for any number of chunks."""
     shape = [None, plan.physical_batch_size]
     return tf.function(input_signature=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)])

@@ -1,0 +1,207 @@
+"""Checks, on public noise and before any budget is spent, that a function of a batch treats each example alone.
+
+    check_transform(transform, spec)         # images, labels -> features, as a session runs it
+    check_loss(loss_fn, spec)                # batch -> losses, as a trainer runs it
+
+What a method hands to a session is traced: it sees symbolic tensors, so that no private value can be kept or printed by
+Python code. In the graph that comes of it, operations with side effects (assignments, prints, Python functions, files)
+and operations that draw random numbers are refused. What is left is run on images of noise: the output of an example
+must not change when the others of its batch are exchanged, or when it moves to another place.
+
+This finds mistakes, not malice: a function may behave otherwise on images that are not noise. The clip afterwards
+bounds what an example adds; only the sum's sensitivity rests on the examples being apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry  # no public way leads to an operation's definition
+
+from tfdpgen.data.dataset import DataSpec
+
+_SIZE = 6  # examples in a check
+_HARMLESS = frozenset(
+    {
+        "ReadVariableOp",
+        "ResourceGather",
+        "VarHandleOp",
+        "Placeholder",
+        "PartitionedCall",
+        "StatefulPartitionedCall",
+        "If",
+        "While",
+        "Case",
+    }
+)  # operations that count as stateful and change nothing
+_RANDOM = ("Random", "StatelessRandom", "StatelessTruncated", "StatelessParameterized", "StatelessSample", "Rng")
+
+
+class Batch(Protocol):
+    """What a loss function gets; its tensors are private and symbolic.
+
+    Attributes:
+      images: float32 [b, h, w, c] in [0, 1]; None where the trainer has a `transform`.
+      labels: int64 [b].
+      features: float32 [b, d], what the trainer's `transform` gives; of no width where it has none.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    features: tf.Tensor
+
+    def normal(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        """Standard normals of each example: float32 [b, *shape]. Secret, like the noise."""
+        ...
+
+    def uniform(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        """Uniforms in [0, 1) of each example: float32 [b, *shape]. Secret, like the noise."""
+        ...
+
+
+Transform = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+LossFn = Callable[[Any], tf.Tensor]
+
+
+def traced(function: Callable[..., tf.Tensor], signature: Sequence[tf.TensorSpec], what: str) -> Any:
+    """The function as a graph, in which nothing is kept, printed or drawn at random.
+
+    Args:
+      function: of tensors.
+      signature: of its arguments.
+      what: what an error calls it, such as "`transform`".
+
+    Raises:
+      ValueError: names the operation that is refused.
+    """
+    made = tf.function(function, autograph=False).get_concrete_function(*signature)
+    for operation in _operations(made.graph.as_graph_def()):
+        if operation.startswith(_RANDOM):
+            raise ValueError(
+                f"{what} draws random numbers ({operation}) from a generator that a public seed reaches, by the place "
+                "of an example in its batch: one more example then changes what the others draw. Use `batch.normal` or "
+                "`batch.uniform`, which draw for each example and in secret."
+            )
+        definition = op_def_registry.get(operation)
+        if operation not in _HARMLESS and (definition is None or definition.is_stateful):
+            raise ValueError(
+                f"{what} should be a function of its arguments alone; it runs {operation}, which keeps or writes what "
+                "it sees, or calls Python on private tensors. Leave it out."
+            )
+    return made
+
+
+def _operations(graph: Any) -> Iterator[str]:
+    """The types of all operations of a graph, those in its functions included."""
+    for node in graph.node:
+        yield node.op
+    for function in graph.library.function:
+        for node in function.node_def:
+            yield node.op
+
+
+class _PublicBatch:
+    """A batch of noise whose examples keep what they drew, wherever in the batch they are.
+
+    What an example draws goes into a graph as a constant; what a function draws itself would be an operation there.
+    """
+
+    def __init__(self, seeds: npt.NDArray[np.integer], features: tf.Tensor | None) -> None:
+        self.images: Any = None
+        self.labels: Any = None
+        self.features: Any = features
+        self._seeds, self._draws = seeds, 0
+
+    def normal(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        return self._drawn(lambda rng: rng.normal(size=shape))
+
+    def uniform(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        return self._drawn(lambda rng: rng.random(shape))
+
+    def _drawn(self, draw: Callable[[np.random.Generator], Any]) -> tf.Tensor:
+        self._draws += 1
+        parts = [draw(np.random.default_rng([int(seed), self._draws])) for seed in self._seeds]
+        return tf.constant(np.stack(parts), tf.float32)
+
+
+def check_transform(transform: Transform, spec: DataSpec) -> int:
+    """Refuses a transform that mixes examples, keeps what it sees, or draws random numbers.
+
+    Returns:
+      How many features an example has.
+
+    Raises:
+      ValueError: what is wrong, or a shape other than [n, d].
+    """
+    function = traced(transform, _signature(spec), "`transform`")
+    shape = function.outputs[0].shape
+    if shape.rank != 2 or shape[1] is None:
+        raise ValueError(f"`transform` should give features [n, d] with a static d; got shape {shape}.")
+    images, labels, _ = _noise(spec)
+    _check_apart(lambda chosen: function(tf.gather(images, chosen), tf.gather(labels, chosen)), "`transform`")
+    return int(shape[1])
+
+
+def check_loss(loss_fn: LossFn, spec: DataSpec, num_features: int | None = None) -> None:
+    """Refuses a loss that mixes examples, keeps what it sees, draws random numbers itself, or is no number an example.
+
+    Args:
+      loss_fn: batch -> losses [b], or [b, views].
+      spec: public facts.
+      num_features: of the trainer's `transform`, if there is one.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    images, labels, features = _noise(spec, num_features)
+
+    def losses(chosen: tf.Tensor) -> tf.Tensor:
+        numbers = np.array(chosen)
+        seen = _PublicBatch(numbers, tf.gather(features, chosen) if features is not None else None)
+
+        def function(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            seen.images, seen.labels = images if features is None else None, labels
+            return tf.convert_to_tensor(loss_fn(seen))
+
+        examples = (tf.gather(images, chosen), tf.gather(labels, chosen))
+        made = traced(function, [tf.TensorSpec(value.shape, value.dtype) for value in examples], "`loss_fn`")
+        result = made(*examples)
+        if result.shape.rank not in (1, 2) or result.shape[0] != len(numbers):
+            raise ValueError(
+                f"`loss_fn` should give one loss an example, [b], or one a view of it, [b, views], for a batch of "
+                f"{len(numbers)}; got shape {result.shape}. Do not average over the batch: the session adds up."
+            )
+        return result
+
+    _check_apart(losses, "`loss_fn`")
+
+
+def _signature(spec: DataSpec) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec([None, *spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
+
+
+def _noise(spec: DataSpec, num_features: int | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Images of noise, labels, and features where there are any, for twice a batch."""
+    rng = np.random.default_rng(0)
+    images = rng.random((2 * _SIZE, *spec.image_shape), np.float32)
+    labels = np.arange(2 * _SIZE) % spec.num_classes
+    features = rng.normal(size=(2 * _SIZE, num_features)).astype(np.float32) if num_features is not None else None
+    return tf.constant(images), tf.constant(labels), tf.constant(features) if features is not None else None
+
+
+def _check_apart(function: Callable[[tf.Tensor], tf.Tensor], what: str) -> None:
+    """Holds the outputs of examples (by number) against those of the same ones elsewhere, among others."""
+    first = np.arange(_SIZE)
+    here = np.asarray(function(tf.constant(first)))
+    for kept in (first[: _SIZE // 2], first[_SIZE // 2 :], first[1::2]):
+        others = np.setdiff1d(np.arange(2 * _SIZE), first)[: _SIZE - len(kept)]
+        there = np.asarray(function(tf.constant(np.concatenate([others, kept]))))[len(others) :]
+        if not np.allclose(there, here[kept], rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(here).max()))):
+            raise ValueError(
+                f"{what} should treat each example alone; what it gives for an example changed when others of the "
+                "batch were exchanged. Average, normalise and compare within an example, never over the batch."
+            )

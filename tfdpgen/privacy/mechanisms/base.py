@@ -1,0 +1,133 @@
+"""A mechanism: what one access to the private examples costs, and how it is carried out.
+
+    mechanism = NoisyCounts(num_counts=2).with_noise(4.0)
+    mechanism.event, mechanism.sensitivity, mechanism.stddev
+
+Mechanisms are frozen dataclasses of public facts. A `PrivacyPlan` holds them by key and calibrates their noise; only a
+`PrivateSession` carries them out. There are two kinds: `DPSGD` (`dp_sgd.py`), whose steps a session's trainer runs, and
+one-shot sums with Gaussian noise, which derive from `GaussianSum`.
+
+Source: the Gaussian mechanism, Dwork & Roth 2014, appendix A.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import math
+from typing import Any, ClassVar, Protocol, Self
+
+import dp_accounting
+import numpy as np
+import numpy.typing as npt
+
+
+class PrivacyUnit(enum.StrEnum):
+    """Whose data one neighbour has and the other does not: one example's, or all examples of one user."""
+
+    EXAMPLE = "example"
+    USER = "user"
+
+
+class Mechanism(Protocol):
+    """What is done to the private examples, as data.
+
+    Attributes:
+      name: what the statement calls it.
+      unit: whose presence the event bounds.
+      noise_multiplier: standard deviation of the noise / sensitivity. None until a plan calibrates it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> PrivacyUnit: ...
+
+    @property
+    def noise_multiplier(self) -> float | None: ...
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """What it costs. Raises a ValueError while there is no noise multiplier."""
+        ...
+
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """A copy with this noise multiplier."""
+        ...
+
+
+class GaussianSum(abc.ABC):
+    """A sum of one bounded vector for each example, with Gaussian noise: the base of every one-shot mechanism.
+
+    A subclass is a frozen dataclass with a field `noise_multiplier: float | None = None`. It says how long the sum is,
+    how far one example can move it, and what is made of the noised sum, which is post-processing. It bounds each
+    example in `sum_of`; no caller has to.
+
+    Where `unit` is USER, `sum_of` gets all examples of some users, and a third argument, int64 [k], which user of the
+    block each is of; one user's examples together then have to move the sum by at most `sensitivity`.
+    """
+
+    name: ClassVar[str] = "Gaussian sum"
+    unit: ClassVar[PrivacyUnit] = PrivacyUnit.EXAMPLE
+    noise_multiplier: float | None
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Length m of the sum."""
+
+    @property
+    @abc.abstractmethod
+    def sensitivity(self) -> float:
+        """Bound on the L2 norm of what adding or removing one example (or one user) moves the sum by."""
+
+    @abc.abstractmethod
+    def sum_of(
+        self, features: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], *users: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """The sum, float64 [m], over some examples: features [k, d] and labels [k]."""
+
+    @abc.abstractmethod
+    def result(self, noised: npt.NDArray[np.float64]) -> Any:
+        """What is made of the noised sum, [m]; touches no example."""
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """One Gaussian mechanism."""
+        return dp_accounting.GaussianDpEvent(calibrated(self.noise_multiplier))
+
+    @property
+    def stddev(self) -> float:
+        """Standard deviation of the noise of every entry of the sum."""
+        return calibrated(self.noise_multiplier) * self.sensitivity
+
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """A copy with this noise multiplier."""
+        copy: Any = self
+        return dataclasses.replace(copy, noise_multiplier=noise_multiplier)
+
+
+def calibrated(noise_multiplier: float | None) -> float:
+    """The noise multiplier of a mechanism that has one.
+
+    Raises:
+      ValueError: if it is None.
+    """
+    if noise_multiplier is None:
+        raise ValueError("`noise_multiplier` is not set: call `plan.calibrate(budget)`, which returns a copy with it.")
+    return noise_multiplier
+
+
+def check_noise_multiplier(noise_multiplier: float | None) -> None:
+    """Raises a ValueError for what is neither None nor finite and greater than 0."""
+    if noise_multiplier is not None and not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
+        raise ValueError(f"`noise_multiplier` should be finite and greater than 0; got {noise_multiplier!r}.")
+
+
+def bounded(features: npt.ArrayLike, radius: float) -> npt.NDArray[np.float64]:
+    """Vectors [k, d] scaled down to norm `radius` where they are longer; those that are not finite count as zeros."""
+    vectors = np.asarray(features, np.float64)
+    vectors = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0.0)
+    return vectors * (radius / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), radius))

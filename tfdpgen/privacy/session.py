@@ -1,0 +1,430 @@
+"""PrivateSession: the only holder of the private examples, the ledger, the noise and the backup during a training.
+
+    session = PrivateSession(dataset, plan.calibrate(budget), budget, ledger=ledger)
+    trainer = session.trainer("dp_sgd", [network], loss_fn, learning_rate=1e-3)       # checks; touches nothing
+    means = session.run("class_means", transform)                                     # reserves the plan, then one pass
+    trainer.run()                                                                     # all steps, once
+
+A method asks for mechanisms by key and gets noisy outputs back. What it makes of them is post-processing: it never has
+a private tensor in its hands. Functions that it passes in, a transform of images or a loss of a batch, are traced and
+checked first (`isolation.py`), are run here, and what they give is bounded example by example before it is summed.
+
+The session carries out what its plan lists, each mechanism once, and refuses anything else. The cost of the whole plan
+is reserved before the first access; a plan cannot be exchanged afterwards. DP-SGD's networks and losses have to be
+known by then, so that what cannot be trained privately is refused while nothing has been spent.
+
+Python has no walls: code that looks for the examples in the interpreter's memory finds them. What is prevented is that
+a method reads them by accident, or by habit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.privacy import accounting
+from tfdpgen.privacy.backup2 import Backup
+from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.clipping import check_network
+from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced
+from tfdpgen.privacy.ledger import Ledger, dataset_id
+from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
+from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.noise import NoiseSource
+from tfdpgen.privacy.optimizer import DPKerasAdam
+from tfdpgen.privacy.plan import PrivacyPlan, Shards
+from tfdpgen.privacy.trainer import Trainer
+
+
+class PlanError(ValueError):
+    """A method asked for something that its plan does not list, or for something a second time."""
+
+
+@dataclasses.dataclass
+class _Held:
+    """What a session holds; no attribute of the session leads here."""
+
+    dataset: Callable[[], Dataset]
+    noise: NoiseSource
+    backup: Backup | None
+    reserve: Callable[[], None]
+    is_reserved: Callable[[], bool]
+    prefix: str = ""
+    event: Any = None
+    begun: set[str] = dataclasses.field(default_factory=set)
+    trainers: set[str] = dataclasses.field(default_factory=set)
+
+
+_HELD: weakref.WeakKeyDictionary[PrivateSession, _Held] = weakref.WeakKeyDictionary()
+
+
+class PrivateSession:
+    """Carries out a plan on private examples, which it alone holds; see the top of this file.
+
+    Args:
+      dataset: the private examples.
+      plan: calibrated; of as many examples.
+      budget: what the plan may cost at most.
+      noise: where noise, Poisson samples and all randomness of examples come from; by default the operating system.
+      ledger: where the plan's cost is reserved before the first access.
+      limit: the most that all reservations on these examples may cost; needs a ledger.
+      backup: keeps the progress, and goes on with what it keeps of the same training.
+      facts: JSON-ready facts by which a backup knows the training again, besides the plan and the examples.
+      purpose: a note for people, in the ledger.
+
+    Raises:
+      ValueError: for a plan that is not calibrated, is for another number of examples or costs more than the budget, a
+        plan for users where the data set does not say whose its examples are, a limit without a ledger, or a backup
+        with seeded noise. Nothing was spent then.
+    """
+
+    __slots__ = ("__weakref__", "_plan", "_spec")
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: PrivacyPlan,
+        budget: PrivacyBudget,
+        *,
+        noise: NoiseSource | None = None,
+        ledger: Ledger | None = None,
+        limit: PrivacyBudget | None = None,
+        backup: Backup | None = None,
+        facts: Mapping[str, Any] | None = None,
+        purpose: str = "",
+    ) -> None:
+        noise = noise or NoiseSource()
+        if limit is not None and ledger is None:
+            raise ValueError("`limit` needs a `ledger` that knows what was spent before.")
+        if backup is not None and not noise.is_secure:
+            raise ValueError("`backup` cannot go with seeded noise: a resumed training would add the same noise again.")
+        if not plan.is_calibrated:
+            raise ValueError("`plan` should be calibrated: call `plan.calibrate(budget)`, which returns a copy.")
+        if plan.unit is PrivacyUnit.EXAMPLE and plan.num_examples != len(dataset):
+            raise ValueError(f"`plan` should be for {len(dataset)} examples; it is for {plan.num_examples}.")
+        if plan.unit is PrivacyUnit.USER and dataset.user_ids is None:
+            raise ValueError("`plan` promises privacy to users, and `dataset` does not say whose its examples are.")
+        budget.check_num_examples(plan.num_examples)
+        if (cost := plan.epsilon(budget.delta)) > budget.epsilon:
+            raise ValueError(
+                f"`plan` costs epsilon={cost:.4g} at delta={budget.delta:g}, more than {budget.epsilon:g}."
+            )
+        reserve = _Reservation(dataset, plan, budget, ledger, limit, backup, dict(facts or {}), purpose)
+        self._open(plan, dataset.spec, _Held(lambda: dataset, noise, backup, reserve, lambda: reserve.is_made))
+
+    def _open(self, plan: PrivacyPlan, spec: DataSpec, held: _Held) -> None:
+        self._plan, self._spec = plan, spec
+        held.event = accounting.event_to_dict(plan.event)
+        _HELD[self] = held
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"A PrivateSession has no attribute {name!r}. Private examples, noise, ledger and backup are the session's "
+            "alone: ask it for a mechanism of the plan by `run`, `trainer` or `partition`."
+        )
+
+    @property
+    def spec(self) -> DataSpec:
+        """Public facts of the data."""
+        return self._spec
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """What this session may do, calibrated; frozen."""
+        return self._plan
+
+    @property
+    def num_examples(self) -> int:
+        """Number of private examples, public by assumption; of a shard, what is expected."""
+        return self._plan.num_examples
+
+    def run(self, key: str, transform: Transform) -> Any:
+        """Carries out a one-shot mechanism, in one pass over the examples.
+
+        Args:
+          key: of a `GaussianSum` in the plan.
+          transform: images float32 [k, h, w, c] in [0, 1] and labels int64 [k] -> features float32 [k, d], in
+            TensorFlow operations, each example alone. It may use public and released values.
+
+        Returns:
+          What the mechanism's `result` makes of the noised sum.
+
+        Raises:
+          PlanError: if the plan has no such mechanism, or it was carried out before, or DP-SGD's networks are not known
+            yet.
+          ValueError: if the transform is refused.
+          BudgetExceededError: if the limit would be exceeded; nothing was spent then.
+        """
+        return self.run_together({key: transform})[key]
+
+    def run_together(self, transforms: Mapping[str, Transform]) -> dict[str, Any]:
+        """Carries out several one-shot mechanisms in one pass over the examples; see `run`.
+
+        Returns:
+          The results by key.
+        """
+        held = _HELD[self]
+        mechanisms = {key: cast(GaussianSum, self._mechanism(key, GaussianSum)) for key in transforms}
+        if missing := [
+            key for key, part in self._plan.mechanisms.items() if isinstance(part, DPSGD) and key not in held.trainers
+        ]:
+            raise PlanError(
+                f"The plan trains {missing[0]!r} by DP-SGD, and its networks are not known yet. Call `session.trainer"
+                f"({missing[0]!r}, networks, loss_fn, ...)` before the first `run`, so that networks which cannot be "
+                "trained privately are refused before anything is spent."
+            )
+        if not mechanisms:
+            raise PlanError("`transforms` should name at least one mechanism.")
+        for transform in transforms.values():
+            check_transform(transform, self._spec)
+        self._begin(*transforms)
+        kept = {key: held.backup.output(held.prefix + key) if held.backup else None for key in transforms}
+        if any(output is None for output in kept.values()):
+            sums = self._sums({key: part for key, part in mechanisms.items() if kept[key] is None}, transforms)
+            for key, total in sums.items():
+                if held.backup:
+                    held.backup.mark(held.prefix + key)
+                noise = held.noise.numpy_generator().normal(scale=mechanisms[key].stddev, size=total.shape)
+                kept[key] = total + noise
+                if held.backup:
+                    held.backup.keep(held.prefix + key, cast(Any, kept[key]))
+        return {key: mechanism.result(cast(Any, kept[key])) for key, mechanism in mechanisms.items()}
+
+    def trainer(
+        self,
+        key: str,
+        networks: Sequence[tf.keras.Model],
+        loss_fn: LossFn,
+        *,
+        learning_rate: float | Callable[[int], float],
+        optimizer_class: type[Any] = DPKerasAdam,
+        transform: Transform | None = None,
+        public_loss_fn: Callable[[], tf.Tensor] | None = None,
+        **optimizer_arguments: Any,
+    ) -> Trainer:
+        """Prepares a training by DP-SGD: networks and loss are checked, and no example is touched.
+
+        Args:
+          key: of a `DPSGD` in the plan.
+          networks: what is trained; built Keras models of known layers.
+          loss_fn: batch (`isolation.Batch`) -> losses float32 [b], one an example, or [b, views], which are averaged
+            before the clip. Its randomness comes from `batch.normal` and `batch.uniform`.
+          learning_rate: a number, or a function of the step's number.
+          optimizer_class: `DPKerasAdam`, `DPKerasSGD` or `DPKerasAdamW`.
+          transform: images, labels -> features [k, d], computed once for all examples; the batch then has `features`.
+          public_loss_fn: losses float32 [k] of synthetic examples, which are clipped like private ones and weighted as
+            if there were `expected_batch_size` of them.
+          **optimizer_arguments: of Keras's optimizer of that name.
+
+        Raises:
+          PlanError: if the plan has no such mechanism, or a trainer of it was asked for before.
+          ValueError: if a network, the loss or the transform is refused: which, why, and what to do.
+        """
+        held, mechanism = _HELD[self], cast(DPSGD, self._mechanism(key, DPSGD))
+        if key in held.trainers:
+            raise PlanError(f"{key!r} has a trainer already; the plan has it once.")
+        for network in networks:
+            check_network(network)
+        num_features = check_transform(transform, self._spec) if transform is not None else None
+        check_loss(loss_fn, self._spec, num_features)
+        held.trainers.add(key)
+
+        def examples() -> Dataset:
+            self._begin(key)
+            return held.dataset()
+
+        return Trainer(
+            mechanism,
+            networks,
+            loss_fn,
+            examples,
+            held.noise,
+            backup=functools.partial(held.backup.steps, held.prefix + key) if held.backup else None,
+            spec=self._spec,
+            learning_rate=learning_rate,
+            optimizer_class=optimizer_class,
+            transform=transform,
+            public_loss_fn=public_loss_fn,
+            optimizer_arguments=optimizer_arguments,
+        )
+
+    def train(
+        self,
+        key: str,
+        networks: Sequence[tf.keras.Model],
+        loss_fn: LossFn,
+        *,
+        after_step: Callable[[int], object] | None = None,
+        state: Mapping[str, Any] | None = None,
+        verbose: int = 1,
+        **arguments: Any,
+    ) -> None:
+        """Trains by DP-SGD: `trainer(key, networks, loss_fn, **arguments).run(...)`."""
+        trainer = self.trainer(key, networks, loss_fn, **arguments)
+        trainer.run(after_step=after_step, state=state, verbose=verbose)
+
+    def partition(self, key: str) -> list[PrivateSession]:
+        """A session for each of the disjoint shards that the plan lists under `key`, once.
+
+        Every example is dealt to one of them, at random and in secret, when the first of them touches its own.
+
+        Raises:
+          PlanError: if the plan has no such shards, or they were dealt before.
+        """
+        held, mechanism = _HELD[self], cast(Shards, self._mechanism(key, Shards))
+        self._mark_begun(key)
+        dealt, lock = [], threading.Lock()
+
+        def shard(number: int) -> Dataset:
+            with lock:
+                if not dealt:
+                    dealt.append(self._dealt(key, mechanism.num_shards))
+            return held.dataset().take(np.flatnonzero(dealt[0] == number))
+
+        sessions = []
+        for number in range(mechanism.num_shards):
+            child = PrivateSession.__new__(PrivateSession)
+            child._open(
+                mechanism.plan,
+                self._spec,
+                _Held(
+                    lambda number=number: shard(number),
+                    held.noise,
+                    held.backup,
+                    held.reserve,
+                    held.is_reserved,
+                    f"{held.prefix}{key}.{number}.",
+                ),
+            )
+            sessions.append(child)
+        return sessions
+
+    def _dealt(self, key: str, num_shards: int) -> npt.NDArray[np.int64]:
+        """The shard of every example; the same again in a resumed training, or one could be in two."""
+        held = _HELD[self]
+        kept = held.backup.output(held.prefix + key) if held.backup else None
+        if kept is None:
+            dataset = held.dataset()
+            rng = held.noise.numpy_generator()
+            if self._plan.unit is PrivacyUnit.USER:  # a user's examples stay together
+                users, places = np.unique(cast(Any, dataset.user_ids), return_inverse=True)
+                kept = rng.integers(num_shards, size=len(users))[places]
+            else:
+                kept = rng.integers(num_shards, size=len(dataset))
+            if held.backup:
+                held.backup.keep(held.prefix + key, kept)
+        return cast(Any, kept)
+
+    def _mechanism(self, key: str, kind: type) -> Any:
+        """The plan's mechanism of that key.
+
+        Raises:
+          PlanError: if there is none, or it is of another kind, or it was begun before.
+        """
+        mechanism = self._plan.mechanisms.get(key)
+        if mechanism is None:
+            raise PlanError(
+                f"`key` should be one of the plan's mechanisms, {', '.join(self._plan.mechanisms)}; got {key!r}. What "
+                "is not in the plan is not accounted, and is not carried out."
+            )
+        if not isinstance(mechanism, kind):
+            raise PlanError(f"{key!r} is a {type(mechanism).__name__}, which is not for `{_ASKED[kind]}`.")
+        if key in _HELD[self].begun:
+            raise PlanError(f"{key!r} was carried out before; the plan has it once.")
+        return mechanism
+
+    def _begin(self, *keys: str) -> None:
+        """Reserves the plan if that was not done yet, and marks mechanisms as carried out."""
+        held = _HELD[self]
+        if held.event != accounting.event_to_dict(self._plan.event):
+            raise PlanError("The plan is another one than this session was opened with; nothing is carried out.")
+        self._mark_begun(*keys)
+        held.reserve()
+
+    def _mark_begun(self, *keys: str) -> None:
+        held = _HELD[self]
+        for key in keys:
+            if key in held.begun:
+                raise PlanError(f"{key!r} was carried out before; the plan has it once.")
+            held.begun.add(key)
+
+    def _sums(
+        self, mechanisms: Mapping[str, GaussianSum], transforms: Mapping[str, Transform]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """The sums of mechanisms over all examples, in one pass; without noise yet."""
+        dataset = _HELD[self].dataset()
+        signature = [tf.TensorSpec([None, *self._spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
+        distinct = {id(transforms[key]): traced(transforms[key], signature, "`transform`") for key in mechanisms}
+        sums = {key: np.zeros(mechanism.size) for key, mechanism in mechanisms.items()}
+        by_user = self._plan.unit is PrivacyUnit.USER
+        for images, labels, *users in _blocks_of_users(dataset) if by_user else dataset.blocks():
+            inputs = tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels)
+            features = {name: np.asarray(function(*inputs)) for name, function in distinct.items()}
+            for key, mechanism in mechanisms.items():
+                sums[key] += mechanism.sum_of(features[id(transforms[key])], labels, *users)
+        return sums
+
+
+_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition"}
+
+
+class _Reservation:
+    """Reserves a plan's cost once, or finds that a resumed training has done it."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: PrivacyPlan,
+        budget: PrivacyBudget,
+        ledger: Ledger | None,
+        limit: PrivacyBudget | None,
+        backup: Backup | None,
+        facts: dict[str, Any],
+        purpose: str,
+    ) -> None:
+        self._dataset, self._plan, self._budget = dataset, plan, budget
+        self._ledger, self._limit, self._backup = ledger, limit, backup
+        self._facts, self._purpose = facts, purpose
+        self.is_made = False
+
+    def __call__(self) -> None:
+        if self.is_made:
+            return
+        ledger, backup, event = self._ledger, self._backup, self._plan.event
+        name = dataset_id(self._dataset) if ledger is not None or backup is not None else ""
+        training = {**self._facts, "delta": self._budget.delta, "plan": self._plan.to_dict(), "examples": name}
+        is_resumed = backup is not None and backup.holds(training)
+        reservation = backup.reservation if backup is not None else None
+        is_paid = is_resumed and (ledger is None or ledger.has(reservation, name, event))
+        if ledger is not None and not is_paid:
+            reservation = ledger.reserve(
+                name, event, delta=self._budget.delta, purpose=self._purpose, limit=self._limit
+            )
+        if backup is not None and not (is_resumed and is_paid):
+            backup.begin(training, reservation)
+        self.is_made = True
+
+
+def _blocks_of_users(dataset: Dataset) -> Any:
+    """Images, labels and users of whole users at a time: no user's examples are in two blocks."""
+    users = cast(Any, dataset.user_ids)
+    order = np.argsort(users, kind="stable")
+    starts = np.flatnonzero(np.diff(users[order], prepend=users[order[:1]] - 1)) if len(order) else np.array([], int)
+    size = 1024
+    first = 0
+    ends = [*starts[1:], len(order)]
+    for position, end in enumerate(ends):
+        if end - first >= size or position == len(ends) - 1:
+            chosen = order[first:end]
+            images, labels = dataset.rows(chosen)
+            yield images, labels, np.unique(users[chosen], return_inverse=True)[1].astype(np.int64)
+            first = end
