@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods.enrichment import Enrichment
 
 _NOTHING = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "elastic": 0.0, "width": 0.0}
 
 
 def _drawings(num: int = 40) -> np.ndarray:
-    return random_strokes(np.random.default_rng(0), num, (28, 28))
+    return random_stroke_images(np.random.default_rng(0), num, (28, 28))
 
 
 def test_with_all_bounds_at_zero_nothing_changes() -> None:

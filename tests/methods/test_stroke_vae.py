@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import special
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods import CVAE, CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
 from tfdpgen.methods.stroke_vae import StrokeFeatures, preset_for
 from tfdpgen.networks import vae
@@ -31,7 +31,7 @@ _PRESET = StrokeVAEPreset(
 
 
 def _strokes() -> LabeledDataset:
-    images = random_strokes(np.random.default_rng(7), _ROWS, (_SIDE, _SIDE))
+    images = random_stroke_images(np.random.default_rng(7), _ROWS, (_SIDE, _SIDE))
     return LabeledDataset(images, np.arange(_ROWS) % 2, _SPEC)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.networks.scattering import normalised, num_channels, scattering
 
 
@@ -41,7 +41,7 @@ def test_first_order_coefficients_see_direction_and_not_brightness() -> None:
 
 
 def test_a_small_shift_changes_features_less_than_another_drawing_does() -> None:
-    drawings = random_strokes(np.random.default_rng(0), 20, (28, 28)).astype(np.float32) / 255
+    drawings = random_stroke_images(np.random.default_rng(0), 20, (28, 28)).astype(np.float32) / 255
     features = normalised(scattering(drawings)).numpy()
     moved = normalised(scattering(np.roll(drawings, 1, axis=2))).numpy()
     shift = np.linalg.norm(features - moved, axis=1).mean()

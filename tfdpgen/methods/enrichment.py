@@ -8,8 +8,8 @@ A generator that was trained with little budget shows few of the ways in which i
 that are the same for every class add what is public about such differences (Simard et al. 2003, "Best practices for
 convolutional neural networks", for elastic ones); whether an image still shows its class is for the teacher to say,
 whose probabilities are learnt from in place of labels (Hinton et al. 2015, "Distilling the knowledge in a neural
-network"). With `drawings`, a part of the enriched rows are random strokes (`tfdpgen.data.strokes`), which are more
-diverse than anything that was learnt; few of them show a class, and the teacher's probabilities say how far.
+network"). With `drawings`, a part of the enriched rows are random strokes (`tfdpgen.features.stroke_images`), which are
+more diverse than anything that was learnt; few of them show a class, and the teacher's probabilities say how far.
 
 All of this is post-processing of a release and costs nothing. Which transformations suit a data set is a public fact
 about it or an option, and is never learnt from private rows.

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods.enrichment import Enrichment
 from tfdpgen.methods.teacher import Teacher
 from tfdpgen.privacy.accounting import PrivacyStatement, event_from_dict, event_to_dict
@@ -151,7 +151,7 @@ class Release:
         rng = np.random.default_rng([abs(part) for part in (*pair, _MOST_DRAWS)])
         plain, drawings = (round(part * len(classes)) for part in (self.enrichment.plain, self.enrichment.drawings))
         height, width, channels = self.spec.image_shape
-        strokes = np.repeat(random_strokes(rng, drawings, (height, width)), channels, axis=-1)
+        strokes = np.repeat(random_stroke_images(rng, drawings, (height, width)), channels, axis=-1)
         changed = self.enrichment(drawn[: len(classes) - plain - drawings], rng)
         changed = rng.permutation(np.concatenate([changed, strokes, images[len(classes) - plain :]]))
         soft = self.teacher.probabilities(changed, self.enrichment.temperature)

@@ -2,11 +2,11 @@
 
     release = train("stroke_vae", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
-For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.data.strokes`, without any private row, what
-strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release count, mean
-and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs little
-because the latent space is small and its scale is known beforehand. Where rows outweigh the noise, the rest of the
-budget buys a teacher (`teacher.py`), which denies samples that do not look like their label and labels the enriched
+For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.features.stroke_images`, without any private
+row, what strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release
+count, mean and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs
+little because the latent space is small and its scale is known beforehand. Where rows outweigh the noise, the rest of
+the budget buys a teacher (`teacher.py`), which denies samples that do not look like their label and labels the enriched
 rows. Where they do not, what is drawn looks too little like real rows to be judged by what has learnt from these: the
 moments get all of the budget, and there are no enriched rows.
 
@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from tfdpgen.choices import check_shape_suits
 from tfdpgen.data.dataset import Dataset, DataSpec
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods import c_vae
 from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.methods.c_vae import CVAE, CVAEPreset
@@ -207,7 +207,7 @@ class StrokeVAE(Synthesizer):
         """Trains the autoencoder on random drawings; no private row is near."""
         preset = self.preset
         height, width, _ = self.spec.image_shape
-        drawings = tf.constant(random_strokes(np.random.default_rng(self.seed), preset.drawings, (height, width)))
+        drawings = tf.constant(random_stroke_images(np.random.default_rng(self.seed), preset.drawings, (height, width)))
         steps = preset.pretraining_steps
         rate = tf.keras.optimizers.schedules.CosineDecay(preset.learning_rate, steps)
         optimizer: Any = tf.keras.optimizers.legacy.Adam(rate)

@@ -12,9 +12,9 @@ selects among them and labels them without further cost, as the teachers of PATE
 one teacher and DP-SGD.
 
 The features are scattering coefficients, group-normalised example by example. With `axes` they are projected onto the
-principal axes that such features have on random strokes (`tfdpgen.data.strokes`), and partly whitened there: public,
-and fewer and better scaled numbers to learn from. With `num_waves` it sees the lowest frequencies of an image alone:
-what else there is in real images is not in those that are made of these, and would mislead a teacher about them.
+principal axes that such features have on random strokes (`tfdpgen.features.stroke_images`), and partly whitened there:
+public, and fewer and better scaled numbers to learn from. With `num_waves` it sees the lowest frequencies of an image
+alone: what else there is in real images is not in those that are made of these, and would mislead a teacher about them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import tensorflow as tf
 from scipy import special
 
 from tfdpgen.data.dataset import Dataset
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods.running import run_plan
 from tfdpgen.networks.scattering import normalised, scattering
 from tfdpgen.networks.waves import lowest_waves
@@ -219,7 +219,7 @@ def _scattered(image_shape: tuple[int, int, int]) -> Any:
 def _projected(image_shape: tuple[int, int, int], axes: int, whitening: float) -> Features:
     """Features on the principal axes of random drawings, a function of the arguments."""
     height, width, channels = image_shape
-    drawings = random_strokes(np.random.default_rng(0), _PUBLIC_IMAGES, (height, width))
+    drawings = random_stroke_images(np.random.default_rng(0), _PUBLIC_IMAGES, (height, width))
     values = Features()(np.repeat(drawings, channels, axis=-1))
     mean = values.mean(axis=0)
     values -= mean

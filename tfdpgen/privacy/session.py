@@ -189,7 +189,8 @@ class PrivateSession:
         self._begin(*transforms)
         kept = {key: held.backup.output(held.prefix + key) if held.backup else None for key in transforms}
         if any(output is None for output in kept.values()):
-            sums = self._sums({key: part for key, part in mechanisms.items() if kept[key] is None}, transforms)
+            missing = {key: (part, transforms[key]) for key, part in mechanisms.items() if kept[key] is None}
+            sums = sums_of(held.dataset(), missing, by_user=self._plan.unit is PrivacyUnit.USER)
             for key, total in sums.items():
                 if held.backup:
                     held.backup.mark(held.prefix + key)
@@ -271,6 +272,27 @@ class PrivateSession:
         """Trains by DP-SGD: `trainer(key, networks, loss_fn, **arguments).run(...)`."""
         trainer = self.trainer(key, networks, loss_fn, **arguments)
         trainer.run(after_step=after_step, state=state, verbose=verbose)
+
+    def public(self, key: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What a public computation gives, such as weights learnt from public images; computed once.
+
+        A resumed training goes on with what the first one had, to the last bit: what was released in a space of
+        features is of use in that very space alone. With a backup the plan is reserved first.
+
+        Args:
+          key: an identifier, by which it is kept.
+          compute: touches no private example.
+        """
+        held = _HELD[self]
+        if held.backup is None:
+            return compute()
+        held.reserve()
+        name = f"{held.prefix}{key}.public"
+        kept = held.backup.output(name)
+        if kept is None:
+            kept = compute()
+            held.backup.keep(name, kept)
+        return kept
 
     def partition(self, key: str) -> list[PrivateSession]:
         """A session for each of the disjoint shards that the plan lists under `key`, once.
@@ -357,22 +379,6 @@ class PrivateSession:
                 raise PlanError(f"{key!r} was carried out before; the plan has it once.")
             held.begun.add(key)
 
-    def _sums(
-        self, mechanisms: Mapping[str, GaussianSum], transforms: Mapping[str, Transform]
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """The sums of mechanisms over all examples, in one pass; without noise yet."""
-        dataset = _HELD[self].dataset()
-        signature = [tf.TensorSpec([None, *self._spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
-        distinct = {id(transforms[key]): traced(transforms[key], signature, "`transform`") for key in mechanisms}
-        sums = {key: np.zeros(mechanism.size) for key, mechanism in mechanisms.items()}
-        by_user = self._plan.unit is PrivacyUnit.USER
-        for images, labels, *users in _blocks_of_users(dataset) if by_user else dataset.blocks():
-            inputs = tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels)
-            features = {name: np.asarray(function(*inputs)) for name, function in distinct.items()}
-            for key, mechanism in mechanisms.items():
-                sums[key] += mechanism.sum_of(features[id(transforms[key])], labels, *users)
-        return sums
-
 
 _ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition"}
 
@@ -412,6 +418,22 @@ class _Reservation:
         if backup is not None and not (is_resumed and is_paid):
             backup.begin(training, reservation)
         self.is_made = True
+
+
+def sums_of(
+    dataset: Dataset, asked: Mapping[str, tuple[GaussianSum, Transform]], *, by_user: bool
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The sums of mechanisms over all examples, in one pass: private, since there is no noise in them yet."""
+    spec = dataset.spec
+    signature = [tf.TensorSpec([None, *spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
+    distinct = {id(transform): traced(transform, signature, "`transform`") for _, transform in asked.values()}
+    sums = {key: np.zeros(mechanism.size) for key, (mechanism, _) in asked.items()}
+    for images, labels, *users in _blocks_of_users(dataset) if by_user else dataset.blocks():
+        inputs = tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels)
+        features = {name: np.asarray(function(*inputs)) for name, function in distinct.items()}
+        for key, (mechanism, transform) in asked.items():
+            sums[key] += mechanism.sum_of(features[id(transform)], labels, *users)
+    return sums
 
 
 def _blocks_of_users(dataset: Dataset) -> Any:

@@ -69,7 +69,7 @@ class GaussianSum(abc.ABC):
     block each is of; one user's examples together then have to move the sum by at most `sensitivity`.
     """
 
-    name: ClassVar[str] = "Gaussian sum"
+    name: str = "Gaussian sum"
     unit: ClassVar[PrivacyUnit] = PrivacyUnit.EXAMPLE
     noise_multiplier: float | None
 

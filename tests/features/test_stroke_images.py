@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfdpgen.data.strokes import random_strokes
+from tfdpgen.features.stroke_images import random_stroke_images
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8), (40, 20)])
 def test_drawings_are_light_on_dark_and_all_different(shape: tuple[int, int]) -> None:
-    images = random_strokes(np.random.default_rng(0), 300, shape)
+    images = random_stroke_images(np.random.default_rng(0), 300, shape)
     assert images.shape == (300, *shape, 1)
     assert images.dtype == np.uint8
     assert 5 < images.mean() < 90
@@ -21,7 +21,7 @@ def test_drawings_are_light_on_dark_and_all_different(shape: tuple[int, int]) ->
 
 
 def test_drawings_are_a_function_of_the_generator() -> None:
-    one, again, other = (random_strokes(np.random.default_rng(seed), 20, (16, 16)) for seed in (3, 3, 4))
+    one, again, other = (random_stroke_images(np.random.default_rng(seed), 20, (16, 16)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one, again)
     assert np.any(one != other)
-    assert random_strokes(np.random.default_rng(0), 0, (8, 8)).shape == (0, 8, 8, 1)
+    assert random_stroke_images(np.random.default_rng(0), 0, (8, 8)).shape == (0, 8, 8, 1)

@@ -1,11 +1,11 @@
-"""Pen strokes drawn at random: a public prior for drawings and handwriting that has never seen a row of data.
+"""Stroke images: random pen strokes, a public prior for drawings and handwriting that no data has shaped.
 
-    images = random_strokes(np.random.default_rng(0), 1000, (28, 28))          # uint8 [1000, 28, 28, 1]
+    images = random_stroke_images(np.random.default_rng(0), 1000, (28, 28))          # uint8 [1000, 28, 28, 1]
 
-A drawing is one to three strokes. A stroke is a curve whose curvature changes linearly along it (a clothoid), with at
-most one corner; later strokes start anywhere or on an earlier one. The drawing is scaled and moved into the frame as a
-whole and drawn light on dark with one pen. No private row is touched, no label is known, and nothing here was fitted to
-any data set: whoever uses such images says so in the privacy statement, which they do not change.
+An image shows one to three strokes. A stroke is a curve whose curvature changes linearly along it (a clothoid), with at
+most one corner; later strokes start anywhere or on an earlier one. They are scaled and moved into the frame as a
+whole and drawn light on dark with one pen. No private example is touched, no label is known, and nothing here was
+fitted to any data set: whoever uses such images says so in the privacy statement, which they do not change.
 
 Learning from procedurally drawn images: Lake et al. 2015, "Human-level concept learning through probabilistic program
 induction", for strokes; Baradad et al. 2021, "Learning to see by looking at noise", for features.
@@ -17,18 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-_STROKES, _POINTS = 3, 32  # of a drawing at most; of a stroke
-_CHUNK = 250  # drawings rendered at a time, for the sake of memory
-_FILL = 0.68  # of the frame's side by the larger side of a drawing, on average
+_STROKES, _POINTS = 3, 32  # of an image at most; of a stroke
+_CHUNK = 250  # images rendered at a time, for the sake of memory
+_FILL = 0.68  # of the frame's side by the larger side of what is drawn, on average
 _EDGE = 1.3  # pixels over which a stroke fades
 
 
-def random_strokes(rng: np.random.Generator, num: int, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """`num` random drawings.
+def random_stroke_images(rng: np.random.Generator, num: int, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """`num` random stroke images.
 
     Args:
       rng: of everything that is random.
-      num: of drawings.
+      num: of images.
       shape: height and width in pixels.
 
     Returns:
@@ -37,7 +37,7 @@ def random_strokes(rng: np.random.Generator, num: int, shape: tuple[int, int]) -
     pens, is_drawn = _random_pens(rng, num)
     points = _framed(_curves(pens), is_drawn, rng)
     widths = rng.uniform(0.5, 2.0, num).astype(np.float32) * np.float32(min(shape)) / np.float32(28)
-    return _drawn(points, is_drawn, widths, shape)
+    return _rendered(points, is_drawn, widths, shape)
 
 
 def _random_pens(rng: np.random.Generator, num: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -78,7 +78,7 @@ def _curves(pens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _framed(
     points: npt.NDArray[np.float32], is_drawn: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Each drawing as a whole scaled and moved into the frame [-1, 1], nearly to one size and to its middle."""
+    """The strokes of each image, as a whole, scaled and moved into the frame [-1, 1], nearly to one size."""
     shown = is_drawn[..., None, None]
     low = np.where(shown, points, np.inf).min(axis=(1, 2))
     high = np.where(shown, points, -np.inf).max(axis=(1, 2))
@@ -89,7 +89,7 @@ def _framed(
     return (centred * scale[:, None, None, None] + shift[:, None, None]).astype(np.float32)
 
 
-def _drawn(
+def _rendered(
     points: npt.NDArray[np.float32],
     is_drawn: npt.NDArray[np.bool_],
     widths: npt.NDArray[np.float32],

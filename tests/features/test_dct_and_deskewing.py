@@ -1,0 +1,91 @@
+"""Features describe an image, their inverse makes it again, and each image is treated alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdpgen.features.autoencoder import Autoencoder
+from tfdpgen.features.dct import DCT, low_frequency_basis
+from tfdpgen.features.deskewing import DeskewedDCT, deskew, measure_skew
+from tfdpgen.features.stroke_images import random_stroke_images
+
+_SHAPES = [(28, 28, 1), (16, 20, 3), (9, 15, 1)]
+
+
+def _smooth(shape: tuple[int, int, int], num: int = 6) -> np.ndarray:
+    """Images of few low frequencies, between .1 and .9."""
+    basis = low_frequency_basis(shape, 6)
+    values = np.random.default_rng(0).normal(size=(num, basis.shape[1])) @ basis.T
+    values = 0.5 + 0.4 * values / np.abs(values).max(axis=1, keepdims=True)
+    return values.reshape(num, *shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_the_basis_is_orthonormal_and_lowest_frequencies_come_first(shape: tuple[int, int, int]) -> None:
+    basis = low_frequency_basis(shape, 12)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(12 * shape[2]), atol=1e-12)
+    first = basis[:, 0].reshape(shape)[..., 0]
+    assert np.ptp(first) < 1e-12  # a constant
+    assert np.array_equal(low_frequency_basis(shape, 5), basis[:, : 5 * shape[2]])
+
+
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_the_dct_gives_back_what_it_can_say(shape: tuple[int, int, int]) -> None:
+    features, images = DCT(shape, 40), _smooth(shape)
+    made = features.inverse_transform(features.transform(images))
+    np.testing.assert_allclose(made, images, atol=1e-5)
+    assert features.size == 40 * shape[2]
+    assert np.linalg.norm(features.transform(np.zeros((1, *shape), np.float32))) < features.radius
+
+
+def test_deskewing_finds_shift_and_shear_and_gives_them_back() -> None:
+    image = np.zeros((1, 28, 28, 1), np.float32)
+    image[0, 6:22, 12:15] = 1.0
+    skew = np.array([[3.0, -2.0, 0.4]], np.float32)
+    moved = deskew(image, skew, inverse=True)
+    before, after = np.asarray(measure_skew(image)), np.asarray(measure_skew(moved))
+    np.testing.assert_allclose(after - before, skew, atol=0.2)
+    features = DeskewedDCT((28, 28, 1), 300)
+    values = features.transform(moved)
+    assert values.shape == (1, 300)
+    again = np.asarray(features.inverse_transform(values))
+    assert np.mean(np.abs(again - np.asarray(moved))) < 0.03
+    upright = np.asarray(features.transform(image))[:, 3:]
+    assert np.linalg.norm(np.asarray(values)[:, 3:] - upright) < 0.35 * np.linalg.norm(upright)
+
+
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_inverses_are_stock_layers_that_keras_saves(shape: tuple[int, int, int], tmp_path: Any) -> None:
+    spaces: list[Any] = [DCT(shape, 10), DeskewedDCT(shape, 10), Autoencoder(shape, 10, (16,), 0)]
+    for number, space in enumerate(spaces):
+        values = tf.keras.Input((space.size,))
+        model = tf.keras.Model(values, space.inverse_transform(values))
+        model.save(tmp_path / f"{number}.keras")
+        loaded = tf.keras.models.load_model(tmp_path / f"{number}.keras", compile=False)
+        points = np.random.default_rng(1).normal(size=(3, space.size)).astype(np.float32)
+        np.testing.assert_array_equal(loaded(points), model(points))
+        np.testing.assert_allclose(model(points), space.inverse_transform(tf.constant(points)), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [DCT, DeskewedDCT, lambda shape, size: Autoencoder(shape, size, (16,), 0)])
+def test_each_image_is_treated_alone(make: Any) -> None:
+    space, images = make((28, 28, 1), 20), _smooth((28, 28, 1))
+    together = np.asarray(space.transform(images))
+    for place, image in enumerate(images):
+        np.testing.assert_allclose(space.transform(image[None])[0], together[place], rtol=1e-4, atol=1e-5)
+
+
+def test_an_autoencoder_of_strokes_learns_and_keeps_its_weights() -> None:
+    images = random_stroke_images(np.random.default_rng(0), 500, (16, 16))
+    space = Autoencoder((16, 16, 1), 8, (64,), seed=1)
+    before = np.mean(np.square(np.asarray(space.inverse_transform(space.transform(images / 255.0))) - images / 255.0))
+    space.train(images, steps=150)
+    made = np.asarray(space.inverse_transform(space.transform(images / 255.0)))
+    assert np.mean(np.square(made - images / 255.0)) < 0.5 * before
+    other = Autoencoder((16, 16, 1), 8, (64,), seed=2)
+    other.set_weights(space.get_weights())
+    np.testing.assert_array_equal(other.inverse_transform(other.transform(images / 255.0)), made)
