@@ -39,7 +39,7 @@ def curves(path: Path) -> list[Line]:
         run = json.loads(text)
         if (run["dataset"], run["split"]) != ("mnist", "test"):
             continue
-        for column, kind in (("p2", "plain"), ("p2_enriched", "enriched")):
+        for column, kind in (("p2", "plain"), ("p2_augmented", "augmented")):
             if column in run:
                 points[f"{run['method']}, {kind}"][run["budget"]["epsilon"]].append(run[column])
     return [

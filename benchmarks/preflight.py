@@ -41,8 +41,8 @@ def first_classes(dataset: Dataset, classes: int, most: int | None = None) -> La
 def p2(method: str, examples: LabeledDataset, test: LabeledDataset, budget: PrivacyBudget, seed: int) -> float:
     """Accuracy on the test examples of a CNN that has seen synthetic examples alone."""
     release = train(method, examples, budget, seed=seed, verbose=0)
-    drawn = release.synthesize(np.arange(_SYNTHETIC) % release.spec.num_classes, (seed, 0))
-    plain = LabeledDataset(drawn.images[~drawn.is_enriched], drawn.labels[~drawn.is_enriched], release.spec)
+    drawn = release.training_set(np.arange(_SYNTHETIC) % release.spec.num_classes, (seed, 0))
+    plain = LabeledDataset(drawn.images[~drawn.is_augmented], drawn.labels[~drawn.is_augmented], release.spec)
     return accuracy(train_classifier(plain, seed=seed), test)
 
 

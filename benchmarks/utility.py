@@ -1,4 +1,4 @@
-"""What the synthetic rows are worth: p2 of the plain and of the enriched rows, on MNIST or any TFDS data set.
+"""What the synthetic rows are worth: p2 of the plain and of the augmented rows, on MNIST or any TFDS data set.
 
     python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --epsilon=1 --seeds=0,1,2
     python benchmarks/utility.py --method=class_gaussian --dataset=digits --epsilon=3
@@ -45,18 +45,21 @@ from tfdpgen.evaluation import (
     frechet_distance,
     train_classifier,
 )
-from tfdpgen.methods import Release, method_names, train
+from tfdpgen.methods import method_names, train
 from tfdpgen.privacy import PrivacyBudget
+from tfdpgen.release import Release
 
 BEST_PRESET = "stroke_vae"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
 ROWS_AT_A_TIME = 1000
 MOST_ROWS_OF_FID = 10_000
 
 
-def synthesize(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...]:
-    """`num` plain rows and, with a teacher, as many enriched ones: images, labels, soft labels, which are enriched."""
+def training_set(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...]:
+    """`num` plain examples and, with a labeller, as many augmented ones: images, labels, soft labels, is_augmented."""
     parts = [
-        release.synthesize(np.arange(start, min(start + ROWS_AT_A_TIME, num)) % release.spec.num_classes, (seed, start))
+        release.training_set(
+            np.arange(start, min(start + ROWS_AT_A_TIME, num)) % release.spec.num_classes, (seed, start)
+        )
         for start in range(0, num, ROWS_AT_A_TIME)
     ]
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -99,15 +102,15 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     budget = PrivacyBudget(flags.epsilon, flags.delta)
     release = train(flags.method, rows, budget, seed=seed, verbose=flags.verbose)
     trained = time.monotonic()
-    images, labels, soft_labels, is_enriched = synthesize(release, flags.num_synthetic, seed)
+    images, labels, soft_labels, is_augmented = training_set(release, flags.num_synthetic, seed)
     drawn = time.monotonic()
-    result: dict[str, Any] = {"p2": p2(release, images, labels, None, ~is_enriched, test, seed)}
-    if is_enriched.any():
-        result["p2_enriched"] = p2(release, images, labels, soft_labels, is_enriched, test, seed)
+    result: dict[str, Any] = {"p2": p2(release, images, labels, None, ~is_augmented, test, seed)}
+    if is_augmented.any():
+        result["p2_augmented"] = p2(release, images, labels, soft_labels, is_augmented, test, seed)
     if flags.fidelity:
-        result |= fidelity(judge(*source), images[~is_enriched], labels[~is_enriched], test)
+        result |= fidelity(judge(*source), images[~is_augmented], labels[~is_augmented], test)
     if flags.samples:
-        draw_samples(flags.samples, images[~is_enriched], labels[~is_enriched])
+        draw_samples(flags.samples, images[~is_augmented], labels[~is_augmented])
     return {
         "dataset": flags.dataset,
         "split": "validation" if flags.validation else "test",
@@ -163,13 +166,13 @@ def commit() -> str:
 
 def main() -> None:
     """Prints a row for each run and then mean and spread."""
-    parser = argparse.ArgumentParser(description="p2 of plain and enriched synthetic rows.")
+    parser = argparse.ArgumentParser(description="p2 of plain and augmented synthetic rows.")
     parser.add_argument("--dataset", default="mnist", help="as in local_run.py (default: mnist)")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
     parser.add_argument("--method", default=BEST_PRESET, choices=method_names())
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--delta", type=float, default=1e-5)
-    parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain rows, and enriched ones (60000)")
+    parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain rows, and augmented ones (60000)")
     parser.add_argument("--seeds", default="0", help="one run for each, as in 0,1,2 (default: 0)")
     parser.add_argument("--validation", action="store_true", help="measure on training rows that are held out")
     parser.add_argument("--no_fidelity", dest="fidelity", action="store_false", help="leave out fid, label_agreement")
@@ -185,12 +188,12 @@ def main() -> None:
     for seed in (int(seed) for seed in flags.seeds.split(",")):
         runs.append(measure(flags, seed))
         times = ("seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
-        shown = ("seed", "p2", "p2_enriched", "fid", "label_agreement", *times)
+        shown = ("seed", "p2", "p2_augmented", "fid", "label_agreement", *times)
         print("  ".join(f"{name} {runs[-1][name]}" for name in shown if name in runs[-1]), flush=True)
         if flags.results:
             with open(flags.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(runs[-1]) + "\n")
-    for name in ("p2", "p2_enriched", "fid", "label_agreement"):
+    for name in ("p2", "p2_augmented", "fid", "label_agreement"):
         values = [run[name] for run in runs if name in run]
         if values:
             print(f"{name}: mean {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")

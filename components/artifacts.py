@@ -146,8 +146,8 @@ class SyntheticExamples(Artifact):
         end = self._num_plain
         return self._examples(0, end if most is None else min(most, end))[0]
 
-    def load_enriched(self, most: int | None = None) -> tuple[LabeledDataset, np.ndarray] | None:
-        """Enriched examples and their soft labels float32 [n, num_classes], if there are any; the first `most`."""
+    def load_augmented(self, most: int | None = None) -> tuple[LabeledDataset, np.ndarray] | None:
+        """Augmented examples and their soft labels float32 [n, num_classes], if there are any; the first `most`."""
         start = self._num_plain
         with NpzFile(self._npz) as archive:
             (end,) = archive.member("labels").shape
@@ -155,15 +155,15 @@ class SyntheticExamples(Artifact):
         return (examples, soft_labels) if len(examples) else None
 
     @staticmethod
-    def expected_bytes(num_synthetic: int, spec: DataSpec, *, has_enriched: bool) -> int:
+    def expected_bytes(num_synthetic: int, spec: DataSpec, *, has_augmented: bool) -> int:
         """The most that the data set takes on disk: both forms, as if nothing in them could be compressed.
 
         A run keeps it three times: as generate's artifact, in publish's, and in `output_dir`.
         """
         image, soft_label = math.prod(spec.image_shape), 4 * spec.num_classes
-        in_npz = image + soft_label + 8 + 1  # a label, and whether it is enriched
+        in_npz = image + soft_label + 8 + 1  # a label, and whether it is augmented
         in_tfds = image + soft_label + _TFDS_BYTES
-        return num_synthetic * (2 if has_enriched else 1) * (in_npz + in_tfds)
+        return num_synthetic * (2 if has_augmented else 1) * (in_npz + in_tfds)
 
     @property
     def _npz(self) -> Path:
@@ -171,9 +171,9 @@ class SyntheticExamples(Artifact):
 
     @property
     def _num_plain(self) -> int:
-        """How many plain examples there are; they come before all enriched ones."""
+        """How many plain examples there are; they come before all augmented ones."""
         with NpzFile(self._npz) as archive:
-            return int(np.count_nonzero(~archive.read(archive.member("is_enriched"))))
+            return int(np.count_nonzero(~archive.read(archive.member("is_augmented"))))
 
     def _examples(self, start: int, stop: int) -> tuple[LabeledDataset, np.ndarray]:
         """The examples at these positions, and their soft labels."""

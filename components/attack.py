@@ -70,7 +70,7 @@ def attack(
     """Measures how well attacks tell private rows from noise and from rows that were never trained on."""
     from tfdpgen.attacks import ShadowConfig, caps, memorisation, run_attacks, run_shadow_attacks, strongest_attack
     from tfdpgen.data import Splits
-    from tfdpgen.methods import Release
+    from tfdpgen.release import Release
 
     if shadow_models:
         ShadowConfig(shadow_models, "", num_candidates, processes=shadow_processes)

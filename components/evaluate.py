@@ -52,7 +52,7 @@ def evaluate(
 ) -> None:
     """Trains classifiers on private and on synthetic rows, tests each on both, and measures fidelity.
 
-    Where there are enriched rows, `p2_enriched` is the accuracy on private rows of a CNN of their soft labels.
+    Where there are augmented rows, `p2_augmented` is the accuracy on private rows of a CNN of their soft labels.
     """
     from tfdpgen.data import Splits
     from tfdpgen.evaluation import (
@@ -88,14 +88,14 @@ def evaluate(
     inception = inception_space(inception_weights) if inception_weights else None
 
     splits = Splits.load(examples.path)
-    rows, enriched = synthetic.load(MOST_ROWS), synthetic.load_enriched(MOST_ROWS)
+    rows, augmented = synthetic.load(MOST_ROWS), synthetic.load_augmented(MOST_ROWS)
     num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
     learnt, tested = rows.take(np.arange(num_train)), rows.take(np.arange(num_train, len(rows)))
     test = splits.test.in_memory(MOST_ROWS)
 
     if budget is not None:
         budget.check_num_examples(max(len(test), 1))
-        known = {"p2", *(f"p2_{name}" for name in names if name != "cnn"), *(["p2_enriched"] if enriched else [])}
+        known = {"p2", *(f"p2_{name}" for name in names if name != "cnn"), *(["p2_augmented"] if augmented else [])}
         if unknown := set(published) - known:
             raise ComponentError(f"`publish_metrics` should name some of {sorted(known)}; got {sorted(unknown)}.")
 
@@ -110,18 +110,18 @@ def evaluate(
         matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
     figures = matrices.pop("cnn")
     figures["label_agreement"] = figures["p3"]
-    if enriched is not None:
-        pupil = try_classifier("cnn", enriched[0], trained_on="generated", soft_labels=enriched[1], seed=seed)
-        by_figure["p2_enriched"] = pupil
-        figures |= dict.fromkeys(["p2_enriched"])
+    if augmented is not None:
+        pupil = try_classifier("cnn", augmented[0], trained_on="generated", soft_labels=augmented[1], seed=seed)
+        by_figure["p2_augmented"] = pupil
+        figures |= dict.fromkeys(["p2_augmented"])
         if isinstance(pupil, NotFitted) or not len(test):
             reason = pupil.reason if isinstance(pupil, NotFitted) else "There are no test examples."
-            figures["not_measured"]["p2_enriched"] = reason
+            figures["not_measured"]["p2_augmented"] = reason
         else:
             right = pupil.right(test)
-            figures["p2_enriched"] = float(right.mean())
-            figures["balanced"]["p2_enriched"] = balanced_accuracy(right, test.labels)
-            figures["intervals"]["p2_enriched"] = list(accuracy_interval(int(right.sum()), len(right)))
+            figures["p2_augmented"] = float(right.mean())
+            figures["balanced"]["p2_augmented"] = balanced_accuracy(right, test.labels)
+            figures["intervals"]["p2_augmented"] = list(accuracy_interval(int(right.sum()), len(right)))
     figures["cautions"] = cautions_about(test)
     _write(utility, "utility", figures | {"classifiers": matrices})
 

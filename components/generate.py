@@ -5,8 +5,8 @@
 The folder is a TFDS data set (`tfds.builder_from_directory(DIR)`, one split, `train`) with the same examples in
 `synthetic.npz`, which also names the classes (`class_names[labels]`). Plain examples come first, as many as were asked
 for; their labels cycle through the classes, so that classes are balanced whatever their private frequencies are. Where
-the release has a teacher, as many enriched examples follow, which `is_enriched` marks and whose `soft_label` is to be
-learnt from.
+the release has a labeller, as many augmented examples follow, which `is_augmented` marks and whose `soft_label` is to
+be learnt from.
 
 Examples are a function of the release, the seed and num_synthetic, and not of the Beam runner: each thousand has its
 own seed. Never more than a thousand are held at a time: each task writes one file of the TFDS data set, and the .npz is
@@ -34,7 +34,7 @@ from tfdpgen.data.npz_writer import NpzWriter
 
 if TYPE_CHECKING:
     from tfdpgen.data import DataSpec
-    from tfdpgen.methods import Release
+    from tfdpgen.release import Release
 
 EXAMPLES_PER_BLOCK = 1000  # that share a seed, and are held at a time
 BYTES_PER_FILE = 2**27  # of images, before they are compressed
@@ -46,7 +46,7 @@ def generate(
     release: Input[TrainedRelease],
     synthetic: Output[SyntheticExamples],
     *,
-    num_synthetic: Annotated[int, "number of plain synthetic rows; enriched ones come on top"] = 6000,
+    num_synthetic: Annotated[int, "number of plain synthetic rows; augmented ones come on top"] = 6000,
     seed: Annotated[int, "seed of the rows"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
@@ -55,7 +55,7 @@ def generate(
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-    from tfdpgen.methods import Release
+    from tfdpgen.release import Release
 
     if num_synthetic < 1:
         raise ComponentError(f"`num_synthetic` should be at least 1; got {num_synthetic}.")
@@ -66,8 +66,8 @@ def generate(
         description = "NOT FOR RELEASE: drawn from a generator whose privacy noise was seeded, which protects nobody."
         (synthetic.path / "NOT_FOR_RELEASE.txt").write_text(description + "\n")
 
-    files = _files(num_synthetic, spec, has_enriched=trained.teacher is not None)
-    tasks = [file for file in files if not file.is_enriched]  # each also writes the enriched examples beside its own
+    files = _files(num_synthetic, spec, has_augmented=trained.labeller is not None)
+    tasks = [file for file in files if not file.is_augmented]  # each also writes the augmented examples beside its own
     arguments = shlex.split(beam_args)
     named = any(argument.split("=")[0] == "--runner" for argument in arguments)
     with beam.Pipeline(runner=None if named else FnApiRunner(), options=PipelineOptions(arguments)) as pipeline:
@@ -89,13 +89,13 @@ class _File:
     Attributes:
       name: the one that TFDS gives it.
       start, stop: its examples, counted among those of its kind.
-      is_enriched: its kind.
+      is_augmented: its kind.
     """
 
     name: str
     start: int
     stop: int
-    is_enriched: bool
+    is_augmented: bool
 
     @property
     def size(self) -> int:
@@ -103,13 +103,13 @@ class _File:
         return self.stop - self.start
 
 
-def _files(num_synthetic: int, spec: DataSpec, *, has_enriched: bool) -> list[_File]:
-    """All files in the order of their examples: those of plain ones, then as many of enriched ones."""
+def _files(num_synthetic: int, spec: DataSpec, *, has_augmented: bool) -> list[_File]:
+    """All files in the order of their examples: those of plain ones, then as many of augmented ones."""
     blocks = max(1, BYTES_PER_FILE // (EXAMPLES_PER_BLOCK * math.prod(spec.image_shape)))
     step = blocks * EXAMPLES_PER_BLOCK
     parts = [
         (start, min(start + step, num_synthetic), kind)
-        for kind in ((False, True) if has_enriched else (False,))
+        for kind in ((False, True) if has_augmented else (False,))
         for start in range(0, num_synthetic, step)
     ]
     names = [f"{_NAME}-train.tfrecord-{number:05}-of-{len(parts):05}" for number in range(len(parts))]
@@ -126,24 +126,24 @@ def _features(spec: DataSpec) -> Any:
             "image": tfds.features.Image(shape=spec.image_shape),
             "label": tfds.features.ClassLabel(names=names, num_classes=None if names else spec.num_classes),
             "soft_label": tfds.features.Tensor(shape=(spec.num_classes,), dtype=np.float32),
-            "is_enriched": tfds.features.Scalar(dtype=np.bool_),
+            "is_augmented": tfds.features.Scalar(dtype=np.bool_),
         }
     )
 
 
 class _WriteFile:
-    """Writes a file of plain examples and, where there are any, that of the enriched ones beside them.
+    """Writes a file of plain examples and, where there are any, that of the augmented ones beside them.
 
     Each worker loads the release once.
     """
 
     def __init__(self, release: str, folder: str, num_synthetic: int, files: Sequence[_File], seed: int) -> None:
         self._path, self._folder, self._num_synthetic, self._seed = release, folder, num_synthetic, seed
-        self._enriched = {file.start: file for file in files if file.is_enriched}
+        self._augmented = {file.start: file for file in files if file.is_augmented}
 
     @functools.cached_property
     def _release(self) -> Release:
-        from tfdpgen.methods import Release
+        from tfdpgen.release import Release
 
         return Release.load(self._path)
 
@@ -151,7 +151,9 @@ class _WriteFile:
         import tensorflow as tf
 
         features = _features(self._release.spec)
-        targets = [Path(self._folder, each.name) for each in (file, self._enriched.get(file.start)) if each is not None]
+        targets = [
+            Path(self._folder, each.name) for each in (file, self._augmented.get(file.start)) if each is not None
+        ]
         with tempfile.TemporaryDirectory(prefix=".part-", dir=self._folder) as scratch:
             parts = [Path(scratch, target.name) for target in targets]
             writers = [tf.io.TFRecordWriter(str(part)) for part in parts]
@@ -164,14 +166,14 @@ class _WriteFile:
                 part.replace(target)  # a runner may try a task twice
 
     def _examples(self, start: int, size: int) -> Iterator[dict[str, Any]]:
-        """The plain examples of a block and then its enriched ones, encoded."""
+        """The plain examples of a block and then its augmented ones, encoded."""
         from PIL import Image
 
         positions = np.arange(start, start + size)
-        drawn = self._release.synthesize(
+        drawn = self._release.training_set(
             positions % self._release.spec.num_classes, seed=(self._seed, start // EXAMPLES_PER_BLOCK)
         )
-        for image, label, soft_label, is_enriched in zip(*drawn, strict=True):
+        for image, label, soft_label, is_augmented in zip(*drawn, strict=True):
             picture = io.BytesIO()
             # Pillow encodes a small PNG 10 times faster than TFDS does.
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(picture, "PNG")
@@ -179,7 +181,7 @@ class _WriteFile:
                 "image": picture.getvalue(),
                 "label": int(label),
                 "soft_label": soft_label,
-                "is_enriched": bool(is_enriched),
+                "is_augmented": bool(is_augmented),
             }
 
 
@@ -216,7 +218,7 @@ def _write_npz(folder: Path, spec: DataSpec, num_examples: int) -> None:
     others = {
         "labels": ("label", np.int64, ()),
         "soft_labels": ("soft_label", np.float32, (spec.num_classes,)),
-        "is_enriched": ("is_enriched", np.bool_, ()),
+        "is_augmented": ("is_augmented", np.bool_, ()),
     }
     with NpzWriter(folder / "synthetic.npz") as npz, tempfile.TemporaryDirectory(dir=folder) as scratch:
         with contextlib.ExitStack() as stack:

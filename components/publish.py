@@ -61,9 +61,8 @@ def publish(
     destination: Annotated[str, "folder that receives the results; empty: they stay in the publication alone"] = "",
 ) -> None:
     """Writes summary, report, synthetic data set and served generator, and pushes them to a folder."""
-    from tfdpgen.methods import Release
+    from tfdpgen.release import Release, export_saved_model
     from tfdpgen.report import write_report
-    from tfdpgen.serving import export_saved_model
 
     started = time.monotonic()
     examples = release.made_of("examples")

@@ -70,7 +70,7 @@ class SynthesisConfig:
     in output_dir, or none on Kubeflow."""
 
     method: str = "c_vae"
-    """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a teacher)."""
+    """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a labeller)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""

@@ -17,8 +17,8 @@ from components.generate import generate
 from tfdpgen.data import DataSpec, npz
 from tfdpgen.data.npz import NpzFile
 from tfdpgen.data.npz_writer import Member
-from tfdpgen.methods import Release
 from tfdpgen.privacy import PrivacyStatement
+from tfdpgen.release import Release
 
 
 def _save_release(path: Path, spec: DataSpec) -> TrainedRelease:
@@ -132,7 +132,7 @@ def test_some_of_the_examples_can_be_read_alone(
     some = artifact.load(7)
     np.testing.assert_array_equal(some.images, artifact.load().images[:7])
     assert ("images", 0, 7) in asked
-    assert artifact.load_enriched() is None
+    assert artifact.load_augmented() is None
 
 
 def test_no_more_than_a_block_is_held_at_a_time(
@@ -140,17 +140,17 @@ def test_no_more_than_a_block_is_held_at_a_time(
 ) -> None:
     _small_blocks(monkeypatch)
     sizes: list[int] = []
-    synthesize, append = Release.synthesize, Member.append
+    training_set, append = Release.training_set, Member.append
 
-    def watched_synthesize(self: Release, labels: Any, seed: Any) -> Any:
+    def watched_training_set(self: Release, labels: Any, seed: Any) -> Any:
         sizes.append(len(labels))
-        return synthesize(self, labels, seed)
+        return training_set(self, labels, seed)
 
     def watched_append(self: Member, block: Any) -> None:
         sizes.append(0 if block.dtype.kind == "U" else len(block))  # names of classes are no examples
         append(self, block)
 
-    monkeypatch.setattr(Release, "synthesize", watched_synthesize)
+    monkeypatch.setattr(Release, "training_set", watched_training_set)
     monkeypatch.setattr(Member, "append", watched_append)
     artifact = _generate(release, tmp_path / "a", num_synthetic=95)
     assert max(sizes) == module.EXAMPLES_PER_BLOCK == 10
@@ -161,7 +161,7 @@ def test_no_more_than_a_block_is_held_at_a_time(
 def test_no_more_is_expected_than_is_declared(release: TrainedRelease, tmp_path: Path) -> None:
     artifact = _generate(release, tmp_path / "a", num_synthetic=400)
     size = sum(path.stat().st_size for path in artifact.path.iterdir())
-    expected = SyntheticExamples.expected_bytes(400, Release.load(release.path).spec, has_enriched=False)
+    expected = SyntheticExamples.expected_bytes(400, Release.load(release.path).spec, has_augmented=False)
     assert size - 5000 < expected < 12 * size  # a few kB describe the data set, however large it is
 
 

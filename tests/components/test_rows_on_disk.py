@@ -18,7 +18,7 @@ from components.generate import generate
 from components.ingest import ingest
 from components.train import train
 from tfdpgen.data import RecordDataset, Splits, dataset
-from tfdpgen.methods import Release
+from tfdpgen.release import Release
 
 
 class StripedRows(tfds.core.GeneratorBasedBuilder):

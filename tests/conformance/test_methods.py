@@ -21,11 +21,10 @@ from tfdpgen.methods import (
     ClassGaussianPreset,
     CVAEPreset,
     DPGANPreset,
-    Release,
+    LabellerPreset,
     StrokeVAE,
     StrokeVAEPreset,
     Synthesizer,
-    TeacherPreset,
     method_names,
     moments,
     train,
@@ -48,6 +47,7 @@ from tfdpgen.privacy import (
     dataset_id,
     epsilon_of,
 )
+from tfdpgen.release import Release
 
 _PRESETS: dict[str, Any] = {
     "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
@@ -72,7 +72,7 @@ _PRESETS: dict[str, Any] = {
         ),
         drawings=100,
         pretraining_steps=3,
-        teacher=TeacherPreset(expected_batch_size=10, steps=4, axes=5),
+        labeller=LabellerPreset(expected_batch_size=10, steps=4),
     ),
 }
 _CLASSES: dict[str, type[Synthesizer]] = {
@@ -83,7 +83,7 @@ _CLASSES: dict[str, type[Synthesizer]] = {
 }
 _BUDGET = PrivacyBudget(3.0, 1e-4)
 _TRAINED = ("c_vae", "dp_gan")  # by DP-SGD of their networks; the others release statistics
-_WITH_TEACHER = " with a teacher"
+_WITH_LABELLER = " with a labeller"
 
 every_method = pytest.mark.parametrize("name", method_names())
 every_trained_one = pytest.mark.parametrize("name", _TRAINED)
@@ -100,19 +100,19 @@ def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
     return train(name, dataset, _BUDGET, **{"preset": _PRESETS[name], "verbose": 0, **arguments})
 
 
-@pytest.fixture(scope="module", params=[*method_names(), "stroke_vae" + _WITH_TEACHER])
+@pytest.fixture(scope="module", params=[*method_names(), "stroke_vae" + _WITH_LABELLER])
 def release(request: pytest.FixtureRequest, digits: LabeledDataset) -> Release:
     with pytest.MonkeyPatch.context() as patch:
-        if request.param.endswith(_WITH_TEACHER):
+        if request.param.endswith(_WITH_LABELLER):
             patch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
-        release = _train(request.param.removesuffix(_WITH_TEACHER), digits)
-    assert _is_taught(release) is request.param.endswith(_WITH_TEACHER)
+        release = _train(request.param.removesuffix(_WITH_LABELLER), digits)
+    assert _is_taught(release) is request.param.endswith(_WITH_LABELLER)
     return release
 
 
 def _is_taught(release: Release) -> bool:
-    """Whether the statement lists a teacher."""
-    return any("teacher" in part["name"] for part in release.statement.mechanisms)
+    """Whether the statement lists a labeller."""
+    return any("labeller" in part["name"] for part in release.statement.mechanisms)
 
 
 def test_this_suite_knows_every_method() -> None:
@@ -148,7 +148,7 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
         "dp_gan with a choice of components",
         "stroke_vae with a choice of components",
         "stroke_vae with strokes that suit",
-        "stroke_vae with a teacher",
+        "stroke_vae with a labeller",
     ],
 )
 def test_every_statistic_runs_once_and_as_it_is_accounted(
@@ -170,7 +170,7 @@ def test_every_statistic_runs_once_and_as_it_is_accounted(
     if variant == "a choice of components":
         monkeypatch.setattr(moments, "_FEW_ROWS", 0)
         monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e9)
-    if variant in ("components", "a choice of components", "a teacher"):
+    if variant in ("components", "a choice of components", "a labeller"):
         monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)
     if variant == "components":
         monkeypatch.setattr(moments, "ROWS_IN_COMPONENT", 1e-9)
@@ -207,33 +207,33 @@ def test_samples_are_images_and_a_function_of_labels_and_seed(release: Release) 
         release.sample([10], seed=0)
 
 
-def test_what_is_handed_out_is_plain_rows_and_where_there_is_a_teacher_enriched_ones(release: Release) -> None:
+def test_what_is_handed_out_is_plain_rows_and_where_there_is_a_labeller_augmented_ones(release: Release) -> None:
     labels = np.arange(20) % 10
-    rows = release.synthesize(labels, (1, 2))
-    assert (release.teacher is not None) == _is_taught(release)
-    count = 40 if release.teacher is not None else 20
+    rows = release.training_set(labels, (1, 2))
+    assert (release.labeller is not None) == _is_taught(release)
+    count = 40 if release.labeller is not None else 20
     assert rows.images.shape == (count, 8, 8, 1)
     assert (rows.images.dtype, rows.labels.dtype, rows.soft_labels.dtype) == (np.uint8, np.int64, np.float32)
     np.testing.assert_array_equal(rows.labels[:20], labels)
     np.testing.assert_array_equal(rows.soft_labels.argmax(axis=1), rows.labels)
     np.testing.assert_allclose(rows.soft_labels.sum(axis=1), 1.0, rtol=1e-5)
-    np.testing.assert_array_equal(rows.is_enriched, np.arange(count) >= 20)
-    for one, again in zip(rows, release.synthesize(labels, (1, 2)), strict=True):
+    np.testing.assert_array_equal(rows.is_augmented, np.arange(count) >= 20)
+    for one, again in zip(rows, release.training_set(labels, (1, 2)), strict=True):
         np.testing.assert_array_equal(one, again)
-    if release.teacher is None:
+    if release.labeller is None:
         np.testing.assert_array_equal(rows.images, release.sample(labels, (1, 2)))
     else:
-        said = release.teacher.probabilities(rows.images[20:], release.enrichment.temperature)
+        said = release.labeller.probabilities(rows.images[20:], release.augmentation.temperature)
         np.testing.assert_allclose(rows.soft_labels[20:], said, atol=1e-5)
-    assert len(release.synthesize([], 0).images) == 0
+    assert len(release.training_set([], 0).images) == 0
 
 
 def test_a_release_survives_the_disk(release: Release, tmp_path: pathlib.Path) -> None:
     release.save(tmp_path / "release")
     loaded = Release.load(tmp_path / "release")
-    for one, other in zip(loaded.synthesize([1, 2, 3], 5), release.synthesize([1, 2, 3], 5), strict=True):
+    for one, other in zip(loaded.training_set([1, 2, 3], 5), release.training_set([1, 2, 3], 5), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert loaded.enrichment == release.enrichment
+    assert loaded.augmentation == release.augmentation
     assert (loaded.event, loaded.statement, loaded.spec) == (release.event, release.statement, release.spec)
     with pytest.raises(FileNotFoundError, match=r"release\.json"):
         Release.load(tmp_path / "nothing")
@@ -241,8 +241,8 @@ def test_a_release_survives_the_disk(release: Release, tmp_path: pathlib.Path) -
 
 def test_nothing_but_the_generator_comes_out(release: Release, tmp_path: pathlib.Path) -> None:
     release.save(tmp_path)
-    teacher = {"teacher.npz"} if _is_taught(release) else set()
-    assert {path.name for path in tmp_path.iterdir()} == {"generator.keras", "release.json"} | teacher
+    labeller = {"labeller.npz"} if _is_taught(release) else set()
+    assert {path.name for path in tmp_path.iterdir()} == {"generator.keras", "release.json"} | labeller
     assert release.generator.optimizer is None
     facts = json.loads((tmp_path / "release.json").read_text())
     assert set(facts.pop("statement")) == {field.name for field in dataclasses.fields(PrivacyStatement)} | {"statement"}
@@ -250,7 +250,7 @@ def test_nothing_but_the_generator_comes_out(release: Release, tmp_path: pathlib
     for secret in ("critic", "encoder", "log_variance", "scores", "Adam"):
         assert secret not in names
     assert {field.name for field in dataclasses.fields(release)} == {
-        "generator", "spec", "event", "statement", "method", "teacher", "enrichment",
+        "generator", "spec", "event", "statement", "method", "labeller", "augmentation",
     }  # fmt: skip
 
 

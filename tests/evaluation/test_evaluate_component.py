@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {"classifiers": "random_forest", "delta": 1e-3}
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
-    """Private stripes, and generated ones whose last sixth has other labels, with an enriched row for each."""
+    """Private stripes, and generated ones whose last sixth has other labels, with an augmented row for each."""
     examples = PrivateExamples(tmp_path / "examples", "ingest")
     Splits(stripes(90), stripes(45), TEST).save(examples.path)
     examples.seal()
@@ -37,7 +37,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         images=np.concatenate([rows.images, rows.images]),
         labels=np.concatenate([labels, rows.labels]),
         soft_labels=soft,
-        is_enriched=np.repeat([False, True], 120),
+        is_augmented=np.repeat([False, True], 120),
     )
     synthetic.seal()
     return {"examples": examples.path, "synthetic": synthetic.path}
@@ -53,20 +53,20 @@ def run(inputs: dict[str, Path], **parameters: Any) -> dict[str, Any]:
 def test_figures_are_of_the_rows_that_they_name(inputs: dict[str, Path], tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.sqlite"
     figures = run(
-        inputs, publish_metrics_epsilon=2.0, publish_metrics="p2, p2_enriched,p2_random_forest", ledger=str(ledger)
+        inputs, publish_metrics_epsilon=2.0, publish_metrics="p2, p2_augmented,p2_random_forest", ledger=str(ledger)
     )
     assert set(figures) == {"artifact", "utility", "fidelity", "published_metrics"}
     for matrix in (figures["utility"], figures["utility"]["classifiers"]["random_forest"]):
         # The last sixth of the plain rows, which is tested on, is the one that is labelled otherwise.
         assert (matrix["p1"], matrix["p2"], matrix["p3"], matrix["p4"]) == (1, 1, 0, 0)
     assert figures["utility"]["label_agreement"] == 0
-    assert figures["utility"]["p2_enriched"] == 1
-    assert figures["utility"]["intervals"]["p2_enriched"][1] == 1
+    assert figures["utility"]["p2_augmented"] == 1
+    assert figures["utility"]["intervals"]["p2_augmented"][1] == 1
     assert set(figures["fidelity"]) == {"scattering", "cnn"}
     assert {space["num_rows"] for space in figures["fidelity"].values()} == {45}  # as many as there are held out
 
     published = figures["published_metrics"]
-    assert set(published["figures"]) == {"p2", "p2_enriched", "p2_random_forest"}
+    assert set(published["figures"]) == {"p2", "p2_augmented", "p2_random_forest"}
     assert published["num_rows"] == 60
     assert published["epsilon"] <= 2.0
     rows = LabeledDataset(TEST.images, TEST.labels, TEST.spec)

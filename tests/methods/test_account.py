@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.methods import Release, Synthesizer, base, train
+from tfdpgen.methods import Synthesizer, base, train
 from tfdpgen.methods.running import run_plan
 from tfdpgen.privacy import (
     DPSGD,
@@ -26,6 +26,7 @@ from tfdpgen.privacy import (
     dataset_id,
 )
 from tfdpgen.privacy.accounting.events import gaussian_parts
+from tfdpgen.release import Release
 
 _BUDGET = PrivacyBudget(2.0, 1e-3)
 _ROWS = LabeledDataset(
@@ -33,7 +34,7 @@ _ROWS = LabeledDataset(
     np.arange(40) % 2,
     DataSpec((2, 2, 1), 2),
 )
-_TEACHER = DPSGD(40, 8, 2, 1.0, noise_multiplier=9.0, name="teacher")
+_LABELLER = DPSGD(40, 8, 2, 1.0, noise_multiplier=9.0, name="labeller")
 _MEANS = ClassMeans(20.0)
 
 
@@ -62,7 +63,7 @@ class _Noting(Synthesizer):
         return DPSGD(self.num_examples, 10, self.preset.steps, 1.0)
 
     def alongside(self, budget: PrivacyBudget) -> Any:
-        return _MEANS, _TEACHER
+        return _MEANS, _LABELLER
 
     def prepare(self, dataset: Any, mechanisms: Any, noise: NoiseSource, verbose: int) -> None:
         self._note("prepare", dataset)
@@ -114,7 +115,7 @@ def test_everything_that_runs_is_in_the_event_the_statement_and_the_ledger(tmp_p
     assert parts[8 / 40, 9.0] == 2
     training = release.statement.noise_multiplier
     assert parts == collections.Counter({(1.0, 20.0): 1, (8 / 40, 9.0): 2, (10 / 40, training): 6})
-    assert [part["name"] for part in release.statement.mechanisms] == ["class means", "teacher", "DP-SGD"]
+    assert [part["name"] for part in release.statement.mechanisms] == ["class means", "labeller", "DP-SGD"]
     assert 0.99 * _BUDGET.epsilon < release.statement.epsilon <= _BUDGET.epsilon
     assert ledger.spent(dataset_id(_ROWS), _BUDGET.delta) == pytest.approx(release.statement.epsilon)
     assert len(_Noting.moves) == len(set(_Noting.moves)) == release.statement.steps == 6

@@ -12,13 +12,13 @@ import tensorflow as tf
 from sklearn.neighbors import NearestCentroid
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
-from tfdpgen.methods import CVAE, CVAEPreset, Release, c_vae, moments
+from tfdpgen.methods import CVAE, CVAEPreset, c_vae, moments
 from tfdpgen.methods.c_vae import preset_for
 from tfdpgen.networks import poses, vae
 from tfdpgen.networks.waves import CENTRE
 from tfdpgen.privacy import DPSGD, ClassCentres, ClassMoments, NoiseSource, NoisyCounts, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.statistics import Centres, Moments
-from tfdpgen.serving import export_saved_model
+from tfdpgen.release import Release, export_saved_model
 
 _ROWS = load_splits("digits").train.in_memory()
 _PRESET = CVAEPreset(

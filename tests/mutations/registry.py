@@ -17,7 +17,7 @@ _STATISTICS = "tfdpgen/privacy/statistics.py"
 _BOOKKEEPING = "tfdpgen/privacy/clipping/bookkeeping.py"
 _FACTORS = "tfdpgen/privacy/clipping/factors.py"
 _TRAIN = "tfdpgen/methods/base.py"
-_TEACHER = "tfdpgen/methods/teacher.py"
+_TRAINER = "tfdpgen/privacy/trainer.py"
 _C_VAE = "tfdpgen/methods/c_vae.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
@@ -31,6 +31,7 @@ _TEST_CENTRES = "tests/privacy/test_class_centres.py"
 _TEST_CHUNKS = "tests/methods/test_chunks.py"
 _TEST_ACCOUNT = "tests/methods/test_account.py"
 _TEST_ONE_WAY = "tests/methods/test_one_way.py"
+_TEST_LABELLER = "tests/release/test_labeller.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
 _CALLED_TWICE = "test_a_layer_that_is_called_twice_counts_with_the_sum_of_its_calls[layer0-shape0]"
 _CONFORMANCE = "tests/conformance/test_methods.py"
@@ -225,9 +226,9 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=("tests/privacy/test_replace_one.py::test_epsilon_of_one_step_is_the_worst_pairs[0.1-1.0-0.001]",),
     ),
     Mutant(
-        name="teacher_is_not_accounted",
+        name="labeller_is_not_accounted",
         rule=1,
-        bug="A plan that runs beside the training, the teacher's, is left out of event, statement and ledger.",
+        bug="A plan that runs beside the training, the labeller's, is left out of event, statement and ledger.",
         had_by="class of bug; wrong accounting is among what Ganev et al. 2024 found in six PATE-GANs",
         edits=(
             Edit(
@@ -553,39 +554,36 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
-        name="teacher_divides_by_the_drawn_rows",
+        name="sum_divided_by_the_sample_size",
         rule=3,
-        bug="The teacher's sum is made a mean over the drawn rows before the noise.",
+        bug="A trainer's clipped sum is made a mean over the examples of the sample before the noise.",
         had_by="tensorflow-privacy without microbatches divides so, after the noise",
         edits=(
             Edit(
-                _TEACHER,
-                "optimizer.apply_clipped_sum(accumulate(read_fn, weights, chunk_fn, variables), variables)",
-                "sums = accumulate(read_fn, weights, chunk_fn, variables)\n"
-                "        drawn = tf.maximum(tf.reduce_sum(weights), 1.0) / plan.expected_batch_size\n"
-                "        optimizer.apply_clipped_sum([value / drawn for value in sums], variables)",
+                _TRAINER,
+                "            optimizer.apply_clipped_sum(sums, variables)\n",
+                "            size = tf.maximum(tf.reduce_sum(weights), 1.0) / mechanism.expected_batch_size\n"
+                "            optimizer.apply_clipped_sum([value / size for value in sums], variables)\n",
             ),
         ),
         caught_by=(
-            "tests/methods/test_teacher.py::"
-            "test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
+            f"{_TEST_LABELLER}::test_one_example_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
         ),
     ),
     Mutant(
-        name="teacher_centres_on_its_rows",
+        name="features_centred_on_all_examples",
         rule=3,
-        bug="The teacher's features are centred on the mean of the private rows: each row is in everyone's gradient.",
+        bug="A trainer's features are centred on the mean of the private ones: each example is in everyone's gradient.",
         had_by="class of bug of scalers that are fitted beforehand",
         edits=(
             Edit(
-                _TEACHER,
-                "    del blocks\n",
-                "    del blocks\n    inputs = inputs - tf.reduce_mean(inputs, axis=0)\n",
+                _TRAINER,
+                "    return features\n",
+                "    return features - features.mean(axis=0)\n",
             ),
         ),
         caught_by=(
-            "tests/methods/test_teacher.py::"
-            "test_one_row_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
+            f"{_TEST_LABELLER}::test_one_example_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
         ),
     ),
     # Nothing that depends on the rows is unpaid.
@@ -761,31 +759,22 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_MOMENTS}::test_no_row_moves_the_noised_vector_by_more_than_the_sensitivity",),
     ),
     Mutant(
-        name="best_checkpoint_by_private_rows",
+        name="temperature_by_private_examples",
         rule=4,
-        bug="The weights are those of the step that knows most private rows, a choice that nobody paid for.",
-        had_by="class of bug; its cost is in Papernot & Steinke 2022",
+        bug="A labeller is made as sure as it is right about the private examples, which nobody paid for.",
+        had_by="class of bug of temperature scaling on training examples (Guo et al. 2017)",
         edits=(
             Edit(
-                _TEACHER,
-                "    averages = [np.zeros(variable.shape, np.float64) for variable in variables]\n",
-                "    averages = [np.zeros(variable.shape, np.float64) for variable in variables]\n    best = [-1.0]\n",
-            ),
-            Edit(
-                _TEACHER,
-                "        if number >= plan.steps // 2:\n"
-                "            for average, variable in zip(averages, variables, strict=True):\n"
-                "                average += (variable.numpy() - average) / (number - plan.steps // 2 + 1)\n",
-                "        known = tf.argmax(network(tf.cast(inputs, tf.float32)), axis=1) == labels\n"
-                "        if (score := float(tf.reduce_mean(tf.cast(known, tf.float32)))) > best[0]:\n"
-                "            best[0] = score\n"
-                "            for average, variable in zip(averages, variables, strict=True):\n"
-                "                average[...] = variable.numpy()\n",
+                "tfdpgen/methods/labeller.py",
+                "    return prepare_labeller(session).run(verbose)\n",
+                "    labeller, rows = prepare_labeller(session).run(verbose), dataset.in_memory()\n"
+                "    known = labeller.probabilities(rows.images)[list(range(len(rows))), rows.labels].mean()\n"
+                "    return dataclasses.replace(labeller, kernel=labeller.kernel * known)\n",
             ),
         ),
         caught_by=(
             f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing"
-            "[stroke_vae with a teacher]",
+            "[stroke_vae with a labeller]",
         ),
     ),
     Mutant(
@@ -1018,9 +1007,9 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of training logs that travel with a model",
         edits=(
             Edit(
-                "tfdpgen/methods/release.py",
-                '            "enrichment": self.enrichment.to_dict(),\n',
-                '            "enrichment": self.enrichment.to_dict(),\n            "non_finite_examples": 0,\n',
+                "tfdpgen/release/release.py",
+                '            "augmentation": self.augmentation.to_dict(),\n',
+                '            "augmentation": self.augmentation.to_dict(),\n            "non_finite_examples": 0,\n',
             ),
         ),
         caught_by=(f"{_TEST_ONE_WAY}::test_a_saved_release_holds_these_facts_and_no_other",),

@@ -89,6 +89,10 @@ def _pixels(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reshape(images, [-1, 4])
 
 
+def _half_pixels(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(_pixels(images, labels), tf.float16)
+
+
 def _network() -> tf.keras.Model:
     return tf.keras.Sequential([tf.keras.layers.Flatten(input_shape=(2, 2, 1)), tf.keras.layers.Dense(3)])
 
@@ -291,13 +295,18 @@ def test_a_training_learns_and_features_are_computed_for_every_example() -> None
     images[np.arange(300), labels // 2, labels % 2, 0] = 255
     dataset = LabeledDataset(images, labels, _SPEC)
     budget = PrivacyBudget(50.0, 1e-4)
-    for transform in (None, _pixels):
+    for transform in (None, _pixels, _half_pixels):
         plan = PrivacyPlan({"dp_sgd": DPSGD(300, 60, steps=30)}, 300).calibrate(budget)
         inputs = (4,) if transform else (2, 2, 1)
         network = tf.keras.Sequential([tf.keras.layers.Flatten(input_shape=inputs), tf.keras.layers.Dense(3)])
 
-        def loss(batch: Any, network: Any = network, of_features: bool = transform is not None) -> tf.Tensor:
-            logits = network(batch.features if of_features else batch.images)
+        of_features, is_half = transform is not None, transform is _half_pixels
+
+        def loss(
+            batch: Any, network: Any = network, of_features: bool = of_features, is_half: bool = is_half
+        ) -> tf.Tensor:
+            assert not of_features or batch.features.dtype == (tf.float16 if is_half else tf.float32)
+            logits = network(tf.cast(batch.features, tf.float32) if of_features else batch.images)
             return tf.nn.sparse_softmax_cross_entropy_with_logits(batch.labels, logits)
 
         session, steps = PrivateSession(dataset, plan, budget), []
@@ -307,3 +316,8 @@ def test_a_training_learns_and_features_are_computed_for_every_example() -> None
         assert steps == list(range(30))
         seen = images.reshape(300, *inputs).astype(np.float32) / 255
         assert np.mean(np.argmax(network(seen), axis=1) == labels) > 0.95
+
+
+def test_features_that_are_no_floats_are_refused() -> None:
+    with pytest.raises(ValueError, match="int32"):
+        _trainer(_session(), transform=lambda images, labels: tf.cast(_pixels(images, labels), tf.int32))

@@ -31,7 +31,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.evaluation.classifiers import Classifier
-from tfdpgen.networks.scattering import scattering
+from tfdpgen.features.scattering import scattering
 
 keras = tf.keras
 

@@ -1,1 +1,1 @@
-"""Fixed or publicly trained transforms of images; they know nothing of privacy, and treat each image alone."""
+"""Transforms of images that no private example has shaped: fixed ones, and ones that learn from public images."""

@@ -4,9 +4,8 @@ from tfdpgen.methods.base import Synthesizer, Trained, method_names, train, trai
 from tfdpgen.methods.c_vae import CVAE, CVAEPreset
 from tfdpgen.methods.class_gaussian import ClassGaussian, ClassGaussianPreset
 from tfdpgen.methods.dp_gan import DPGAN, DPGANPreset
-from tfdpgen.methods.release import Release, draw_latents, to_uint8
+from tfdpgen.methods.labeller import LabellerPreset
 from tfdpgen.methods.stroke_vae import StrokeVAE, StrokeVAEPreset
-from tfdpgen.methods.teacher import Teacher, TeacherPreset
 
 __all__ = [
     "CVAE",
@@ -15,16 +14,12 @@ __all__ = [
     "ClassGaussian",
     "ClassGaussianPreset",
     "DPGANPreset",
-    "Release",
+    "LabellerPreset",
     "StrokeVAE",
     "StrokeVAEPreset",
     "Synthesizer",
-    "Teacher",
-    "TeacherPreset",
     "Trained",
-    "draw_latents",
     "method_names",
-    "to_uint8",
     "train",
     "train_with_networks",
 ]

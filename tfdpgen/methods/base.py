@@ -17,11 +17,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
-from tfdpgen.methods.enrichment import Enrichment
-from tfdpgen.methods.release import Release
-from tfdpgen.methods.teacher import Teacher
 from tfdpgen.privacy import DPSGD, Backup, Ledger, Mechanism, NoiseSource, PrivacyBudget, compose, dataset_id
 from tfdpgen.privacy.accounting import event_to_dict, make_statement
+from tfdpgen.release import Augmentation, Labeller, Release
 
 _REGISTRY: dict[str, type[Synthesizer]] = {}
 _Class = TypeVar("_Class", bound="type[Synthesizer]")
@@ -50,8 +48,8 @@ class Synthesizer(tf.keras.Model):
         self.num_examples = num_examples
         self.seed = seed
         self.preset = preset
-        self.teacher: Teacher | None = None
-        self.enrichment = Enrichment()
+        self.labeller: Labeller | None = None
+        self.augmentation = Augmentation()
 
     @abc.abstractmethod
     def plan(self) -> DPSGD | None:
@@ -62,7 +60,7 @@ class Synthesizer(tf.keras.Model):
         return ()
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
-        """Runs the mechanisms of `alongside`, once each, and starts networks and teacher from what they give."""
+        """Runs the mechanisms of `alongside`, once each, and starts networks and labeller from what they give."""
 
     @abc.abstractmethod
     def learn(
@@ -236,5 +234,5 @@ def train_with_networks(
     if not is_resumed:
         trained.prepare(dataset, alongside, noise, verbose)
     generator = trained.learn(dataset, plan, noise, verbose, backup)
-    release = Release(generator, dataset.spec, event, statement, name, trained.teacher, trained.enrichment)
+    release = Release(generator, dataset.spec, event, statement, name, trained.labeller, trained.augmentation)
     return Trained(release, trained.networks())

@@ -175,7 +175,7 @@ def check(
       method: the method's name.
       budget: of the training.
       num_synthetic: plain synthetic examples that are asked for.
-      expected_bytes: (num_synthetic, spec, has_enriched=bool) -> the most bytes that one copy takes on disk.
+      expected_bytes: (num_synthetic, spec, has_augmented=bool) -> the most bytes that one copy takes on disk.
       disk_there: bytes that are free where the run writes, if that is known.
       available: bytes of memory that this process may still take; by default what the system says.
 
@@ -188,7 +188,7 @@ def check(
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available
     ratio = signal_of(spec, num_examples, method, budget)
-    written = num_synthetic * (2 if cost.has_teacher else 1)
+    written = num_synthetic * (2 if cost.has_labeller else 1)
     return Preflight(
         facts=facts,
         method=method,
@@ -198,7 +198,7 @@ def check(
         cost=cost,
         signal=ratio,
         advice=advise(spec, num_examples, method, budget) if ratio < HOPELESS else None,
-        bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_enriched=cost.has_teacher),
+        bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_augmented=cost.has_labeller),
         disk_there=disk_there,
         seconds_of_synthesis=written * (cost.seconds_per_draw + _WRITE_SECONDS),
         memory_needed=needed,

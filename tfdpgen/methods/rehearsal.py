@@ -27,11 +27,11 @@ import tensorflow as tf
 from tfdpgen.data.dataset import DataSpec, LabeledDataset, Rows
 from tfdpgen.machine import PeakMemory
 from tfdpgen.methods.base import Synthesizer, method_class
-from tfdpgen.methods.release import to_uint8
-from tfdpgen.methods.teacher import train_teacher
+from tfdpgen.methods.labeller import train_labeller
 from tfdpgen.privacy import DPSGD, Backup, Mechanism, NoiseSource, PrivacyBudget
 from tfdpgen.privacy.accounting import make_statement
 from tfdpgen.privacy.sampling import MOST_IN_CHUNK
+from tfdpgen.release import to_uint8
 
 _NOISE_BYTES = 2**26  # of images in the rehearsal, at most, or one chunk's
 _FEW, _MANY = 256, 4096  # images that statistics are computed of
@@ -51,14 +51,14 @@ class Cost:
       seconds_per_draw: to draw one image from the generator; of writing it, see `preflight.py`.
       memory: bytes that this process held at most during the rehearsal, which had next to no examples.
       bytes_per_example: that the training holds of each example in memory, besides the data set itself.
-      has_teacher: whether the training gives a teacher, and so as many enriched examples as plain ones.
+      has_labeller: whether the training gives a labeller, and so as many augmented examples as faithful ones.
     """
 
     seconds: float
     seconds_per_draw: float
     memory: int
     bytes_per_example: int
-    has_teacher: bool = False
+    has_labeller: bool = False
 
 
 def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget, preset: Any = None) -> Cost:
@@ -88,14 +88,14 @@ def rehearse(name: str, spec: DataSpec, num_examples: int, budget: PrivacyBudget
         seconds += _seconds_of_preparing(method, mechanisms, num_examples)
         for part in mechanisms:
             if isinstance(part, DPSGD):
-                seconds += _seconds_of_teaching(whole.preset.teacher, spec, part)
+                seconds += _seconds_of_labeller(spec, part)
         learning, generator = _seconds_of_learning(method, plan)
         seconds += learning
         per_draw = _seconds_of_drawing(generator, spec)
-    has_teacher = any(isinstance(part, DPSGD) for part in mechanisms)
+    has_labeller = any(isinstance(part, DPSGD) for part in mechanisms)
     # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
     per_example = 2 * 8 * -(-math.prod(spec.image_shape) // 8)
-    return Cost(seconds, per_draw, peak.bytes, per_example, has_teacher)
+    return Cost(seconds, per_draw, peak.bytes, per_example, has_labeller)
 
 
 def _built(name: str, spec: DataSpec, num_examples: int, preset: Any) -> Synthesizer:
@@ -112,7 +112,7 @@ def _shortened(preset: Any) -> Any:
 
 
 def _seconds_of_preparing(method: Synthesizer, mechanisms: Sequence[Mechanism], num_examples: int) -> float:
-    """Of `prepare` without a teacher: fixed + examples * seconds of an example."""
+    """Of `prepare` without a labeller: fixed + examples * seconds of an example."""
     statistics = [part for part in mechanisms if not isinstance(part, DPSGD)]
     method.prepare(_noise_images(method.spec, _FEW), statistics, NoiseSource(), 0)  # done once in a process
     images = _Timed(_noise_images(method.spec, min(num_examples, _MANY)))
@@ -121,16 +121,16 @@ def _seconds_of_preparing(method: Synthesizer, mechanisms: Sequence[Mechanism], 
     return time.perf_counter() - started + images.seconds_per_example * (num_examples - len(images))
 
 
-def _seconds_of_teaching(preset: Any, spec: DataSpec, plan: DPSGD) -> float:
-    """Of a teacher's training: fixed + examples * seconds of an example + steps * seconds of a step."""
+def _seconds_of_labeller(spec: DataSpec, plan: DPSGD) -> float:
+    """Of a labeller's training: fixed + examples * seconds of an example + steps * seconds of a step."""
     noise_images = _noise_images(spec, min(plan.num_examples, _MANY))
 
     def timed(steps: int) -> tuple[float, float]:
         images, started = _Timed(noise_images), time.perf_counter()
-        train_teacher(preset, images, _short(plan, len(images), steps), NoiseSource())
+        train_labeller(images, _short(plan, len(images), steps), NoiseSource())
         return time.perf_counter() - started, images.seconds_per_example
 
-    timed(1)  # done once in a process: the axes of its features
+    timed(1)  # what TensorFlow does once in a process
     fixed, each = timed(1)
     step = max(0.0, timed(1 + _STEPS)[0] - fixed) / _STEPS
     step *= plan.expected_batch_size / _short(plan, len(noise_images), 1).expected_batch_size

@@ -2,20 +2,18 @@
 
     release = train("stroke_vae", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
-For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.features.stroke_images`, without any private
-row, what strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release
-count, mean and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs
-little because the latent space is small and its scale is known beforehand. Where rows outweigh the noise, the rest of
-the budget buys a teacher (`teacher.py`), which denies samples that do not look like their label and labels the enriched
-rows. Where they do not, what is drawn looks too little like real rows to be judged by what has learnt from these: the
-moments get all of the budget, and there are no enriched rows.
+For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.features.stroke_images`, without any private row, what
+strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release count, mean
+and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs little
+because the latent space is small and its scale is known beforehand. Where rows outweigh the noise, the rest of the
+budget buys a labeller of augmented examples (`tfdpgen.release`). Where they do not, what is drawn looks too little like
+real rows to be judged by what has learnt from these: the moments get all of the budget, and there is no labeller.
 
 The public prior is an assumption about what the data look like, not about any row, and the statement declares it.
 Whether it holds is asked of the rows, and paid for: of how many does the autoencoder rebuild more than twice as many of
 the lowest frequencies would? One noisy count says so. Where it is not most of them, the same mechanisms release moments
 of frequencies in place of those of strokes, with poses or without, as `c_vae.py` has it: what asks the rows which of
-the two suits is paid for beforehand, and of strokes it asks in vain. The teacher then learns from, and judges, as many
-of the lowest frequencies as images are made of.
+the two suits is paid for beforehand, and of strokes it asks in vain.
 """
 
 from __future__ import annotations
@@ -35,13 +33,13 @@ from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods import c_vae
 from tfdpgen.methods.base import Synthesizer, register
 from tfdpgen.methods.c_vae import CVAE, CVAEPreset
-from tfdpgen.methods.enrichment import Enrichment
-from tfdpgen.methods.teacher import TeacherPreset, teacher_plan, train_teacher
+from tfdpgen.methods.labeller import LabellerPreset, labeller_plan, train_labeller
 from tfdpgen.networks import vae
 from tfdpgen.networks.layers import scaled_columns
 from tfdpgen.networks.waves import lowest_waves
 from tfdpgen.privacy import DPSGD, Backup, Mechanism, NoiseSource, NoisyCounts, PrivacyBudget
 from tfdpgen.privacy.chunks import scaled
+from tfdpgen.release import Augmentation
 
 _BATCH = 256  # drawings in a step of the autoencoder
 _COUNT_SHARE = 0.005  # of the moments' precision (1 / noise multiplier ^ 2), what the count of rows is worth
@@ -58,11 +56,11 @@ class StrokeVAEPreset:
       radius: bound, for the centres, on the norm of a row's latents / sqrt(latent_dim), where drawings have about 1.
       spread: standard deviations of the released Gaussians / those that were measured: wider ones are more diverse.
       waves: of the C-VAE, which is not trained, that describes rows by frequencies where strokes do not suit them. Its
-        `moments_share` is the share of epsilon that buys the moments, of either; the teacher gets what they leave.
-        Where noise outweighs rows there is no teacher, and moments get all.
-      teacher: labels and selects.
-      enrichment: of the rows that it labels.
-      enrichment_of_waves: the same where strokes do not suit.
+        `moments_share` is the share of epsilon that buys the moments, of either; the labeller gets what they leave.
+        Where noise outweighs rows there is no labeller, and moments get all.
+      labeller: its training.
+      augmentation: of the examples that it labels.
+      augmentation_of_waves: the same where strokes do not suit.
     """
 
     latent_dim: int
@@ -74,9 +72,9 @@ class StrokeVAEPreset:
     kl_weight: float = 0.5
     radius: float = 1.19
     spread: float = 1.5
-    teacher: TeacherPreset = dataclasses.field(default_factory=lambda: TeacherPreset(axes=600))
-    enrichment: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(temperature=8.0, drawings=0.4))
-    enrichment_of_waves: Enrichment = dataclasses.field(default_factory=lambda: Enrichment(plain=0.5))
+    labeller: LabellerPreset = dataclasses.field(default_factory=LabellerPreset)
+    augmentation: Augmentation = dataclasses.field(default_factory=lambda: Augmentation(temperature=8.0))
+    augmentation_of_waves: Augmentation = dataclasses.field(default_factory=Augmentation)
 
 
 def preset_for(spec: DataSpec, num_examples: int) -> StrokeVAEPreset:
@@ -140,8 +138,8 @@ class StrokeVAE(Synthesizer):
 
     method = "stroke_vae"
     priors = (
-        "random pen strokes, drawn light on dark without any data: for the axes of the teacher's features and, where a "
-        "noisy count of rows says that they suit, for images",
+        "random pen strokes, drawn light on dark without any data: for images, where a noisy count of rows says that "
+        "they suit",
     )
 
     def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: StrokeVAEPreset | None = None) -> None:
@@ -178,7 +176,7 @@ class StrokeVAE(Synthesizer):
         mechanisms = (count, *moments)
         if not is_taught:
             return mechanisms
-        return *mechanisms, teacher_plan(self.preset.teacher, self.num_examples).calibrate(budget, mechanisms)
+        return *mechanisms, labeller_plan(self.preset.labeller, self.num_examples).calibrate(budget, mechanisms)
 
     def prepare(self, dataset: Dataset, mechanisms: Sequence[Mechanism], noise: NoiseSource, verbose: int) -> None:
         preset = self.preset
@@ -190,13 +188,11 @@ class StrokeVAE(Synthesizer):
         suited = count.release([self._suited(dataset)], noise)[0]
         self._artist = self._of_strokes if suited >= self.num_examples / 2 else self._of_waves
         self._artist.prepare(dataset, moments, noise, verbose)
-        taught, self.enrichment = preset.teacher, preset.enrichment
-        if self._artist is self._of_waves:
-            taught = dataclasses.replace(taught, num_waves=self._artist.num_measured)
-            self.enrichment = preset.enrichment_of_waves
-        for plan in mechanisms:  # of the teacher, if there is one
+        of_waves = self._artist is self._of_waves
+        self.augmentation = preset.augmentation_of_waves if of_waves else preset.augmentation
+        for plan in mechanisms:  # of the labeller, if there is one
             if isinstance(plan, DPSGD):
-                self.teacher = train_teacher(taught, dataset, plan, noise, verbose)
+                self.labeller = train_labeller(dataset, plan, noise, verbose)
 
     def learn(
         self, dataset: Dataset, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None

@@ -47,7 +47,7 @@ class Batch(Protocol):
     Attributes:
       images: float32 [b, h, w, c] in [0, 1]; None where the trainer has a `transform`.
       labels: int64 [b].
-      features: float32 [b, d], what the trainer's `transform` gives; of no width where it has none.
+      features: float [b, d], what the trainer's `transform` gives, in its dtype; of no width where it has none.
     """
 
     images: tf.Tensor
@@ -128,36 +128,38 @@ class _PublicBatch:
         return tf.constant(np.stack(parts), tf.float32)
 
 
-def check_transform(transform: Transform, spec: DataSpec) -> int:
+def check_transform(transform: Transform, spec: DataSpec) -> tf.TensorSpec:
     """Refuses a transform that mixes examples, keeps what it sees, or draws random numbers.
 
     Returns:
-      How many features an example has.
+      Shape [None, d] and dtype of the features.
 
     Raises:
-      ValueError: what is wrong, or a shape other than [n, d].
+      ValueError: what is wrong, a shape other than [n, d], or a dtype that is no float.
     """
     function = traced(transform, _signature(spec), "`transform`")
-    shape = function.outputs[0].shape
-    if shape.rank != 2 or shape[1] is None:
-        raise ValueError(f"`transform` should give features [n, d] with a static d; got shape {shape}.")
+    shape, dtype = function.outputs[0].shape, function.outputs[0].dtype
+    if shape.rank != 2 or shape[1] is None or not dtype.is_floating:
+        raise ValueError(
+            f"`transform` should give features [n, d], floats with a static d; got {dtype.name} of shape {shape}."
+        )
     images, labels, _ = _noise(spec)
     _check_apart(lambda chosen: function(tf.gather(images, chosen), tf.gather(labels, chosen)), "`transform`")
-    return int(shape[1])
+    return tf.TensorSpec([None, int(shape[1])], dtype)
 
 
-def check_loss(loss_fn: LossFn, spec: DataSpec, num_features: int | None = None) -> None:
+def check_loss(loss_fn: LossFn, spec: DataSpec, features_spec: tf.TensorSpec | None = None) -> None:
     """Refuses a loss that mixes examples, keeps what it sees, draws random numbers itself, or is no number an example.
 
     Args:
       loss_fn: batch -> losses [b], or [b, views].
       spec: public facts.
-      num_features: of the trainer's `transform`, if there is one.
+      features_spec: of what the trainer's `transform` gives, if there is one.
 
     Raises:
       ValueError: what is wrong.
     """
-    images, labels, features = _noise(spec, num_features)
+    images, labels, features = _noise(spec, features_spec)
 
     def losses(chosen: tf.Tensor) -> tf.Tensor:
         numbers = np.array(chosen)
@@ -184,19 +186,22 @@ def _signature(spec: DataSpec) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None, *spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
 
 
-def _noise(spec: DataSpec, num_features: int | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+def _noise(spec: DataSpec, features_spec: tf.TensorSpec | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     """Images of noise, labels, and features where there are any, for twice a batch."""
     rng = np.random.default_rng(0)
     images = rng.random((2 * _SIZE, *spec.image_shape), np.float32)
     labels = np.arange(2 * _SIZE) % spec.num_classes
-    features = rng.normal(size=(2 * _SIZE, num_features)).astype(np.float32) if num_features is not None else None
-    return tf.constant(images), tf.constant(labels), tf.constant(features) if features is not None else None
+    if features_spec is None:
+        return tf.constant(images), tf.constant(labels), None
+    shape: Any = [2 * _SIZE, features_spec.shape[1]]
+    features = tf.constant(rng.normal(size=shape), features_spec.dtype)
+    return tf.constant(images), tf.constant(labels), features
 
 
 def _check_apart(function: Callable[[tf.Tensor], tf.Tensor], what: str) -> None:
     """Holds the outputs of examples (by number) against those of the same ones elsewhere, among others."""
     first = np.arange(_SIZE)
-    here = np.asarray(function(tf.constant(first)))
+    here = np.asarray(function(tf.constant(first))).astype(np.float32)
     for kept in (first[: _SIZE // 2], first[_SIZE // 2 :], first[1::2]):
         others = np.setdiff1d(np.arange(2 * _SIZE), first)[: _SIZE - len(kept)]
         there = np.asarray(function(tf.constant(np.concatenate([others, kept]))))[len(others) :]

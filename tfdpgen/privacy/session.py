@@ -221,7 +221,8 @@ class PrivateSession:
             before the clip. Its randomness comes from `batch.normal` and `batch.uniform`.
           learning_rate: a number, or a function of the step's number.
           optimizer_class: `DPKerasAdam`, `DPKerasSGD` or `DPKerasAdamW`.
-          transform: images, labels -> features [k, d], computed once for all examples; the batch then has `features`.
+          transform: images, labels -> features float [k, d], computed once for all examples and held in memory in their
+            dtype; the batch then has `features`.
           public_loss_fn: losses float32 [k] of synthetic examples, which are clipped like private ones and weighted as
             if there were `expected_batch_size` of them.
           **optimizer_arguments: of Keras's optimizer of that name.
@@ -235,8 +236,8 @@ class PrivateSession:
             raise PlanError(f"{key!r} has a trainer already; the plan has it once.")
         for network in networks:
             check_network(network)
-        num_features = check_transform(transform, self._spec) if transform is not None else None
-        check_loss(loss_fn, self._spec, num_features)
+        features_spec = check_transform(transform, self._spec) if transform is not None else None
+        check_loss(loss_fn, self._spec, features_spec)
         held.trainers.add(key)
 
         def examples() -> Dataset:

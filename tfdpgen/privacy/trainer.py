@@ -194,11 +194,13 @@ def _reader(dataset: Dataset, transform: Transform | None) -> Callable[[tf.Tenso
 
 
 def _features(dataset: Dataset, transform: Transform) -> np.ndarray:
-    """What the transform gives for all examples, float32 [n, d], block by block."""
+    """What the transform gives for all examples, [n, d] in its dtype, block by block."""
     signature = [tf.TensorSpec([None, *dataset.spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
     function = traced(transform, signature, "`transform`")
-    parts = [
-        np.asarray(function(tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels)))
-        for images, labels in dataset.blocks()
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, int(function.outputs[0].shape[1])), np.float32)
+    output, done = function.outputs[0], 0
+    features = np.empty((len(dataset), int(output.shape[1])), output.dtype.as_numpy_dtype)
+    for images, labels in dataset.blocks():
+        some = function(tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels))
+        features[done : done + len(images)] = np.asarray(some)
+        done += len(images)
+    return features

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.features.stroke_images import random_stroke_images
-from tfdpgen.networks.scattering import normalised, num_channels, scattering
+from tfdpgen.features.scattering import normalised, num_channels, num_features, scattering
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (8, 8, 1), (9, 15, 1), (5, 4, 3)])
@@ -17,7 +17,7 @@ def test_the_shape_is_the_documented_one(shape: tuple[int, int, int]) -> None:
     assert features.shape == (3, -(-shape[0] // 4), -(-shape[1] // 4), num_channels(shape[2]))
     assert num_channels(1) == 81
     rows = normalised(features).numpy()
-    assert rows.shape == (3, np.prod(features.shape[1:]))
+    assert rows.shape == (3, np.prod(features.shape[1:])) == (3, num_features(shape))
     assert np.all(np.isfinite(rows))
     assert np.all(np.linalg.norm(rows, axis=1) <= np.sqrt(rows.shape[1]) * (1 + 1e-5))
 

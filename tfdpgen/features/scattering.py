@@ -1,13 +1,17 @@
 """Scattering features of images: fixed wavelets, no data, no training, so that a linear classifier is enough.
 
     features = scattering(images)             # float32 [b, ceil(h / 4), ceil(w / 4), 81 * channels]
-    rows = normalised(features, groups=27)    # float32 [b, -1]; each group of channels has mean 0 and variance 1
+    rows = normalised(features, groups=27)    # float32 [b, d]; each group of channels has mean 0 and variance 1
 
 Everything here is a function of one image at a time and of constants: it costs no privacy and mixes no examples.
 
 Sources: Bruna & Mallat 2013, "Invariant scattering convolution networks" (arXiv 1203.1513): Morlet wavelets at `scales`
 octaves and `angles` orientations, modulus, low-pass, two orders. Tramer & Boneh 2021 (arXiv 2011.11660), section 2:
 group normalisation of the features, example by example, and a linear classifier trained by DP-SGD.
+
+Not kymatio: its last release, 0.3.0 of 2022, cannot be imported with SciPy 1.18, which has no `sph_harm`. With that put
+back, a compiled call of its TensorFlow frontend takes 0.27 s for 500 images of 28 x 28 on two cores, and one of this
+0.12 s.
 """
 
 from __future__ import annotations
@@ -26,6 +30,12 @@ _SIGMA, _FREQUENCY = 0.8, 3 * math.pi / 4  # of the finest wavelet, in pixels an
 def num_channels(channels: int, scales: int = 2, angles: int = 8) -> int:
     """Channels of `scattering`: 1 + J L + J (J - 1) / 2 L^2 for each of the image; 81 for 2 scales and 8 angles."""
     return channels * (1 + scales * angles + scales * (scales - 1) // 2 * angles**2)
+
+
+def num_features(image_shape: tuple[int, int, int], scales: int = 2, angles: int = 8) -> int:
+    """All coefficients of an image of that shape, at all positions; 3,969 for 28 x 28 pixels of one channel."""
+    height, width, channels = image_shape
+    return -(-height // 2**scales) * -(-width // 2**scales) * num_channels(channels, scales, angles)
 
 
 def scattering(images: Any, scales: int = 2, angles: int = 8) -> tf.Tensor:

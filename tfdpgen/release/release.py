@@ -2,17 +2,19 @@
 
     release = train("c_vae", dataset, PrivacyBudget(3.0, 1e-5), seed=0)
     images = release.sample(labels=[0, 1, 2], seed=0)          # uint8 [3, h, w, c]
+    examples = release.training_set(labels=[0, 1, 2], seed=0)  # these, and augmented ones where there is a labeller
     release.save("release"); Release.load("release")
 
-It holds a generator, the event that made it, and the statement of what that promises; and a teacher, where one was
-trained by DP-SGD on a share of the same budget, with what it needs to label rows. No critic, encoder, optimizer
-state, loss curve or gradient norm is in it: whatever is computed from it alone is post-processing and costs nothing.
+It holds a generator, the event that made it, and the statement of what that promises; and a labeller, where one was
+trained by DP-SGD on a share of the same budget. No critic, encoder, optimizer state, loss curve or gradient norm is in
+it: whatever is computed from it alone is post-processing and costs nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -24,33 +26,31 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
-from tfdpgen.features.stroke_images import random_stroke_images
-from tfdpgen.methods.enrichment import Enrichment
-from tfdpgen.methods.teacher import Teacher
 from tfdpgen.privacy.accounting import PrivacyStatement, event_from_dict, event_to_dict
+from tfdpgen.release.augmentation import Augmentation
+from tfdpgen.release.labeller import Labeller
 
-_GENERATOR, _TEACHER, _FACTS = "generator.keras", "teacher.npz", "release.json"
+_GENERATOR, _LABELLER, _FACTS = "generator.keras", "labeller.npz", "release.json"
 _SAMPLING_BATCH = 1024
-_MOST_DRAWS = 6  # of one plain row, until the teacher recognises it
 
 
-class SyntheticRows(NamedTuple):
-    """Rows to hand out.
+class TrainingSet(NamedTuple):
+    """Examples to learn from.
 
     Attributes:
       images: uint8 [n, h, w, c].
       labels: int64 [n].
-      soft_labels: float32 [n, num_classes], the teacher's probabilities; certainty of the label for plain rows.
-      is_enriched: bool [n].
+      soft_labels: float32 [n, num_classes], the labeller's probabilities; one-hot labels for faithful examples.
+      is_augmented: bool [n].
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     soft_labels: npt.NDArray[np.float32]
-    is_enriched: npt.NDArray[np.bool_]
+    is_augmented: npt.NDArray[np.bool_]
 
 
-def draw_latents(num: int | tf.Tensor, latent_dim: int, seed: tf.Tensor) -> tf.Tensor:
+def sample_latents(num: int | tf.Tensor, latent_dim: int, seed: tf.Tensor) -> tf.Tensor:
     """Standard normal latents float32 [num, latent_dim], a function of `seed` (int64 [2]) and nothing else."""
     shape: Any = [num, latent_dim]
     return tf.random.stateless_normal(shape, seed=seed, alg="philox")
@@ -69,11 +69,11 @@ class Release:
       generator: Keras model [latents float32 [n, latent_dim], labels int64 [n]] -> images float32 [n, h, w, c] in
         [0, 1], from stock layers only.
       spec: public facts of the data.
-      event: everything that touched the private rows.
+      event: everything that touched the private examples.
       statement: what that promises.
       method: the name of the method.
-      teacher: a private classifier that was trained on a share of the same budget, if there is one.
-      enrichment: how rows are enriched that the teacher labels.
+      labeller: a private classifier that was trained on a share of the same budget, if there is one.
+      augmentation: of the examples that it labels.
     """
 
     generator: tf.keras.Model
@@ -81,8 +81,8 @@ class Release:
     event: dp_accounting.DpEvent
     statement: PrivacyStatement
     method: str
-    teacher: Teacher | None = None
-    enrichment: Enrichment = dataclasses.field(default_factory=Enrichment)
+    labeller: Labeller | None = None
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
 
     @property
     def latent_dim(self) -> int:
@@ -95,25 +95,31 @@ class Release:
         return self.statement.is_releasable
 
     def sample(
-        self, labels: Sequence[int] | npt.NDArray[np.integer], seed: int | tuple[int, int]
+        self,
+        labels: Sequence[int] | npt.NDArray[np.integer],
+        seed: int | tuple[int, int],
+        temperature: float = 1.0,
     ) -> npt.NDArray[np.uint8]:
-        """Draws one image for each label.
+        """Samples one image for each label.
 
         Args:
           labels: [n] in [0, num_classes).
-          seed: of the latents; not of any noise. A pair where several draws share one seed (seed, part).
+          seed: of the latents; not of any noise. A pair (seed, part) where several parts share one seed.
+          temperature: standard deviation of the latents; images are less diverse below 1, and less typical above.
 
         Returns:
           uint8 [n, h, w, c].
 
         Raises:
-          ValueError: for labels out of range.
+          ValueError: for labels or a temperature out of range.
         """
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"`temperature` should be finite and greater than 0; got {temperature!r}.")
         classes = np.asarray(labels, dtype=np.int64)
         if classes.ndim != 1 or np.any((classes < 0) | (classes >= self.spec.num_classes)):
             raise ValueError(f"`labels` should be a list of integers in [0, {self.spec.num_classes}); got {labels!r}.")
         key = tf.constant(seed if isinstance(seed, tuple) else (seed, 0), tf.int64)
-        latents = draw_latents(len(classes), self.latent_dim, key)
+        latents = temperature * sample_latents(len(classes), self.latent_dim, key)
         batches = [
             to_uint8(self.generator([latents[start : start + _SAMPLING_BATCH], part], training=False)).numpy()
             for start in range(0, len(classes), _SAMPLING_BATCH)
@@ -121,44 +127,34 @@ class Release:
         ]
         return np.concatenate(batches) if batches else np.zeros((0, *self.spec.image_shape), np.uint8)
 
-    def synthesize(self, labels: Sequence[int] | npt.NDArray[np.integer], seed: int | tuple[int, int]) -> SyntheticRows:
-        """Draws what is handed out: a plain row for each label and, where there is a teacher, an enriched one too.
+    def training_set(self, labels: Sequence[int] | npt.NDArray[np.integer], seed: int | tuple[int, int]) -> TrainingSet:
+        """Samples a labelled data set to learn from.
 
-        Without a teacher the plain rows are those of `sample`. With one, an image that it does not recognise as its
-        label is drawn again, a few times at most. Enriched rows are draws that were not selected, transformed, and
-        drawings and plain rows if the enrichment asks for them, with the teacher's probabilities as soft labels and the
-        most probable class as label.
+        It starts with the images of `sample` and their labels. Where there is a labeller, as many other samples follow,
+        augmented, with the labeller's probabilities as soft labels and its most probable class as label.
 
         Args:
-          labels: [n] in [0, num_classes), of the plain rows.
+          labels: [n] in [0, num_classes).
           seed: as in `sample`.
 
         Returns:
-          The n plain rows, then the n enriched ones if there are any.
+          The n faithful examples, then the n augmented ones if there are any.
+
+        Raises:
+          ValueError: for labels out of range.
         """
         classes = np.asarray(labels, dtype=np.int64)
         images = self.sample(classes, seed)
         certain = np.eye(self.spec.num_classes, dtype=np.float32)[classes]
-        if self.teacher is None or not len(classes):
-            return SyntheticRows(images, classes, certain, np.zeros(len(classes), np.bool_))
-        pair = seed if isinstance(seed, tuple) else (seed, 0)
-        drawn = images.copy()
-        for attempt in range(1, _MOST_DRAWS):
-            denied = np.flatnonzero(self.teacher.probabilities(images).argmax(axis=1) != classes)
-            if not denied.size:
-                break
-            images[denied] = self.sample(classes[denied], _derived(pair, attempt))
-        rng = np.random.default_rng([abs(part) for part in (*pair, _MOST_DRAWS)])
-        plain, drawings = (round(part * len(classes)) for part in (self.enrichment.plain, self.enrichment.drawings))
-        height, width, channels = self.spec.image_shape
-        strokes = np.repeat(random_stroke_images(rng, drawings, (height, width)), channels, axis=-1)
-        changed = self.enrichment(drawn[: len(classes) - plain - drawings], rng)
-        changed = rng.permutation(np.concatenate([changed, strokes, images[len(classes) - plain :]]))
-        soft = self.teacher.probabilities(changed, self.enrichment.temperature)
-        return SyntheticRows(
-            np.concatenate([images, changed]),
-            np.concatenate([classes, soft.argmax(axis=1).astype(np.int64)]),
-            np.concatenate([certain, soft]),
+        if self.labeller is None:
+            return TrainingSet(images, classes, certain, np.zeros(len(classes), np.bool_))
+        other, changes = _derived(seed)
+        augmented = self.augmentation(self.sample(classes, other), changes)
+        soft_labels = self.labeller.probabilities(augmented, self.augmentation.temperature)
+        return TrainingSet(
+            np.concatenate([images, augmented]),
+            np.concatenate([classes, soft_labels.argmax(axis=1)]),
+            np.concatenate([certain, soft_labels]),
             np.repeat([False, True], len(classes)),
         )
 
@@ -172,10 +168,10 @@ class Release:
             "spec": self.spec.to_dict(),
             "event": event_to_dict(self.event),
             "statement": self.statement.to_dict(),
-            "enrichment": self.enrichment.to_dict(),
+            "augmentation": self.augmentation.to_dict(),
         }
-        if self.teacher is not None:
-            self.teacher.save(folder / _TEACHER)
+        if self.labeller is not None:
+            self.labeller.save(folder / _LABELLER)
         (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
     @classmethod
@@ -195,12 +191,14 @@ class Release:
             event=event_from_dict(facts["event"]),
             statement=PrivacyStatement.from_dict(facts["statement"]),
             method=facts["method"],
-            teacher=Teacher.load(folder / _TEACHER) if (folder / _TEACHER).is_file() else None,
-            enrichment=Enrichment(**facts["enrichment"]),
+            labeller=Labeller.load(folder / _LABELLER) if (folder / _LABELLER).is_file() else None,
+            augmentation=Augmentation(**facts["augmentation"]),
         )
 
 
-def _derived(seed: tuple[int, int], number: int) -> tuple[int, int]:
-    """Another pair for `sample`, which no other pair and number give except by rare chance."""
-    words = np.random.SeedSequence([abs(part) for part in seed] + [number]).generate_state(2)
-    return int(words[0]), int(words[1])
+def _derived(seed: int | tuple[int, int]) -> tuple[tuple[int, int], np.random.Generator]:
+    """Another seed for `sample`, which no other seed gives except by rare chance, and a generator; a function of it."""
+    words = seed if isinstance(seed, tuple) else (seed, 0)
+    latents, changes = np.random.SeedSequence([abs(word) for word in words]).spawn(2)
+    first, second = latents.generate_state(2)
+    return (int(first), int(second)), np.random.default_rng(changes)

@@ -1,4 +1,4 @@
-"""Serving: the generator of a release as a SavedModel that any TensorFlow loads without tfdpgen.
+"""SavedModel: the generator of a release in a form that any TensorFlow loads without tfdpgen.
 
     export_saved_model(release, "serving_model/1")
 
@@ -8,7 +8,7 @@
 Signatures; both answer `images`, uint8 [n, height, width, channels], and refuse labels outside [0, num_classes):
 
 - `serving_default`: labels int64 [n], latents float32 [n, latent_dim]. The same input gives the same images.
-- `sample`: labels int64 [n], seed int64 []. Draws the latents that `Release.sample(labels, seed)` draws.
+- `sample`: labels int64 [n], seed int64 []. Samples the latents that `Release.sample(labels, seed)` samples.
 
 Inside are two graphs and the generator's variables, nothing else: no optimizer, critic, encoder or Keras object. The
 privacy statement lies beside them, in `assets.extra`.
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfdpgen.methods import Release, draw_latents, to_uint8
+from tfdpgen.release.release import Release, sample_latents, to_uint8
 
 
 def export_saved_model(release: Release, directory: str | os.PathLike[str]) -> None:
@@ -45,7 +45,7 @@ def export_saved_model(release: Release, directory: str | os.PathLike[str]) -> N
             f"`directory` should be new or empty, since a model that is being served must not change under its "
             f"server; {str(directory)!r} holds something. Export to the next version number."
         )
-    module, signatures = _served_module(release)
+    module, signatures = _module(release)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as staging:
         staged = pathlib.Path(staging, "model")
@@ -65,7 +65,7 @@ class _Variables(tf.Module):
         self.generator_variables = list(variables)
 
 
-def _served_module(release: Release) -> tuple[tf.Module, dict[str, Callable[..., dict[str, tf.Tensor]]]]:
+def _module(release: Release) -> tuple[tf.Module, dict[str, Callable[..., dict[str, tf.Tensor]]]]:
     """The generator's variables, and the functions on them; these reach the Keras model through their closure."""
     generator, num_classes, latent_dim = release.generator, release.spec.num_classes, release.latent_dim
     labels_spec = tf.TensorSpec([None], tf.int64, name="labels")
@@ -83,12 +83,12 @@ def _served_module(release: Release) -> tuple[tf.Module, dict[str, Callable[...,
     @tf.function(input_signature=[labels_spec, tf.TensorSpec([None, latent_dim], tf.float32, name="latents")])
     def serving_default(labels: tf.Tensor, latents: tf.Tensor) -> dict[str, tf.Tensor]:
         tf.debugging.assert_equal(
-            tf.shape(labels)[0], tf.shape(latents)[0], message="`labels` and `latents` should have equally many rows"
+            tf.shape(labels)[0], tf.shape(latents)[0], message="`labels` and `latents` should have the same length"
         )
         return generate(labels, latents)
 
     @tf.function(input_signature=[labels_spec, tf.TensorSpec([], tf.int64, name="seed")])
     def sample(labels: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        return generate(labels, draw_latents(tf.shape(labels)[0], latent_dim, tf.stack([seed, 0])))
+        return generate(labels, sample_latents(tf.shape(labels)[0], latent_dim, tf.stack([seed, 0])))
 
     return _Variables(generator.variables), {"serving_default": serving_default, "sample": sample}

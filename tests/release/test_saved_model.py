@@ -13,10 +13,9 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec
-from tfdpgen.methods import Release
 from tfdpgen.networks import vae
 from tfdpgen.privacy import DPSGD, NoiseSource
-from tfdpgen.serving import export_saved_model
+from tfdpgen.release import Release, export_saved_model
 
 LATENT_DIM = 4
 LABELS = [3, 0, 9, 3, 1, 7]
@@ -175,7 +174,7 @@ def test_refusals_name_the_allowed_range(stranger: Stranger):
     too_high, too_low, unequal = stranger.facts["refusals"]
     assert "`labels` should lie in [0, 10)" in too_high
     assert "`labels` should lie in [0, 10)" in too_low
-    assert "`labels` and `latents` should have equally many rows" in unequal
+    assert "`labels` and `latents` should have the same length" in unequal
 
 
 def test_holds_the_generators_variables_and_nothing_else(stranger: Stranger):
