@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from kfp import local
 
 from components import ArtifactError, PrivateExamples, Publication
 from components.ingest import ingest
@@ -186,11 +185,7 @@ def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_sp
     assert {path.name for path in tmp_path.iterdir()} == {"examples"}
 
 
-def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(tmp_path: Path, kfp_local: None) -> None:
     pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
     pipeline(method="class_gaussian", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
     summary = _check_published(tmp_path / "output", method="class_gaussian", release=False)
