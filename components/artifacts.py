@@ -44,12 +44,12 @@ class Artifact:
       component: the name of the component that made it.
       seconds: how long that component ran.
       id: unique to this execution of the component.
-      facts: what downstream components may know without opening the payload. Nothing computed from private rows.
+      facts: what downstream components may know without opening the payload. Nothing computed from private examples.
       inputs: the headers of the artifacts that this one was made of, by input name.
       parameters: the values that the component was given, defaults included.
     """
 
-    internal: ClassVar[bool] = False  # true where the payload holds or was computed from private rows
+    internal: ClassVar[bool] = False  # true where the payload holds or was computed from private examples
 
     path: Path
     component: str = ""
@@ -105,7 +105,7 @@ class Artifact:
 
 
 class PrivateExamples(Artifact):
-    """The private rows: train, holdout and test split."""
+    """The private examples: train, holdout and test split."""
 
     internal = True
 
@@ -185,7 +185,7 @@ class SyntheticExamples(Artifact):
 
 
 class AttackFigures(Artifact):
-    """How well attacks tell private rows from others."""
+    """How well attacks tell private examples from others."""
 
     internal = True
 
@@ -197,7 +197,7 @@ class AuditFigures(Artifact):
 
 
 class UtilityFigures(Artifact):
-    """The accuracies p1 to p4 of classifiers trained and tested on private and synthetic rows."""
+    """The accuracies p1 to p4 of classifiers trained and tested on private and synthetic examples."""
 
     internal = True
 

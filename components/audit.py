@@ -4,7 +4,7 @@
     python -m components.audit --examples=DIR --audited=DIR --canaries=50000 --adversary=white_box
 
 It trains a model of its own and drops it; the released one has never seen a canary. `white_box` trains on canaries
-alone, which are public, and reserves nothing. `black_box` trains on the private rows and canaries: nothing of it is
+alone, which are public, and reserves nothing. `black_box` trains on the private examples and canaries: nothing of it is
 released, so no ledger is told, and that is right for as long as its figures stay internal, as they are marked.
 """
 
@@ -24,7 +24,7 @@ def audit(
     examples: Input[PrivateExamples],
     audited: Output[AuditFigures],
     *,
-    canaries: Annotated[int, "rows that are planted, each by a fair coin; 0: no audit"] = 0,
+    canaries: Annotated[int, "examples that are planted, each by a fair coin; 0: no audit"] = 0,
     adversary: Annotated[
         str,
         "black_box: sees samples of the method, trained once more; white_box: sees each update of the optimizer",
@@ -51,9 +51,9 @@ def audit(
             result = audit_optimizer(canary_plan(budget, canaries), delta, optimizer_class=DPKerasAdam, noise=noise)
         else:
             result = audit_release(
-                lambda rows: train(
+                lambda chosen: train(
                     method,
-                    rows,
+                    chosen,
                     budget,
                     seed=seed,
                     insecure_reproducible=insecure_reproducible,

@@ -1,12 +1,12 @@
-"""Evaluate: how useful the synthetic rows are in place of the private ones, and how close to them.
+"""Evaluate: how useful the synthetic examples are in place of the private ones, and how close to them.
 
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR --publish_metrics_epsilon=0.5
 
-The figures are computed on private rows: they are internal, and no part of what the privacy budget covers. The
+The figures are computed on private examples: they are internal, and no part of what the privacy budget covers. The
 exception is published_metrics.json, which is written where a budget for it is given: accuracies with noise, which the
-test rows pay for. They are computed last, so that nothing that fails before costs anything. At most 100,000 examples
-are used of each split and of the synthetic ones, so that none of them need fit in memory.
+test examples pay for. They are computed last, so that nothing that fails before costs anything. At most 100,000
+examples are used of each split and of the synthetic ones, so that none of them need fit in memory.
 
 What cannot be measured, as by a classifier that needs more examples of a class than there are, is null in
 utility.json, with the reason in `not_measured`, and everything else is measured all the same.
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tfdpgen.data import LabeledDataset
     from tfdpgen.evaluation import FeatureSpace
 
-MOST_ROWS = 100_000
-TEST_SHARE = 6  # one synthetic row in so many is tested on, as in MNIST with its 60,000 + 10,000 rows nearly
+MOST_EXAMPLES = 100_000
+TEST_SHARE = 6  # one synthetic example in so many is tested on, as in MNIST with its 60,000 + 10,000 examples nearly
 
 
 @component
@@ -44,15 +44,17 @@ def evaluate(
     inception_weights: Annotated[
         str, "file with Keras's InceptionV3 weights, or keras for those that Keras has downloaded; empty: no such FID"
     ] = "",
-    publish_metrics_epsilon: Annotated[float, "epsilon that the test rows pay for published accuracies; 0: none"] = 0.0,
+    publish_metrics_epsilon: Annotated[
+        float, "epsilon that the test examples pay for published accuracies; 0: none"
+    ] = 0.0,
     publish_metrics: Annotated[str, "figures to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
     delta: Annotated[float, "delta of the published accuracies"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     seed: Annotated[int, "seed of the classifiers"] = 0,
 ) -> None:
-    """Trains classifiers on private and on synthetic rows, tests each on both, and measures fidelity.
+    """Trains classifiers on private and on synthetic examples, tests each on both, and measures fidelity.
 
-    Where there are enriched rows, `p2_enriched` is the accuracy on private rows of a CNN of their soft labels.
+    Where there are enriched examples, `p2_enriched` is the accuracy on private examples of a CNN of their soft labels.
     """
     from tfdpgen.data import Splits
     from tfdpgen.evaluation import (
@@ -82,16 +84,17 @@ def evaluate(
         check_publishable(published)
         if (synthetic.path / "NOT_FOR_RELEASE.txt").exists():
             raise ComponentError(
-                "`publish_metrics_epsilon` should be 0 where the release may not leave: an accuracy of rows that are "
-                f"not private themselves is not made so by noise for the test rows; got {publish_metrics_epsilon}."
+                "`publish_metrics_epsilon` should be 0 where the release may not leave: an accuracy of examples that "
+                "are not private themselves is not made so by noise for the test examples; got "
+                f"{publish_metrics_epsilon}."
             )
     inception = inception_space(inception_weights) if inception_weights else None
 
     splits = Splits.load(examples.path)
-    rows, enriched = synthetic.load(MOST_ROWS), synthetic.load_enriched(MOST_ROWS)
-    num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
-    learnt, tested = rows.take(np.arange(num_train)), rows.take(np.arange(num_train, len(rows)))
-    test = splits.test.in_memory(MOST_ROWS)
+    plain, enriched = synthetic.load(MOST_EXAMPLES), synthetic.load_enriched(MOST_EXAMPLES)
+    num_train = len(plain) - len(plain) // TEST_SHARE  # labels cycle, so that both parts are balanced
+    learnt, tested = plain.take(np.arange(num_train)), plain.take(np.arange(num_train, len(plain)))
+    test = splits.test.in_memory(MOST_EXAMPLES)
 
     if budget is not None:
         budget.check_num_examples(max(len(test), 1))
@@ -101,10 +104,10 @@ def evaluate(
 
     generated = {name: try_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
     by_figure = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
-    private_rows = splits.train.in_memory(MOST_ROWS)
+    private_train = splits.train.in_memory(MOST_EXAMPLES)
     matrices, private_cnn = {}, None
     for name in names:
-        private = try_classifier(name, private_rows, trained_on="private", seed=seed)
+        private = try_classifier(name, private_train, trained_on="private", seed=seed)
         if name == "cnn":
             private_cnn = private
         matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
@@ -128,8 +131,8 @@ def evaluate(
     spaces = [scattering_space(), *([inception] if inception else [])]
     if isinstance(private_cnn, Classifier):
         spaces.insert(1, cnn_space(private_cnn))
-    others = splits.holdout.in_memory(MOST_ROWS)
-    _write(utility, "fidelity", {space.name: _fidelity(space, test, others, rows, seed) for space in spaces})
+    others = splits.holdout.in_memory(MOST_EXAMPLES)
+    _write(utility, "fidelity", {space.name: _fidelity(space, test, others, plain, seed) for space in spaces})
 
     # Last of all what has to be paid for: what fails from here on, or a figure that could not be had, costs nothing.
     fitted = {name: each for name in published if isinstance(each := by_figure.get(name), Classifier)}
@@ -141,13 +144,13 @@ def evaluate(
 
 
 def _fidelity(
-    space: FeatureSpace, test: LabeledDataset, others: LabeledDataset, rows: LabeledDataset, seed: int
+    space: FeatureSpace, test: LabeledDataset, others: LabeledDataset, generated: LabeledDataset, seed: int
 ) -> dict[str, Any]:
     """The measures in one space, or why there are none."""
     from tfdpgen.evaluation import TooFewExamplesError, measure_fidelity
 
     try:
-        return measure_fidelity(space, test, others, rows, seed=seed)
+        return measure_fidelity(space, test, others, generated, seed=seed)
     except TooFewExamplesError as error:
         return {"description": space.description, "not_measured": str(error)}
 

@@ -3,7 +3,7 @@
     python -m components.publish --release=DIR --synthetic=DIR --attacks=DIR --utility=DIR --audited=DIR \
         --publication=DIR --destination=output
 
-It sees no private row. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
+It sees no private example. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
 all, summary.json: where that is, everything beside it is complete and belongs together. It replaces what an earlier
 run has written there and nothing else (`destination.py`).
 """
@@ -36,7 +36,7 @@ from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 SAMPLES_PER_CLASS = 10  # that the report shows
 
-# The keys of the summary that are computed on private rows without noise.
+# The keys of the summary that are computed on private examples without noise.
 INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit")
 PACKAGES = (
     "tfdpgen",

@@ -236,8 +236,8 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
         "",
         f"Results: {output_dir} (report.html, summary.json, synthetic/, serving_model/)",
         f"Privacy: epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
-        f"for each of {summary['num_examples']} training rows",
-        f"Utility: accuracy on private test rows {_rate(utility['p2'])} when trained on synthetic rows (p2), "
+        f"for each of {summary['num_examples']} training examples",
+        f"Utility: accuracy on private test examples {_rate(utility['p2'])} when trained on synthetic examples (p2), "
         f"{_rate(utility['p1'])} on private ones (p1); balanced accuracy {_rate(balanced['p2'])} and "
         f"{_rate(balanced['p1'])}",
     ]
@@ -261,7 +261,7 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
             f"Audit {audit['adversary']}: epsilon is at least {audit['lower_bound']:.3f} of the "
             f"{audit['claimed_epsilon']:.3f} claimed, at {audit['confidence']:.0%} confidence"
         )
-    lines.append("Utility, attack and audit figures are internal: they are computed on private rows without noise.")
+    lines.append("Utility, attack and audit figures are internal: they are computed on private examples without noise.")
     if not summary["release"]:
         lines.append("NOT FOR RELEASE: the privacy noise was seeded (insecure_reproducible).")
     return "\n".join(lines)

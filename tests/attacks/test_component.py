@@ -14,7 +14,7 @@ from components.attack import _OnBeam, attack
 from components.generate import generate
 from components.ingest import ingest
 from components.train import train
-from tests.attacks.controls import noise_rows
+from tests.attacks.controls import noise_examples
 from tfdpgen.attacks import run_here
 from tfdpgen.attacks.base import chunked
 from tfdpgen.attacks.neighbours import Nearest
@@ -53,9 +53,11 @@ def test_what_it_writes(inputs: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_beam_s_runner_changes_nothing(tmp_path: Path) -> None:
-    rows, candidates = noise_rows(300, 0), noise_rows(2500, 1)
+    examples, candidates = noise_examples(300, 0), noise_examples(2500, 1)
     tasks = [
-        task for scorer in (Nearest(rows.images), Nearest(rows.images[:50])) for task in chunked(scorer, candidates)
+        task
+        for scorer in (Nearest(examples.images), Nearest(examples.images[:50]))
+        for task in chunked(scorer, candidates)
     ]
     here = run_here(tasks)
     assert len(here) == 6

@@ -43,7 +43,7 @@ def test_without_canaries_there_are_no_figures(examples: Path, tmp_path: Path) -
     assert _audit(examples, tmp_path / "audited") == {}
 
 
-def test_the_method_is_audited_with_canaries_among_the_rows(examples: Path, tmp_path: Path) -> None:
+def test_the_method_is_audited_with_canaries_among_the_examples(examples: Path, tmp_path: Path) -> None:
     settings = {"canaries": 300, "method": "class_gaussian", "insecure_reproducible": True}
     figures = _audit(examples, tmp_path / "audited", **settings)
     assert set(figures) == {*_KEYS, "method"}
@@ -56,7 +56,7 @@ def test_the_method_is_audited_with_canaries_among_the_rows(examples: Path, tmp_
     assert {path.name for path in (tmp_path / "again").iterdir()} == {"artifact.json", "audit.json"}  # no model
 
 
-def test_the_optimizer_is_audited_without_any_row(examples: Path, tmp_path: Path) -> None:
+def test_the_optimizer_is_audited_without_any_example(examples: Path, tmp_path: Path) -> None:
     figures = _audit(
         examples, tmp_path / "audited", canaries=3_000, adversary="white_box", epsilon=4.0, insecure_reproducible=True
     )

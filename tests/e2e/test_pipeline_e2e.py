@@ -80,7 +80,7 @@ def _check_published(folder: Path, *, method: str, release: bool) -> dict[str, A
     assert builder.info.description.startswith("NOT FOR RELEASE") is not release
     assert (folder / "synthetic" / "NOT_FOR_RELEASE.txt").exists() is not release
     with np.load(folder / "synthetic" / "synthetic.npz") as arrays:
-        np.testing.assert_array_equal(np.stack([row["image"] for row in stored]), arrays["images"])
+        np.testing.assert_array_equal(np.stack([example["image"] for example in stored]), arrays["images"])
         np.testing.assert_array_equal(arrays["labels"], np.arange(SMALL["num_synthetic"]) % 10)
 
     report = (folder / "report.html").read_text()
@@ -121,10 +121,10 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     }
 
     splits = Splits.load(output / "internal" / "ingest" / "examples")
-    rows = splits.train
+    examples = splits.train
     ledger = Ledger(output / "internal" / "ledger.sqlite")
-    assert ledger.reservations(dataset_id(rows)) == 1  # both runs are one training
-    assert 2.9 < ledger.spent(dataset_id(rows), 1e-5) <= 3.0
+    assert ledger.reservations(dataset_id(examples)) == 1  # both runs are one training
+    assert 2.9 < ledger.spent(dataset_id(examples), 1e-5) <= 3.0
     assert 0.99 < ledger.spent(dataset_id(splits.test), 1e-5) <= 1.0  # for the published accuracies
     assert not (output / "internal" / "backup").exists()
 

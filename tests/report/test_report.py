@@ -121,7 +121,7 @@ def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
     expected += [*privacy["assumptions"], privacy["unit"], privacy["neighboring_relation"], privacy["noise_source"]]
     expected += [" ".join(privacy[name].split()) for name in ("statement", "compute_dp_sgd_privacy_statement")]
     expected += ["2.5 · 10⁻⁵", "129", "401", "1,077", "1,797", "poisson", "PLD", "digits", "c_vae"]
-    expected += ["7 repetitions", "211 private rows", "223 others", "1.2", "31.9", "0.1.0", "2.15.1"]
+    expected += ["7 repetitions", "211 private examples", "223 others", "1.2", "31.9", "0.1.0", "2.15.1"]
     assert [figure for figure in expected if figure not in text] == []
 
 
@@ -208,8 +208,8 @@ def test_samples_are_the_first_of_each_class_enlarged(channels: int, summary: di
     images = np.repeat(digits.images, channels, axis=3)
     images[..., 0] //= 2  # so that channels differ
     spec = DataSpec((8, 8, channels), 10)
-    rows = [*np.flatnonzero(digits.labels == 4)[:3], *np.flatnonzero(digits.labels == 7)[:9]]
-    synthetic = LabeledDataset(images, digits.labels, spec).take(rows)
+    examples = [*np.flatnonzero(digits.labels == 4)[:3], *np.flatnonzero(digits.labels == 7)[:9]]
+    synthetic = LabeledDataset(images, digits.labels, spec).take(examples)
     page = Page(render_report(summary, synthetic, samples_per_class=5))
     four, seven = (attributes for tag, attributes in page.tags if tag == "img")
     assert four["alt"] == "3 generated images of class 4"
@@ -236,7 +236,7 @@ def test_missing_parts_are_said_to_be_missing(digits: LabeledDataset):
         "The statement names no assumptions",
         "The time that the steps took is not stated",
         "The versions of the software are not stated",
-        "an unstated number of private rows",
+        "an unstated number of private examples",
         "not stated",
     ):
         assert sentence in page.text
@@ -289,7 +289,7 @@ def test_write_report_replaces_whole_pages(summary: dict[str, Any], digits: Labe
 def _matrix(p1: float, p2: float, p3: float, p4: float) -> dict[str, Any]:
     accuracies = {"p1": p1, "p2": p2, "p3": p3, "p4": p4, "accuracy_loss": p1 - p2}
     intervals = {name: [value - 0.0213, value + 0.0117] for name, value in accuracies.items()}
-    return {**accuracies, "intervals": intervals, "num_rows": [1077, 4321]}
+    return {**accuracies, "intervals": intervals, "num_examples": [1077, 4321]}
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
     summary["fidelity"] = {
         "scattering": {
             "description": "Fixed wavelets.",
-            "num_rows": 359,
+            "num_examples": 359,
             "generated": generated,
             "real": {name: 10 * value for name, value in generated.items()},
         }
@@ -327,7 +327,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
         "correction": "Bonferroni over nine attacks",
     }
     summary["memorisation"] = {
-        "description": "Distances to the nearest rows.",
+        "description": "Distances to the nearest examples.",
         "near_copies_of_train": 0.00234,
         "share_nearer_to_train_interval": [0.481, 0.523],
     }
@@ -337,7 +337,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
         "confidence": 0.95,
         "epsilon": 0.498,
         "delta": 1e-5,
-        "statement": "p2 on 360 private test rows, with noise.",
+        "statement": "p2 on 360 private test examples, with noise.",
     }
     return summary
 
@@ -350,12 +350,12 @@ def test_every_further_figure_appears(full: dict[str, Any], digits: LabeledDatas
         expected += [f"[{low:.3f}, {high:.3f}]" for low, high in matrix["intervals"].values()]
     for kind in ("generated", "real"):
         expected += [f"{value:.4g}" for value in full["fidelity"]["scattering"][kind].values()]
-    expected += ["Fixed wavelets. 359 images of each kind", "at most 4,321 rows", "Label agreement = 0.901"]
+    expected += ["Fixed wavelets. 359 images of each kind", "at most 4,321 examples", "Label agreement = 0.901"]
     expected += ["0.019", "[0.008, 0.037]", "Sees: samples. Yeom et al. 2018.", "TPR at 0.1 % FPR"]
     expected += ["Highest of 9 membership attacks", "0.975: Bonferroni over nine attacks", "[-0.057, 0.126]"]
-    expected += ["Distances to the nearest rows.", "0.00234", "[0.481, 0.523]"]
+    expected += ["Distances to the nearest examples.", "0.00234", "[0.481, 0.523]"]
     expected += ["1.234", "guesses417", "right251"]
-    expected += ["0.839", "[0.781, 0.888]", "p2 on 360 private test rows, with noise.", "Test rows: ε = 0.498"]
+    expected += ["0.839", "[0.781, 0.888]", "p2 on 360 private test examples, with noise.", "Test examples: ε = 0.498"]
     assert [figure for figure in expected if figure not in page.text] == []
     assert len(page.having("chart")) == 2  # one ROC curve, and epsilon against steps
     assert "Above the claim" not in page.text
@@ -374,7 +374,7 @@ def test_published_accuracies_alone_may_be_released(full: dict[str, Any], digits
     del full["published_metrics"]
     without = Page(render_report(full, digits)).text
     assert "ublished accuracies" not in without
-    assert "Test rows: ε" not in without
+    assert "Test examples: ε" not in without
 
 
 def test_an_audit_above_the_claim_is_called_out(full: dict[str, Any], digits: LabeledDataset):
@@ -440,16 +440,16 @@ def test_what_was_not_measured_says_why_and_nothing_else_is_lost(full: dict[str,
         **nothing,
         "balanced": {},
         "intervals": nothing,
-        "num_rows": [None, None],
+        "num_examples": [None, None],
         "not_measured": dict.fromkeys(("p1", "p3", "accuracy_loss"), reason),
     }
-    full["fidelity"]["cnn"] = {"description": "A CNN.", "not_measured": "There should be at least 6 rows each."}
+    full["fidelity"]["cnn"] = {"description": "A CNN.", "not_measured": "There should be at least 6 examples each."}
     text = Page(render_report(full, digits)).text
     assert f"Not measured: p1 mlp, p3 mlp. {reason}" in text
     assert "Not measured: p1. There are no test examples." in text
-    assert "cnn: A CNN. Not measured: There should be at least 6 rows each." in text
+    assert "cnn: A CNN. Not measured: There should be at least 6 examples each." in text
     assert "0.843" in text  # p2 is there all the same
-    assert "at most 4,321 rows" in text
+    assert "at most 4,321 examples" in text
 
 
 def test_cautions_are_marked_internal(full: dict[str, Any], digits: LabeledDataset) -> None:

@@ -1,4 +1,4 @@
-"""How much of the private rows shows: attacks on a release, and what turns their scores into numbers.
+"""How much of the private examples shows: attacks on a release, and what turns their scores into numbers.
 
 Importing this package registers every attack in `ATTACKS`.
 """

@@ -9,12 +9,13 @@ complement in both directions, says (Kairouz, Oh and Viswanath 2015, arXiv 1311.
 
     t <= e^epsilon f + delta      and      1 - f <= e^epsilon (1 - t) + delta.
 
-For which question it holds: is this single row in the data or not, all other rows equal, D and D' neighbours in the
-relation that epsilon was accounted for. With add-or-remove, that is the row against its absence. Exchanging the row for
-another is a removal and an addition: there the caps are those of (2 epsilon, (1 + e^epsilon) delta), or of the
-epsilon that was accounted for replace-one, whichever is smaller. An attack that compares rows that were trained on with
-rows that were not asks the second question in effect. Caps bound expectations; a figure measured on few rows may exceed
-them by chance. They say nothing about telling private rows from noise, which needs no row's secret.
+For which question it holds: is this single example in the data or not, all other examples equal, D and D' neighbours in
+the relation that epsilon was accounted for. With add-or-remove, that is the example against its absence. Exchanging the
+example for another is a removal and an addition: there the caps are those of (2 epsilon, (1 + e^epsilon) delta), or of
+the epsilon that was accounted for replace-one, whichever is smaller. An attack that compares examples that were trained
+on with examples that were not asks the second question in effect. Caps bound expectations; a figure measured on few
+examples may exceed them by chance. They say nothing about telling private examples from noise, which needs no example's
+secret.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def auc_cap(epsilon: float, delta: float) -> float:
 
 
 def caps(epsilon: float, delta: float, epsilon_replace_one: float | None = None) -> dict[str, Any]:
-    """All caps, JSON-ready, for a row added or removed and for a row exchanged for another.
+    """All caps, JSON-ready, for an example added or removed and for an example exchanged for another.
 
     Args:
       epsilon: accounted for add-or-remove.

@@ -7,7 +7,7 @@
 Intervals are Clopper and Pearson's (1934), since the bootstrap collapses where an attack errs never, which is where
 it matters. Every interval holds Student's t over the repetitions too. `compare_scores` says what is counted for which.
 
-All figures are computed from private rows without noise: they are internal and not covered by any epsilon.
+All figures are computed from private examples without noise: they are internal and not covered by any epsilon.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def compare_scores(
     Each interval holds two: Student's t over the repetitions' figures, which covers the chance in draws and training,
     and one for the candidates of a single repetition, which covers the chance in who was asked. The second keeps an
     interval from vanishing where all repetitions agree (5 times 100 of 100 right is no proof of certainty) and stands
-    alone where there is one repetition. It counts rows once, since repetitions ask about the same people:
+    alone where there is one repetition. It counts examples once, since repetitions ask about the same people:
 
     - accuracy: Clopper and Pearson's, of as many answers as there were. Two groups with a rate each vary less than one
       with the rate between (Hoeffding 1956), so that it covers at least as often as it says.

@@ -1,11 +1,11 @@
-"""Pen strokes drawn at random: a public prior for drawings and handwriting that has never seen a row of data.
+"""Pen strokes drawn at random: a public prior for drawings and handwriting that has never seen any data.
 
     images = random_strokes(np.random.default_rng(0), 1000, (28, 28))          # uint8 [1000, 28, 28, 1]
 
 A drawing is one to three strokes. A stroke is a curve whose curvature changes linearly along it (a clothoid), with at
 most one corner; later strokes start anywhere or on an earlier one. The drawing is scaled and moved into the frame as a
-whole and drawn light on dark with one pen. No private row is touched, no label is known, and nothing here was fitted to
-any data set: whoever uses such images says so in the privacy statement, which they do not change.
+whole and drawn light on dark with one pen. No private example is touched, no label is known, and nothing here was
+fitted to any data set: whoever uses such images says so in the privacy statement, which they do not change.
 
 Learning from procedurally drawn images: Lake et al. 2015, "Human-level concept learning through probabilistic program
 induction", for strokes; Baradad et al. 2021, "Learning to see by looking at noise", for features.

@@ -39,9 +39,9 @@ def roc_chart(
     Args:
       name: of the attack.
       figures: `roc` of {fpr, tpr, low, high}, equally long lists of rates, and `is_membership`.
-      epsilon: of the promise, where a row is added or removed.
+      epsilon: of the promise, where an example is added or removed.
       delta: of the promise.
-      epsilon_replace_one: of the same mechanisms where a row is exchanged, if it was accounted.
+      epsilon_replace_one: of the same mechanisms where an example is exchanged, if it was accounted.
 
     Returns:
       The chart, or None without a curve.
@@ -56,11 +56,11 @@ def roc_chart(
     if figures.get("is_membership"):
         epsilon = min(epsilon, _LARGEST_EPSILON)
         added = [tpr_cap(rate, epsilon, delta) for rate in _RATES]
-        lines.append(Line("most that ε, δ allow: a row added or removed", _RATES, added, style="cap"))
+        lines.append(Line("most that ε, δ allow: an example added or removed", _RATES, added, style="cap"))
         group = 2 * epsilon, min(1.0, (1 + math.exp(epsilon)) * delta)
         pairs = [group, *([(min(epsilon_replace_one, _LARGEST_EPSILON), delta)] if epsilon_replace_one else [])]
         exchanged = [min(tpr_cap(rate, *pair) for pair in pairs) for rate in _RATES]
-        lines.append(Line("a row exchanged for another", _RATES, exchanged, style="cap far"))
+        lines.append(Line("an example exchanged for another", _RATES, exchanged, style="cap far"))
     return line_chart(
         f"ROC curve of {name} on logarithmic axes",
         Axis("false positive rate", _LOWEST_RATE, 1.0, is_log=True),
@@ -81,14 +81,14 @@ def epsilon_chart(privacy: Mapping[str, Any]) -> Markup | None:
     facts = [privacy.get(key) for key in ("num_examples", "expected_batch_size", "steps", "noise_multiplier", "delta")]
     if not all(isinstance(fact, (int, float)) and math.isfinite(fact) and fact > 0 for fact in facts):
         return None
-    rows, batch, steps, noise_multiplier, delta = (float(fact) for fact in facts if fact is not None)
-    if batch > rows or delta >= 1 or steps < 2:
+    num_examples, batch, steps, noise_multiplier, delta = (float(fact) for fact in facts if fact is not None)
+    if batch > num_examples or delta >= 1 or steps < 2:
         return None
     numbers = sorted({max(1, round(share * steps)) for share in _SHARES})
     lines = []
     for accountant, name in (("pld", "PLD, which decides"), ("rdp", "RDP")):
         spent = [
-            epsilon_of(poisson_gaussian_event(batch / rows, noise_multiplier, number), delta, accountant)
+            epsilon_of(poisson_gaussian_event(batch / num_examples, noise_multiplier, number), delta, accountant)
             for number in numbers
         ]
         lines.append(Line(name, [0, *numbers], [0.0, *spent]))

@@ -5,8 +5,8 @@
 
 The page says what was promised, shows generated images, and sets what was measured beside what theory allows. It needs
 no network and no script: images are data URIs, intervals and charts are inline SVG. Everything that comes from the
-summary or the data set is escaped. Figures that are computed on private rows without noise are marked internal on the
-page. It shows generated images only, never a private row, not even beside them for comparison.
+summary or the data set is escaped. Figures that are computed on private examples without noise are marked internal on
+the page. It shows generated images only, never a private example, not even beside them for comparison.
 
 The cap on a membership attack's advantage follows from the definition of differential privacy: Kairouz et al. 2015,
 "The Composition Theorem for Differential Privacy"; Humphries et al. 2023, "Investigating Membership Inference Attacks
@@ -173,7 +173,7 @@ def _interval(values: Any) -> str:
 
 
 def _exchange_cap(epsilon: float, delta: float) -> float:
-    """The cap where a row is exchanged for another: one removal and one addition, by group privacy."""
+    """The cap where an example is exchanged for another: one removal and one addition, by group privacy."""
     delta = (1 + math.exp(epsilon)) * delta
     return privacy_loss_cap(2 * epsilon, delta) if delta < 1 else 1.0
 
@@ -274,7 +274,9 @@ def _memorisation(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _most_examples(utility: Mapping[str, Any]) -> int | None:
     """The largest number of examples that a classifier beside the CNN was given."""
-    given = [n for figures in (utility.get("classifiers") or {}).values() for n in figures.get("num_rows") or () if n]
+    given = [
+        n for figures in (utility.get("classifiers") or {}).values() for n in figures.get("num_examples") or () if n
+    ]
     return max(given, default=None)
 
 
