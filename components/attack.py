@@ -6,9 +6,9 @@
 Attackers hold the release and the synthetic examples; some also hold the networks that were trained privately beside
 the generator, and with `shadow_models` some train the method themselves, many times. attacks.json holds each attack's
 figures ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
-and delta allow at most ("caps"), and how near synthetic examples come to training examples ("memorisation", which is no
-measure of privacy). Searches among many examples run on Beam, chunk by chunk, with the same result on any runner.
-Attackers use at most the first 100,000 synthetic examples, so that the others need not fit in memory.
+and delta allow at most ("upper_bounds"), and how near synthetic examples come to training examples ("memorisation",
+which is no measure of privacy). Searches among many examples run on Beam, chunk by chunk, with the same result on any
+runner. Attackers use at most the first 100,000 synthetic examples, so that the others need not fit in memory.
 
 The figures are computed on private examples: they are internal, and no part of what the privacy budget covers.
 """
@@ -68,7 +68,14 @@ def attack(
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
     """Measures how well attacks tell private examples from noise and from examples that were never trained on."""
-    from tfdpgen.attacks import ShadowConfig, caps, memorisation, run_attacks, run_shadow_attacks, strongest_attack
+    from tfdpgen.attacks import (
+        ShadowConfig,
+        memorisation,
+        run_attacks,
+        run_shadow_attacks,
+        strongest_attack,
+        upper_bounds,
+    )
     from tfdpgen.data import Splits
     from tfdpgen.methods import Release
 
@@ -114,7 +121,7 @@ def attack(
     figures = {
         "attacks": {name: result.to_dict() for name, result in results.items()},
         "strongest": strongest.to_dict() if strongest else None,
-        "caps": caps(statement.epsilon, statement.delta, statement.epsilon_replace_one),
+        "upper_bounds": upper_bounds(statement.epsilon, statement.delta, statement.epsilon_replace_one),
         "memorisation": memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
     }
     (attacks.path / "attacks.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -93,7 +93,7 @@ def publish(
         "fidelity": json.loads((utility.path / "fidelity.json").read_text()),
         "attacks": attacked["attacks"],
         "strongest_attack": attacked["strongest"],
-        "attack_caps": attacked["caps"],
+        "attack_upper_bounds": attacked["upper_bounds"],
         "memorisation": attacked["memorisation"],
         **({"audit": audit} if audit else {}),
         "release": trained.is_releasable,

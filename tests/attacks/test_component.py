@@ -38,7 +38,7 @@ def test_what_it_writes(inputs: dict[str, Path], tmp_path: Path) -> None:
     attack.execute(inputs, {"attacks": tmp_path / "attacks"}, PARAMETERS | shadows)
     assert {path.name for path in (tmp_path / "attacks").iterdir()} == {"attacks.json", "artifact.json"}
     figures = json.loads((tmp_path / "attacks" / "attacks.json").read_text())
-    assert set(figures) == {"attacks", "strongest", "caps", "memorisation"}
+    assert set(figures) == {"attacks", "strongest", "upper_bounds", "memorisation"}
     assert {name for name, result in figures["attacks"].items() if result["access"] == "many trainings"} == {
         "lira_online_gan_leaks", "lira_offline_gan_leaks",
     }  # fmt: skip
@@ -47,7 +47,7 @@ def test_what_it_writes(inputs: dict[str, Path], tmp_path: Path) -> None:
     members = [result for result in figures["attacks"].values() if result["is_membership"]]
     assert figures["strongest"]["looked_at"] == len(members)
     assert figures["strongest"]["privacy_loss"] == max(result["privacy_loss"] for result in members)
-    assert figures["caps"]["exchange"]["auc"] > figures["caps"]["add_or_remove"]["auc"] > 0.5
+    assert figures["upper_bounds"]["exchange"]["auc"] > figures["upper_bounds"]["add_or_remove"]["auc"] > 0.5
     assert figures["memorisation"]["num_reference"] == 360
     assert len(list((tmp_path / "shadows").iterdir())) == 4
 

@@ -137,5 +137,5 @@ def test_the_real_method_hides_its_members_at_epsilon_1(tmp_path: Path) -> None:
     config = ShadowConfig(num_shadows=4, method="class_gaussian", num_synthetic=1000)
     results = run_shadow_attacks(release, splits.train, splits.holdout, train_fn, config, tmp_path, networks=networks)
     for result in results.values():
-        assert result.auc_interval[0] < 0.73  # the cap at epsilon 1
+        assert result.auc_interval[0] < 0.73  # the upper bound at epsilon 1
         assert result.num_members == 180

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tests.attacks.controls import Noise, Replay, noise_examples, overfitted_autoencoder, overfitted_critic
-from tfdpgen.attacks import ATTACKS, privacy_loss_cap, run_attacks
-from tfdpgen.attacks.caps import caps
+from tfdpgen.attacks import ATTACKS, privacy_loss_upper_bound, run_attacks
+from tfdpgen.attacks.upper_bounds import upper_bounds
 from tfdpgen.data import load_splits
 from tfdpgen.methods import train
 from tfdpgen.privacy import PrivacyBudget
@@ -61,7 +61,7 @@ def test_the_classifier_knows_digits_from_noise_but_not_from_digits() -> None:
     noise, holdout = results["classifier_noise"], results["classifier_holdout"]
     assert noise.accuracy >= 0.99
     assert noise.auc >= 0.99
-    assert noise.privacy_loss > privacy_loss_cap(3.0, 1e-5)  # what no cap on membership forbids
+    assert noise.privacy_loss > privacy_loss_upper_bound(3.0, 1e-5)  # what no upper bound on membership forbids
     assert not noise.is_membership
     assert holdout.is_membership
     assert holdout.auc_interval[0] < 0.5 < holdout.auc_interval[1]
@@ -84,11 +84,11 @@ def test_pure_noise_teaches_a_classifier_nothing() -> None:
         assert abs(result.auc - 0.5) <= 0.02
 
 
-def test_at_epsilon_1_no_attack_exceeds_its_cap() -> None:
+def test_at_epsilon_1_no_attack_exceeds_its_upper_bound() -> None:
     release = train("class_gaussian", SPLITS.train, PrivacyBudget(1.0, 1e-5), verbose=0)
-    # One repetition: Student's interval over two would reach below any cap.
+    # One repetition: Student's interval over two would reach below any upper bound.
     results = run_attacks(release, SPLITS.train, SPLITS.holdout, repetitions=1, seed=0)
-    allowed = caps(release.statement.epsilon, release.statement.delta)["add_or_remove"]
+    allowed = upper_bounds(release.statement.epsilon, release.statement.delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
             assert result.privacy_loss_interval[0] <= allowed["privacy_loss"]

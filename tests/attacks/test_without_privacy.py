@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 import sklearn.metrics
 
-from tfdpgen.attacks import AttackResult, caps, run_attacks, strongest_attack
+from tfdpgen.attacks import AttackResult, run_attacks, strongest_attack, upper_bounds
 from tfdpgen.data import LabeledDataset, load_splits
 from tfdpgen.methods import CVAE, DPGAN, Synthesizer, c_vae, dp_gan, to_uint8, train_with_networks
 from tfdpgen.privacy import ClassMoments, NoiseSource, PrivacyBudget
@@ -63,17 +63,17 @@ def trained_without_privacy(method: Synthesizer, examples: LabeledDataset) -> tu
     return Drawn(generator), method.networks()
 
 
-def above_their_caps(results: Mapping[str, AttackResult], epsilon: float, delta: float) -> set[str]:
+def above_their_bounds(results: Mapping[str, AttackResult], epsilon: float, delta: float) -> set[str]:
     """Membership attacks that no (epsilon, delta) explains: one of their intervals lies above what it allows.
 
-    The caps are those for an example added or removed, the smaller ones, on accuracy (as privacy loss), AUC, and the
-    true positive rates at false positive rates of 1 % and 0.1 %.
+    The upper bounds are those for an example added or removed, the smaller ones, on accuracy (as privacy loss), AUC,
+    and the true positive rates at false positive rates of 1 % and 0.1 %.
     """
-    figures = caps(epsilon, delta)["add_or_remove"]
+    figures = upper_bounds(epsilon, delta)["add_or_remove"]
     return {
         name
         for name, result in results.items()
-        if result.is_membership and any(getattr(result, f"{key}_interval")[0] > cap for key, cap in figures.items())
+        if result.is_membership and any(getattr(result, f"{key}_interval")[0] > bound for key, bound in figures.items())
     }
 
 
@@ -85,7 +85,7 @@ def test_an_autoencoder_and_its_samples_give_their_examples_away() -> None:
     print({name: round(result.auc, 3) for name, result in results.items()})
     names = {"vae_reconstruction", "gan_leaks", "gan_leaks_calibrated"}
     assert {name: results[name].auc for name in names if results[name].auc < 0.8} == {}
-    assert above_their_caps(results, 1.0, DELTA) >= names
+    assert above_their_bounds(results, 1.0, DELTA) >= names
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_a_critic_gives_its_examples_away_and_no_others() -> None:
     results = run_attacks(release, EXAMPLES, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
     print({name: round(result.auc, 3) for name, result in results.items()})
     assert {name: results[name].auc for name in OF_CRITICS if results[name].auc < 0.8} == {}
-    assert above_their_caps(results, 1.0, DELTA) >= set(OF_CRITICS)
+    assert above_their_bounds(results, 1.0, DELTA) >= set(OF_CRITICS)
 
     others = run_attacks(release, STRANGERS, SPLITS.holdout, networks=networks, seed=0, repetitions=1, names=OF_CRITICS)
     for result in others.values():
@@ -109,7 +109,7 @@ def test_a_critic_gives_its_examples_away_and_no_others() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("is_long", [False, True], ids=["own preset", "long training"])
 @pytest.mark.parametrize("name", ["c_vae", "dp_gan"])
-def test_at_epsilon_1_no_attack_exceeds_its_cap(name: str, is_long: bool) -> None:
+def test_at_epsilon_1_no_attack_exceeds_its_upper_bound(name: str, is_long: bool) -> None:
     examples, preset = (EXAMPLES, LONG[name]) if is_long else (SPLITS.train, None)
     release, networks = train_with_networks(name, examples, PrivacyBudget(1.0, DELTA), preset=preset, verbose=0)
     results = run_attacks(release, examples, SPLITS.holdout, networks=networks, repetitions=5, seed=0)
@@ -118,8 +118,8 @@ def test_at_epsilon_1_no_attack_exceeds_its_cap(name: str, is_long: bool) -> Non
     epsilon, delta = release.statement.epsilon, release.statement.delta
     assert 0.9 < epsilon <= 1.0
     print({key: round(result.auc, 3) for key, result in results.items()}, strongest_attack(results))
-    assert above_their_caps(results, epsilon, delta) == set()
-    allowed = caps(epsilon, delta)["add_or_remove"]
+    assert above_their_bounds(results, epsilon, delta) == set()
+    allowed = upper_bounds(epsilon, delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
             assert result.privacy_loss <= allowed["privacy_loss"]

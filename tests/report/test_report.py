@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tfdpgen.attacks import privacy_loss_cap
+from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource
 from tfdpgen.report import render_report, write_report
@@ -128,25 +128,27 @@ def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
 def test_the_cap_stands_beside_membership_attacks_alone(summary: dict[str, Any], digits: LabeledDataset):
     page = Page(render_report(summary, digits))
     epsilon, delta = summary["privacy"]["epsilon"], summary["privacy"]["delta"]
-    cap = privacy_loss_cap(epsilon, delta)
-    exchange_cap = privacy_loss_cap(2 * epsilon, (1 + math.exp(epsilon)) * delta)
-    (line,) = page.having("cap")
-    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + cap), abs=0.01)
-    assert f"cap {cap:.3f}" in page.text
-    assert f"group privacy guarantees {exchange_cap:.3f}" in page.text
+    upper_bound = privacy_loss_upper_bound(epsilon, delta)
+    exchange_upper_bound = privacy_loss_upper_bound(2 * epsilon, (1 + math.exp(epsilon)) * delta)
+    (line,) = page.having("bound")
+    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + upper_bound), abs=0.01)
+    assert f"upper bound {upper_bound:.3f}" in page.text
+    assert f"group privacy guarantees {exchange_upper_bound:.3f}" in page.text
     assert "not a membership question" in page.text
-    assert "Above the cap" not in page.text
+    assert "Above the upper bound" not in page.text
 
     del summary["attacks"]["classifier_holdout"]
     without = Page(render_report(summary, digits))
-    assert without.having("cap") == []
+    assert without.having("bound") == []
 
 
-def test_an_attack_above_the_cap_is_called_out(summary: dict[str, Any], digits: LabeledDataset):
+def test_an_attack_above_its_upper_bound_is_called_out(summary: dict[str, Any], digits: LabeledDataset):
     summary["privacy"]["epsilon"] = 0.01
-    assert "Above the cap" not in Page(render_report(summary, digits)).text, "its interval reaches below the cap"
+    assert "Above the upper bound" not in Page(render_report(summary, digits)).text, (
+        "its interval reaches below the upper bound"
+    )
     summary["attacks"]["classifier_holdout"] = _attack_figures(0.7, 0.02, 0.75, is_membership=True)
-    assert "Above the cap" in Page(render_report(summary, digits)).text
+    assert "Above the upper bound" in Page(render_report(summary, digits)).text
 
 
 def test_only_a_release_is_called_releasable(summary: dict[str, Any], digits: LabeledDataset):
@@ -260,7 +262,7 @@ def test_an_unbounded_epsilon_is_shown(summary: dict[str, Any], digits: LabeledD
     summary["privacy"]["epsilon"] = math.inf
     page = Page(render_report(summary, digits))
     assert "ε = unbounded" in page.text
-    assert "cap 1.000" in page.text
+    assert "upper bound 1.000" in page.text
 
 
 def test_a_summary_without_a_promise_is_refused(summary: dict[str, Any], digits: LabeledDataset):

@@ -6,7 +6,7 @@
 The nearest-record distances that are often shown as a proof of privacy (criticised by Ganev and De Cristofaro 2023,
 arXiv 2312.05114, and Yao et al. 2025, arXiv 2505.01524). They prove nothing of the kind: examples can leak without a
 copy, and a release may be near to the training examples because both are near to the population. What they do show is a
-generator that copies. They are therefore kept apart from the attacks, and no cap stands beside them.
+generator that copies. They are therefore kept apart from the attacks, and no upper bound stands beside them.
 
 Train and holdout are reduced to equally many examples, since the nearest of more examples is nearer. Distances are
 Euclidean, of pixels in [0, 1], whatever the label. All figures are internal: they are computed from private examples

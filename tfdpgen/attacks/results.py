@@ -60,7 +60,7 @@ class AttackResult:
       repetitions: how often the attack was run.
       num_members, num_nonmembers: candidates in one repetition.
       description, access, paper: of the attack.
-      is_membership: whether caps have anything to do with it.
+      is_membership: whether upper bounds have anything to do with it.
       accuracies: of each repetition.
     """
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from tfdpgen.attacks.caps import tpr_cap
+from tfdpgen.attacks.upper_bounds import tpr_upper_bound
 from tfdpgen.privacy.accounting import epsilon_of, poisson_gaussian_event
 from tfdpgen.report.charts import Axis, Line, line_chart
 
 _LOWEST_RATE = 1e-3
 _RATES = tuple(float(rate) for rate in np.geomspace(_LOWEST_RATE, 1.0, 61))
 _SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the steps; each takes a fraction of a second
-_LARGEST_EPSILON = 300.0  # beyond it every cap is 1
+_LARGEST_EPSILON = 300.0  # beyond it every upper bound is 1
 
 
 def roc_chart(
@@ -55,12 +55,12 @@ def roc_chart(
     lines = [_cut(Line(name, fpr, tpr, band=band)), Line("guessing", _RATES, _RATES, style="chance")]
     if figures.get("is_membership"):
         epsilon = min(epsilon, _LARGEST_EPSILON)
-        added = [tpr_cap(rate, epsilon, delta) for rate in _RATES]
-        lines.append(Line("most that ε, δ allow: an example added or removed", _RATES, added, style="cap"))
+        added = [tpr_upper_bound(rate, epsilon, delta) for rate in _RATES]
+        lines.append(Line("most that ε, δ allow: an example added or removed", _RATES, added, style="bound"))
         group = 2 * epsilon, min(1.0, (1 + math.exp(epsilon)) * delta)
         pairs = [group, *([(min(epsilon_replace_one, _LARGEST_EPSILON), delta)] if epsilon_replace_one else [])]
-        exchanged = [min(tpr_cap(rate, *pair) for pair in pairs) for rate in _RATES]
-        lines.append(Line("an example exchanged for another", _RATES, exchanged, style="cap far"))
+        exchanged = [min(tpr_upper_bound(rate, *pair) for pair in pairs) for rate in _RATES]
+        lines.append(Line("an example exchanged for another", _RATES, exchanged, style="bound far"))
     return line_chart(
         f"ROC curve of {name} on logarithmic axes",
         Axis("false positive rate", _LOWEST_RATE, 1.0, is_log=True),
