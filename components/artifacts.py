@@ -110,7 +110,7 @@ class PrivateExamples(Artifact):
     internal = True
 
 
-class PreflightFigures(Artifact):
+class PreflightEstimate(Artifact):
     """What a run was expected to cost and to be worth, with the size of the smallest class."""
 
     internal = True
@@ -184,26 +184,26 @@ class SyntheticExamples(Artifact):
         return LabeledDataset(images, labels, DataSpec.from_dict(self.facts["spec"])), soft_labels
 
 
-class AttackFigures(Artifact):
+class AttackMetrics(Artifact):
     """How well attacks tell private examples from others."""
 
     internal = True
 
 
-class AuditFigures(Artifact):
+class AuditMetrics(Artifact):
     """What an audit with canaries says of epsilon; empty where none was asked for."""
 
     internal = True
 
 
-class UtilityFigures(Artifact):
+class UtilityMetrics(Artifact):
     """The accuracies p1 to p4 of classifiers trained and tested on private and synthetic examples."""
 
     internal = True
 
 
 class Publication(Artifact):
-    """The results: summary.json and report.html, which hold internal figures, synthetic/ and serving_model/."""
+    """The results: summary.json and report.html, which hold internal metrics, synthetic/ and serving_model/."""
 
     internal = True
 

@@ -5,12 +5,12 @@
 
 Attackers hold the release and the synthetic examples; some also hold the networks that were trained privately beside
 the generator, and with `shadow_models` some train the method themselves, many times. attacks.json holds each attack's
-figures ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
+metrics ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
 and delta allow at most ("upper_bounds"), and how near synthetic examples come to training examples ("memorisation",
 which is no measure of privacy). Searches among many examples run on Beam, chunk by chunk, with the same result on any
 runner. Attackers use at most the first 100,000 synthetic examples, so that the others need not fit in memory.
 
-The figures are computed on private examples: they are internal, and no part of what the privacy budget covers.
+The metrics are computed on private examples: they are internal, and no part of what the privacy budget covers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from components.artifacts import (
     ArtifactError,
-    AttackFigures,
+    AttackMetrics,
     Input,
     Output,
     PrivateExamples,
@@ -53,7 +53,7 @@ def attack(
     release: Input[TrainedRelease],
     networks: Input[PrivateNetworks],
     synthetic: Input[SyntheticExamples],
-    attacks: Output[AttackFigures],
+    attacks: Output[AttackMetrics],
     *,
     repetitions: Annotated[int, "how often each attack is repeated; intervals narrow with it"] = 5,
     num_candidates: Annotated[int, "examples of each kind that an attack is asked about"] = 1000,
@@ -118,13 +118,13 @@ def attack(
             verbose=1,
         )
     strongest = strongest_attack(results)
-    figures = {
+    metrics = {
         "attacks": {name: result.to_dict() for name, result in results.items()},
         "strongest": strongest.to_dict() if strongest else None,
         "upper_bounds": upper_bounds(statement.epsilon, statement.delta, statement.epsilon_replace_one),
         "memorisation": memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
     }
-    (attacks.path / "attacks.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (attacks.path / "attacks.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR --publish_metrics_epsilon=0.5
 
-The figures are computed on private examples: they are internal, and no part of what the privacy budget covers. The
+The metrics are computed on private examples: they are internal, and no part of what the privacy budget covers. The
 exception is published_metrics.json, which is written where a budget for it is given: accuracies with noise, which the
 test examples pay for. They are computed last, so that nothing that fails before costs anything. At most 100,000
 examples are used of each split and of the synthetic ones, so that none of them need fit in memory.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityFigures
+from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityMetrics
 from components.component import ComponentError, component
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TEST_SHARE = 6  # one synthetic example in so many is tested on, as in MNIST wit
 def evaluate(
     examples: Input[PrivateExamples],
     synthetic: Input[SyntheticExamples],
-    utility: Output[UtilityFigures],
+    utility: Output[UtilityMetrics],
     *,
     classifiers: Annotated[
         str,
@@ -47,7 +47,7 @@ def evaluate(
     publish_metrics_epsilon: Annotated[
         float, "epsilon that the test examples pay for published accuracies; 0: none"
     ] = 0.0,
-    publish_metrics: Annotated[str, "figures to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
+    publish_metrics: Annotated[str, "metrics to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
     delta: Annotated[float, "delta of the published accuracies"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     seed: Annotated[int, "seed of the classifiers"] = 0,
@@ -103,7 +103,7 @@ def evaluate(
             raise ComponentError(f"`publish_metrics` should name some of {sorted(known)}; got {sorted(unknown)}.")
 
     generated = {name: try_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
-    by_figure = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
+    by_metric = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
     private_train = splits.train.in_memory(MOST_EXAMPLES)
     matrices, private_cnn = {}, None
     for name in names:
@@ -111,22 +111,22 @@ def evaluate(
         if name == "cnn":
             private_cnn = private
         matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
-    figures = matrices.pop("cnn")
-    figures["label_agreement"] = figures["p3"]
+    metrics = matrices.pop("cnn")
+    metrics["label_agreement"] = metrics["p3"]
     if enriched is not None:
         pupil = try_classifier("cnn", enriched[0], trained_on="generated", soft_labels=enriched[1], seed=seed)
-        by_figure["p2_enriched"] = pupil
-        figures |= dict.fromkeys(["p2_enriched"])
+        by_metric["p2_enriched"] = pupil
+        metrics |= dict.fromkeys(["p2_enriched"])
         if isinstance(pupil, NotFitted) or not len(test):
             reason = pupil.reason if isinstance(pupil, NotFitted) else "There are no test examples."
-            figures["not_measured"]["p2_enriched"] = reason
+            metrics["not_measured"]["p2_enriched"] = reason
         else:
             right = pupil.right(test)
-            figures["p2_enriched"] = float(right.mean())
-            figures["balanced"]["p2_enriched"] = balanced_accuracy(right, test.labels)
-            figures["intervals"]["p2_enriched"] = list(accuracy_interval(int(right.sum()), len(right)))
-    figures["cautions"] = cautions_about(test)
-    _write(utility, "utility", figures | {"classifiers": matrices})
+            metrics["p2_enriched"] = float(right.mean())
+            metrics["balanced"]["p2_enriched"] = balanced_accuracy(right, test.labels)
+            metrics["intervals"]["p2_enriched"] = list(accuracy_interval(int(right.sum()), len(right)))
+    metrics["cautions"] = cautions_about(test)
+    _write(utility, "utility", metrics | {"classifiers": matrices})
 
     spaces = [scattering_space(), *([inception] if inception else [])]
     if isinstance(private_cnn, Classifier):
@@ -134,8 +134,8 @@ def evaluate(
     others = splits.holdout.in_memory(MOST_EXAMPLES)
     _write(utility, "fidelity", {space.name: _fidelity(space, test, others, plain, seed) for space in spaces})
 
-    # Last of all what has to be paid for: what fails from here on, or a figure that could not be had, costs nothing.
-    fitted = {name: each for name in published if isinstance(each := by_figure.get(name), Classifier)}
+    # Last of all what has to be paid for: what fails from here on, or a metric that could not be had, costs nothing.
+    fitted = {name: each for name in published if isinstance(each := by_metric.get(name), Classifier)}
     if budget is not None and (unfitted := [name for name in published if name not in fitted]):
         print(f"evaluate: not published, as no classifier could be trained for it: {', '.join(unfitted)}")
     if budget is not None and fitted:
@@ -160,9 +160,9 @@ def split(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _write(utility: UtilityFigures, name: str, figures: dict[str, Any]) -> None:
-    """One file of figures in the artifact."""
-    (utility.path / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+def _write(utility: UtilityMetrics, name: str, metrics: dict[str, Any]) -> None:
+    """One file of metrics in the artifact."""
+    (utility.path / f"{name}.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ import json
 import shutil
 from typing import Annotated
 
-from components.artifacts import Input, Output, PreflightFigures, PrivateExamples, SyntheticExamples
+from components.artifacts import Input, Output, PreflightEstimate, PrivateExamples, SyntheticExamples
 from components.component import ComponentError, component
 
 
 @component
 def preflight(
     examples: Input[PrivateExamples],
-    checked: Output[PreflightFigures],
+    checked: Output[PreflightEstimate],
     *,
     method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,

@@ -21,14 +21,14 @@ from typing import Annotated
 from components.artifacts import (
     HEADER,
     ArtifactError,
-    AttackFigures,
-    AuditFigures,
+    AttackMetrics,
+    AuditMetrics,
     Input,
     Output,
     Publication,
     SyntheticExamples,
     TrainedRelease,
-    UtilityFigures,
+    UtilityMetrics,
 )
 from components.component import component
 from components.destination import RESULTS, SERVED, check_destination, replacing
@@ -53,9 +53,9 @@ PACKAGES = (
 def publish(
     release: Input[TrainedRelease],
     synthetic: Input[SyntheticExamples],
-    attacks: Input[AttackFigures],
-    utility: Input[UtilityFigures],
-    audited: Input[AuditFigures],
+    attacks: Input[AttackMetrics],
+    utility: Input[UtilityMetrics],
+    audited: Input[AuditMetrics],
     publication: Output[Publication],
     *,
     destination: Annotated[str, "folder that receives the results; empty: they stay in the publication alone"] = "",

@@ -139,7 +139,7 @@ class SynthesisConfig:
 
     publish_metrics_epsilon: float = 0.0
     """Publish accuracies, with noise: the epsilon, at delta, that each test example pays for all of them together. 0:
-    every figure stays internal."""
+    every metric stays internal."""
 
     publish_metrics: str = "p2"
     """Which accuracies to publish then, with commas between, as in p2,p2_mlp: of classifiers of synthetic examples

@@ -8,7 +8,7 @@ component that runs `python3 -m pipelines.kubeflow_step` on the paths and parame
 kubeflow_step.py). Nothing is installed at run time, so the image has to hold this package; it does not need kfp.
 Caching is off: a cached ingest would hide changed data, and a cached publish would push nothing.
 
-Kubeflow keeps every artifact in its object store, private examples (ingest's `examples`) and internal figures too: that
+Kubeflow keeps every artifact in its object store, private examples (ingest's `examples`) and internal metrics too: that
 store is inside the trust boundary. `output_dir`, `ledger` and `backup` are paths in the container; mount a volume
 to keep them.
 """

@@ -20,7 +20,7 @@ _UNBOUNDED = (
     "its classifier was trained on private examples without differential privacy, and no bound is known on what one of "
     "them may change in it"
 )
-UNPUBLISHABLE = {  # kinds of figures, and why no noise on a count of test examples makes them publishable
+UNPUBLISHABLE = {  # kinds of metrics, and why no noise on a count of test examples makes them publishable
     "p1": _UNBOUNDED,
     "p3": _UNBOUNDED,
     "accuracy_loss": "it is p1 - p2, and p1's classifier was trained on private examples without differential privacy",
@@ -76,19 +76,19 @@ def check_classifiers(names: Sequence[str]) -> None:
 
 
 def check_publishable(names: Sequence[str]) -> None:
-    """Refuses figures that cannot be published by noise on a count of test examples.
+    """Refuses metrics that cannot be published by noise on a count of test examples.
 
     Raises:
       ValueError: with the reason, for p1, p3, p4 and accuracy_loss, also of a named classifier (`p1_mlp`); for names
         that are there twice, and for none.
     """
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"`figures` should name figures to publish, each once; got {list(names)}.")
+        raise ValueError(f"`metrics` should name metrics to publish, each once; got {list(names)}.")
     for name in names:
         kind = next((kind for kind in UNPUBLISHABLE if name == kind or name.startswith(f"{kind}_")), None)
         if kind is not None:
             raise ValueError(
-                f"`figures` cannot hold {name}: {UNPUBLISHABLE[kind]}. Figures of kind p2 can be published."
+                f"`metrics` cannot hold {name}: {UNPUBLISHABLE[kind]}. Metrics of kind p2 can be published."
             )
 
 

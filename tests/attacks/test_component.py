@@ -37,18 +37,18 @@ def test_what_it_writes(inputs: dict[str, Path], tmp_path: Path) -> None:
     shadows = {"shadow_models": 4, "shadow_processes": 1, "shadow_folder": str(tmp_path / "shadows")}
     attack.execute(inputs, {"attacks": tmp_path / "attacks"}, PARAMETERS | shadows)
     assert {path.name for path in (tmp_path / "attacks").iterdir()} == {"attacks.json", "artifact.json"}
-    figures = json.loads((tmp_path / "attacks" / "attacks.json").read_text())
-    assert set(figures) == {"attacks", "strongest", "upper_bounds", "memorisation"}
-    assert {name for name, result in figures["attacks"].items() if result["access"] == "many trainings"} == {
+    metrics = json.loads((tmp_path / "attacks" / "attacks.json").read_text())
+    assert set(metrics) == {"attacks", "strongest", "upper_bounds", "memorisation"}
+    assert {name for name, result in metrics["attacks"].items() if result["access"] == "many trainings"} == {
         "lira_online_gan_leaks", "lira_offline_gan_leaks",
     }  # fmt: skip
-    assert {"gan_leaks", "classifier_noise", "domias"} < set(figures["attacks"])
-    assert not {"logan", "vae_elbo"} & set(figures["attacks"])  # this method has no networks
-    members = [result for result in figures["attacks"].values() if result["is_membership"]]
-    assert figures["strongest"]["looked_at"] == len(members)
-    assert figures["strongest"]["privacy_loss"] == max(result["privacy_loss"] for result in members)
-    assert figures["upper_bounds"]["exchange"]["auc"] > figures["upper_bounds"]["add_or_remove"]["auc"] > 0.5
-    assert figures["memorisation"]["num_reference"] == 360
+    assert {"gan_leaks", "classifier_noise", "domias"} < set(metrics["attacks"])
+    assert not {"logan", "vae_elbo"} & set(metrics["attacks"])  # this method has no networks
+    members = [result for result in metrics["attacks"].values() if result["is_membership"]]
+    assert metrics["strongest"]["looked_at"] == len(members)
+    assert metrics["strongest"]["privacy_loss"] == max(result["privacy_loss"] for result in members)
+    assert metrics["upper_bounds"]["exchange"]["auc"] > metrics["upper_bounds"]["add_or_remove"]["auc"] > 0.5
+    assert metrics["memorisation"]["num_reference"] == 360
     assert len(list((tmp_path / "shadows").iterdir())) == 4
 
 

@@ -44,9 +44,9 @@ def test_other_examples_are_no_copies() -> None:
 
 
 def test_it_says_that_it_is_no_privacy() -> None:
-    figures = json.loads(json.dumps(memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0).to_dict()))
-    assert "no measure of privacy" in figures["description"]
-    assert len(figures["share_nearer_to_train_interval"]) == 2
+    metrics = json.loads(json.dumps(memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0).to_dict()))
+    assert "no measure of privacy" in metrics["description"]
+    assert len(metrics["share_nearer_to_train_interval"]) == 2
 
 
 def test_no_examples_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Results: figures and intervals on known scores, and who is asked about what."""
+"""Results: metrics and intervals on known scores, and who is asked about what."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tfdpgen.attacks.neighbours import NearestOfLabel
 from tfdpgen.data import DataSpec, LabeledDataset
 
 
-def test_figures_of_one_repetition_by_hand() -> None:
+def test_metrics_of_one_repetition_by_hand() -> None:
     result = compare_scores([[0.9, 0.6, 0.5, 0.2]], [[0.8, 0.5, 0.1, 0.0]], threshold=0.5)
     assert result.accuracy == pytest.approx((2.5 / 4 + 2.5 / 4) / 2)
     assert result.privacy_loss == pytest.approx(0.25)
     assert result.auc == pytest.approx((4 + 3 + 2.5 + 2) / 16)
 
 
-def test_figures_are_averaged_over_repetitions() -> None:
+def test_metrics_are_averaged_over_repetitions() -> None:
     result = compare_scores([[1.0], [0.0]], [[0.0], [1.0]], threshold=0.5)
     assert (result.accuracy, result.privacy_loss, result.auc) == (0.5, 0.0, 0.5)
     assert (result.accuracy_interval, result.privacy_loss_interval, result.auc_interval) == ((0, 1), (-1, 1), (0, 1))
@@ -84,7 +84,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(repetitions: int) -> Non
 @given(
     st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**32 - 1)
 )
-def test_every_figure_lies_in_its_interval_and_range(
+def test_every_metric_lies_in_its_interval_and_range(
     repetitions: int, members: int, nonmembers: int, threshold: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -185,15 +185,15 @@ def test_the_corrected_interval_covers_where_the_uncorrected_does_not() -> None:
 
 def test_to_dict_is_json_with_these_keys() -> None:
     result = compare_scores([[1.0, 0.5]], [[0.0]], 0.5, description="what", is_membership=False)
-    figures = json.loads(json.dumps(result.to_dict()))
-    assert set(figures) == {
+    metrics = json.loads(json.dumps(result.to_dict()))
+    assert set(metrics) == {
         *("accuracy", "accuracy_interval", "privacy_loss", "privacy_loss_interval", "auc", "auc_interval"),
         *("tpr_at_1_percent_fpr", "tpr_at_1_percent_fpr_interval"),
         *("tpr_at_01_percent_fpr", "tpr_at_01_percent_fpr_interval", "roc", "accuracies"),
         *("repetitions", "num_members", "num_nonmembers", "description", "access", "paper", "is_membership"),
     }
-    assert (figures["description"], figures["is_membership"]) == ("what", False)
-    assert set(figures["roc"]) == {"fpr", "tpr", "low", "high"}
+    assert (metrics["description"], metrics["is_membership"]) == ("what", False)
+    assert set(metrics["roc"]) == {"fpr", "tpr", "low", "high"}
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,11 @@ def above_their_bounds(results: Mapping[str, AttackResult], epsilon: float, delt
     The upper bounds are those for an example added or removed, the smaller ones, on accuracy (as privacy loss), AUC,
     and the true positive rates at false positive rates of 1 % and 0.1 %.
     """
-    figures = upper_bounds(epsilon, delta)["add_or_remove"]
+    metrics = upper_bounds(epsilon, delta)["add_or_remove"]
     return {
         name
         for name, result in results.items()
-        if result.is_membership and any(getattr(result, f"{key}_interval")[0] > bound for key, bound in figures.items())
+        if result.is_membership and any(getattr(result, f"{key}_interval")[0] > bound for key, bound in metrics.items())
     }
 
 

@@ -43,7 +43,7 @@ def test_a_classifier_is_a_function_of_its_seed(name: str) -> None:
     assert (first.dtype, first.shape) == (np.int64, (60,))
 
 
-def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_figures() -> None:
+def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_metrics() -> None:
     matrix = utility_matrix(
         stripes(90), stripes(60), stripes(90, shift=1), stripes(60), classifier="random_forest", seed=0
     )

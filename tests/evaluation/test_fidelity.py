@@ -36,13 +36,13 @@ CASES = range(len(GOLDEN.files) // 3)
 @pytest.mark.parametrize("case", CASES)
 def test_measures_agree_with_published_packages(case: int) -> None:
     real, generated = GOLDEN[f"real_{case}"], GOLDEN[f"generated_{case}"]
-    figures = [
+    metrics = [
         frechet_distance(real, generated),
         *precision_recall(real, generated),
         *density_coverage(real, generated),
         vendi_score(generated),
     ]
-    np.testing.assert_allclose(figures, GOLDEN[f"figures_{case}"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(metrics, GOLDEN[f"figures_{case}"], rtol=1e-5, atol=1e-5)
 
 
 def features(seed: int, num_examples: int, num_features: int, shift: float = 0.0) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_known_values() -> None:
     np.testing.assert_array_equal(spread, [8 / 3, np.nan, np.nan])
 
 
-def test_each_figure_moves_with_what_it_is_about() -> None:
+def test_each_metric_moves_with_what_it_is_about() -> None:
     splits = load_splits("digits")
     test, holdout, train = splits.test.in_memory(), splits.holdout.in_memory(), splits.train.in_memory()
     noise = np.random.default_rng(0).normal(scale=60, size=train.images.shape)
@@ -126,11 +126,11 @@ def test_each_figure_moves_with_what_it_is_about() -> None:
 
 def test_generated_and_other_real_examples_are_measured_alike() -> None:
     reference, others = stripes(90, shift=0), stripes(60)
-    figures = measure_fidelity(scattering_space(), reference, others, others, seed=0)
-    assert figures["num_examples"] == 60
-    assert set(figures["generated"]) == set(figures["real"])
+    metrics = measure_fidelity(scattering_space(), reference, others, others, seed=0)
+    assert metrics["num_examples"] == 60
+    assert set(metrics["generated"]) == set(metrics["real"])
     swapped = measure_fidelity(scattering_space(), reference, stripes(61), others, seed=0)
-    assert swapped["generated"] == figures["generated"]
+    assert swapped["generated"] == metrics["generated"]
 
 
 def test_spaces_see_single_images_and_say_what_shaped_them() -> None:

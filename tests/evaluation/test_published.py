@@ -75,7 +75,7 @@ def test_the_published_noise_has_the_stated_scale_and_the_budget_is_kept() -> No
         for wrong in (2 / 3, 3 / 2):
             assert scipy.stats.kstest(errors, scipy.stats.norm(scale=wrong * facts.noise_stddev).cdf).pvalue < 1e-3
     errors = np.array([[each.accuracies["p2"] - 0.5, each.accuracies["p2_mlp"] - 0.4] for each in published])
-    assert abs(np.corrcoef(errors.T)[0, 1]) < 0.25, "each figure has noise of its own"
+    assert abs(np.corrcoef(errors.T)[0, 1]) < 0.25, "each metric has noise of its own"
 
 
 def test_intervals_cover_noise_and_choice_of_examples() -> None:
@@ -102,15 +102,15 @@ def test_the_cost_is_reserved_on_the_test_examples_before_they_are_asked(tmp_pat
 def test_values_stay_accuracies_and_are_json_ready() -> None:
     for right in (0.0, 1.0):
         published = publish_accuracies({"p2": guesser(right)}, stripes(300), PrivacyBudget(0.05, 1e-5)).to_dict()
-        figure = published["figures"]["p2"]
-        assert 0 <= figure["interval"][0] <= figure["value"] <= figure["interval"][1] <= 1
+        metric = published["metrics"]["p2"]
+        assert 0 <= metric["interval"][0] <= metric["value"] <= metric["interval"][1] <= 1
         assert published["noise_source"] == "operating system"
         assert "disjoint" in published["statement"]
         assert set(published) >= {"epsilon", "delta", "noise_stddev", "confidence", "num_examples"}
 
 
 @pytest.mark.parametrize("name", ["p1", "p3", "p1_mlp", "p3_random_forest", "accuracy_loss"])
-def test_figures_of_classifiers_of_private_examples_are_refused_with_the_reason(name: str) -> None:
+def test_metrics_of_classifiers_of_private_examples_are_refused_with_the_reason(name: str) -> None:
     with pytest.raises(
         ValueError, match=f"cannot hold {name}: .*trained on private examples without differential privacy"
     ):
@@ -126,7 +126,7 @@ def test_refusals_spend_nothing(tmp_path: Path) -> None:
         publish_accuracies({"p4": guesser(0.5)}, examples, BUDGET, ledger=ledger)
     with pytest.raises(ValueError, match="`delta` should be smaller than 1 / num_examples"):
         publish_accuracies({"p2": guesser(0.5)}, examples, PrivacyBudget(1.0, 0.01), ledger=ledger)
-    with pytest.raises(ValueError, match="`figures` should name figures to publish"):
+    with pytest.raises(ValueError, match="`metrics` should name metrics to publish"):
         publish_accuracies({}, examples, BUDGET, ledger=ledger)
     with pytest.raises(ValueError, match="`limit` needs a `ledger`"):
         publish_accuracies({"p2": guesser(0.5)}, examples, BUDGET, limit=BUDGET)

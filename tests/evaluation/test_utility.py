@@ -33,14 +33,14 @@ def test_digits_classifier_is_good() -> None:
     assert accuracy(train_classifier(splits.train, seed=0), splits.test) >= 0.97
 
 
-def test_each_figure_trains_and_tests_where_it_says() -> None:
-    # With renamed classes in one place each, a swap of any two figures shows.
+def test_each_metric_trains_and_tests_where_it_says() -> None:
+    # With renamed classes in one place each, a swap of any two metrics shows.
     matrix = utility_matrix(stripes(90), stripes(60), stripes(90, shift=1), stripes(60), seed=0)
     assert (matrix.p1, matrix.p2, matrix.p3, matrix.p4) == (1.0, 0.0, 1.0, 0.0)
     assert matrix.accuracy_loss == 1.0
-    figures = {"p1": 1.0, "p2": 0.0, "p3": 1.0, "p4": 0.0, "accuracy_loss": 1.0}
-    assert matrix.to_dict().items() >= figures.items()
-    assert set(matrix.intervals) == set(figures)
+    metrics = {"p1": 1.0, "p2": 0.0, "p3": 1.0, "p4": 0.0, "accuracy_loss": 1.0}
+    assert matrix.to_dict().items() >= metrics.items()
+    assert set(matrix.intervals) == set(metrics)
 
 
 @pytest.mark.parametrize("image_shape", [(28, 28, 1), (32, 32, 3), (9, 20, 1)])

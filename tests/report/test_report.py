@@ -57,7 +57,7 @@ class Page(html.parser.HTMLParser):
         return [attrs for _, attrs in self.tags if css_class in (attrs.get("class") or "").split()]
 
 
-def _attack_figures(accuracy: float, half_width: float, auc: float, is_membership: bool) -> dict[str, Any]:
+def _attack_metrics(accuracy: float, half_width: float, auc: float, is_membership: bool) -> dict[str, Any]:
     low, high = accuracy - half_width, accuracy + half_width
     return {
         "accuracy": accuracy,
@@ -92,8 +92,8 @@ def _summary() -> dict[str, Any]:
         "privacy": privacy,
         "utility": {"p1": 0.9783, "p2": 0.8431, "p3": 0.9012, "p4": 0.9624, "accuracy_loss": 0.1352},
         "attacks": {
-            "classifier_noise": _attack_figures(0.9721, 0.0163, 0.9871, is_membership=False),
-            "classifier_holdout": _attack_figures(0.5173, 0.0312, 0.5214, is_membership=True),
+            "classifier_noise": _attack_metrics(0.9721, 0.0163, 0.9871, is_membership=False),
+            "classifier_holdout": _attack_metrics(0.5173, 0.0312, 0.5214, is_membership=True),
         },
         "release": True,
         "versions": {"tfdpgen": "0.1.0", "tensorflow": "2.15.1"},
@@ -106,13 +106,13 @@ def summary(_summary: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(_summary)
 
 
-def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
+def test_every_metric_appears(summary: dict[str, Any], digits: LabeledDataset):
     text = Page(render_report(summary, digits)).text
     privacy = summary["privacy"]
     rates = [*summary["utility"].values()]
-    for figures in summary["attacks"].values():
+    for metrics in summary["attacks"].values():
         for metric in ("accuracy", "privacy_loss", "auc"):
-            rates += [figures[metric], *figures[f"{metric}_interval"]]
+            rates += [metrics[metric], *metrics[f"{metric}_interval"]]
     expected = [f"{rate:.3f}" for rate in rates]
     epsilons = ("epsilon", "epsilon_rdp", "epsilon_replace_one", "epsilon_compute_dp_sgd_privacy")
     expected += [f"{privacy[name]:.4g}" for name in (*epsilons, "noise_multiplier", "l2_norm_clip")]
@@ -122,7 +122,7 @@ def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
     expected += [" ".join(privacy[name].split()) for name in ("statement", "compute_dp_sgd_privacy_statement")]
     expected += ["2.5 · 10⁻⁵", "129", "401", "1,077", "1,797", "poisson", "PLD", "digits", "c_vae"]
     expected += ["7 repetitions", "211 private examples", "223 others", "1.2", "31.9", "0.1.0", "2.15.1"]
-    assert [figure for figure in expected if figure not in text] == []
+    assert [metric for metric in expected if metric not in text] == []
 
 
 def test_the_cap_stands_beside_membership_attacks_alone(summary: dict[str, Any], digits: LabeledDataset):
@@ -147,7 +147,7 @@ def test_an_attack_above_its_upper_bound_is_called_out(summary: dict[str, Any], 
     assert "Above the upper bound" not in Page(render_report(summary, digits)).text, (
         "its interval reaches below the upper bound"
     )
-    summary["attacks"]["classifier_holdout"] = _attack_figures(0.7, 0.02, 0.75, is_membership=True)
+    summary["attacks"]["classifier_holdout"] = _attack_metrics(0.7, 0.02, 0.75, is_membership=True)
     assert "Above the upper bound" in Page(render_report(summary, digits)).text
 
 
@@ -165,7 +165,7 @@ def test_only_a_release_is_called_releasable(summary: dict[str, Any], digits: La
     assert "drawn from a seed" in Page(render_report(seeded, digits)).text
 
 
-def test_internal_figures_are_marked(summary: dict[str, Any], digits: LabeledDataset):
+def test_internal_metrics_are_marked(summary: dict[str, Any], digits: LabeledDataset):
     text = Page(render_report(summary, digits)).text
     for marked in ("internal page", "Utility internal", "Attacks internal", "accuracy loss internal"):
         assert marked in text
@@ -177,7 +177,7 @@ def test_what_comes_from_outside_is_escaped(summary: dict[str, Any], digits: Lab
     spec = DataSpec((8, 8, 1), 10, class_names=(hostile, "&amp;", *map(str, range(2, 10))))
     summary["dataset"] = summary["method"] = hostile
     summary["attacks"] = {
-        hostile + name: figures | {"description": hostile} for name, figures in summary["attacks"].items()
+        hostile + name: metrics | {"description": hostile} for name, metrics in summary["attacks"].items()
     }
     summary["versions"] = {hostile: hostile}
     summary["seconds"] = {hostile: 1.0}
@@ -247,7 +247,7 @@ def test_missing_parts_are_said_to_be_missing(digits: LabeledDataset):
     assert "ndefined" not in page.text
 
 
-def test_an_attack_without_intervals_or_with_undefined_figures_is_shown(
+def test_an_attack_without_intervals_or_with_undefined_metrics_is_shown(
     summary: dict[str, Any], digits: LabeledDataset
 ):
     summary["attacks"] = {"bare": {"accuracy": 0.512, "auc": math.nan, "is_membership": True}}
@@ -335,7 +335,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
     }
     summary["audit"] = {"claimed_epsilon": 2.97, "lower_bound": 1.234, "confidence": 0.95, "guesses": 417, "right": 251}
     summary["published_metrics"] = {
-        "figures": {"p2": {"value": 0.8391, "interval": [0.7812, 0.8876]}},
+        "metrics": {"p2": {"value": 0.8391, "interval": [0.7812, 0.8876]}},
         "confidence": 0.95,
         "epsilon": 0.498,
         "delta": 1e-5,
@@ -344,7 +344,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def test_every_further_figure_appears(full: dict[str, Any], digits: LabeledDataset):
+def test_every_further_metric_appears(full: dict[str, Any], digits: LabeledDataset):
     page = Page(render_report(full, digits))
     forest = full["utility"]["classifiers"]["random_forest"]
     expected = [f"{forest[name]:.3f}" for name in ("p1", "p2", "p3", "p4", "accuracy_loss")]
@@ -358,7 +358,7 @@ def test_every_further_figure_appears(full: dict[str, Any], digits: LabeledDatas
     expected += ["Distances to the nearest examples.", "0.00234", "[0.481, 0.523]"]
     expected += ["1.234", "guesses417", "right251"]
     expected += ["0.839", "[0.781, 0.888]", "p2 on 360 private test examples, with noise.", "Test examples: ε = 0.498"]
-    assert [figure for figure in expected if figure not in page.text] == []
+    assert [metric for metric in expected if metric not in page.text] == []
     assert len(page.having("chart")) == 2  # one ROC curve, and epsilon against steps
     assert "Above the claim" not in page.text
     assert "None" not in page.text
@@ -368,7 +368,7 @@ def test_published_accuracies_alone_may_be_released(full: dict[str, Any], digits
     text = Page(render_report(full, digits)).text
     assert "Published accuracies may be released" in text
     assert "may not, but for the published accuracies" in text
-    for marked in ("Fidelity internal", "Memorisation internal", "attack figures, memorisation, auditsinternal"):
+    for marked in ("Fidelity internal", "Memorisation internal", "attack metrics, memorisation, auditsinternal"):
         assert marked in text
     withheld = Page(render_report(full | {"release": False}, digits)).text
     assert "Published accuracies not for release" in withheld
@@ -409,12 +409,12 @@ def test_what_a_method_without_steps_has_none_of_is_not_said_to_be_missing(
 def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: LabeledDataset):
     harmless = Page(render_report(full, digits))
     hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
-    figures = full["attacks"]["classifier_holdout"]
-    full["attacks"][hostile] = figures | dict.fromkeys(("access", "paper"), hostile)
+    metrics = full["attacks"]["classifier_holdout"]
+    full["attacks"][hostile] = metrics | dict.fromkeys(("access", "paper"), hostile)
     full["strongest_attack"] |= dict.fromkeys(("name", "correction"), hostile)
     full["memorisation"] |= {"description": hostile, hostile: hostile}
     full["audit"] |= {"description": hostile, "adversary": hostile}
-    full["published_metrics"] |= {"statement": hostile, "figures": {hostile: {"value": 0.5, "interval": [0, 1]}}}
+    full["published_metrics"] |= {"statement": hostile, "metrics": {hostile: {"value": 0.5, "interval": [0, 1]}}}
     full["fidelity"][hostile] = full["fidelity"]["scattering"] | {"description": hostile}
     full["utility"]["classifiers"][hostile] = full["utility"]["classifiers"]["random_forest"]
     page = Page(render_report(full, digits))

@@ -88,8 +88,8 @@ class Attack:
     """A question put to a scoring function.
 
     Attributes:
-      name: what the registry and all figures call it.
-      description: a sentence or two for a reader of the figures: what is compared with what, and what is asked.
+      name: what the registry and all metrics call it.
+      description: a sentence or two for a reader of the metrics: what is compared with what, and what is asked.
       access: what the attacker holds: "samples" (the release and examples drawn from it), "model" (the networks that
         were trained privately beside it, too) or "many trainings" (releases of the same method from examples that it
         chose).
@@ -122,7 +122,7 @@ class Attack:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a reader of its figures has to know, as keyword arguments of `compare_scores`."""
+        """What a reader of its metrics has to know, as keyword arguments of `compare_scores`."""
         return {name: getattr(self, name) for name in ("description", "access", "paper", "is_membership")}
 
     def can_run(self, known: Knowledge) -> bool:

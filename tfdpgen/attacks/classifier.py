@@ -8,7 +8,7 @@ them apart, and asks it about candidates. No private example is used for trainin
   needs knowledge of the population, not of any example. It measures resemblance, and no epsilon bounds it.
 - `classifier_holdout`: private examples against examples of the same source that were never trained on. That is the
   membership question (Shokri et al. 2017, arXiv 1610.05820, section II), which differential privacy bounds. This
-  attacker is a weak one, since nothing in its training rewards telling members from other real examples: a low figure
+  attacker is a weak one, since nothing in its training rewards telling members from other real examples: a low score
   shows that this attack fails, not that all do.
 
 An attacker who cannot tell generated images from noise on images kept aside for that has learnt nothing, and says so:

@@ -16,7 +16,7 @@ each shadow's training set, balanced so that each candidate is in exactly half o
 serves all candidates, as the paper advises.
 
 Each shadow's scores are a file of their own in the folder, so that a run that was stopped goes on. Shadows are trained
-on private examples and cost nobody budget because nothing but the attack's figures comes of them: folder and figures
+on private examples and cost nobody budget because nothing but the attack's metrics comes of them: folder and metrics
 are internal.
 """
 

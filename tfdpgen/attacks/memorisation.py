@@ -9,7 +9,7 @@ copy, and a release may be near to the training examples because both are near t
 generator that copies. They are therefore kept apart from the attacks, and no upper bound stands beside them.
 
 Train and holdout are reduced to equally many examples, since the nearest of more examples is nearer. Distances are
-Euclidean, of pixels in [0, 1], whatever the label. All figures are internal: they are computed from private examples
+Euclidean, of pixels in [0, 1], whatever the label. All metrics are internal: they are computed from private examples
 without noise.
 """
 
@@ -66,10 +66,10 @@ class Memorisation:
     num_reference: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON-ready values, with a description."""
-        figures = dataclasses.asdict(self)
+        """The metrics as JSON-ready values, with a description."""
+        metrics = dataclasses.asdict(self)
         interval = list(self.share_nearer_to_train_interval)
-        return {"description": DESCRIPTION, **figures, "share_nearer_to_train_interval": interval}
+        return {"description": DESCRIPTION, **metrics, "share_nearer_to_train_interval": interval}
 
 
 def memorisation(

@@ -3,8 +3,8 @@
     results = run_attacks(release, splits.train, splits.holdout, seed=0)
     results["gan_leaks"].privacy_loss, results["gan_leaks"].privacy_loss_interval
 
-Attacks see candidates, shuffled, and never who is a member; `compare_scores` (`results.py`) makes figures of what they
-score. The figures are computed from private examples without noise: they are internal and not covered by any epsilon.
+Attacks see candidates, shuffled, and never who is a member; `compare_scores` (`results.py`) makes metrics of what they
+score. The metrics are computed from private examples without noise: they are internal and not covered by any epsilon.
 """
 
 from __future__ import annotations

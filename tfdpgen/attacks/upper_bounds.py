@@ -14,7 +14,7 @@ the relation that epsilon was accounted for. With add-or-remove, that is the exa
 example for another is a removal and an addition: there the upper bounds are those of (2 epsilon, (1 + e^epsilon)
 delta), or of the epsilon that was accounted for replace-one, whichever is smaller. An attack that compares examples
 that were trained on with examples that were not asks the second question in effect. They hold for expectations; a
-figure measured on few examples may exceed them by chance. They say nothing about telling private examples from noise,
+metric measured on few examples may exceed them by chance. They say nothing about telling private examples from noise,
 which needs no example's secret.
 """
 
@@ -102,17 +102,17 @@ def upper_bounds(epsilon: float, delta: float, epsilon_replace_one: float | None
     """
     group = 2 * epsilon, min(1.0, (1 + math.exp(min(epsilon, 700.0))) * delta)
     replaced = [group] if epsilon_replace_one is None else [group, (epsilon_replace_one, delta)]
-    exchanges = [_figures(*pair) for pair in replaced]
+    exchanges = [_metrics(*pair) for pair in replaced]
     return {
         "epsilon": epsilon,
         "delta": delta,
-        "add_or_remove": _figures(epsilon, delta),
-        "exchange": {name: min(figures[name] for figures in exchanges) for name in exchanges[0]},
+        "add_or_remove": _metrics(epsilon, delta),
+        "exchange": {name: min(metrics[name] for metrics in exchanges) for name in exchanges[0]},
     }
 
 
-def _figures(epsilon: float, delta: float) -> dict[str, float]:
-    """The upper bounds on each figure that attacks are measured by."""
+def _metrics(epsilon: float, delta: float) -> dict[str, float]:
+    """The upper bounds on each metric that attacks are measured by."""
     return {
         "privacy_loss": privacy_loss_upper_bound(epsilon, delta),
         "auc": auc_upper_bound(epsilon, delta),

@@ -31,7 +31,7 @@ def train_classifier(
     seed: int,
     verbose: int = 0,
 ) -> keras.Model:
-    """Trains the CNN that all figures here come from.
+    """Trains the CNN that all metrics here come from.
 
     Small data need many passes and large data few: about 1,500 steps of Adam (learning rate 1e-3, cosine decay to 0),
     but at least 6 epochs, or 12 with soft labels, which are harder to learn by heart, and at most 30; batches of 32

@@ -5,7 +5,7 @@
     space = inception_space("inception_v3_..._notop.h5")    # ImageNet's InceptionV3, where its weights are at hand
     space.features(images)                                  # uint8 [n, h, w, c] -> float32 [n, d]
 
-| space | shaped by | figures are comparable |
+| space | shaped by | metrics are comparable |
 |---|---|---|
 | `scattering` | nothing: fixed wavelets | across runs and methods, on one data set |
 | `cnn` | the examples that its classifier was trained on | between releases that one and the same CNN judges |
@@ -14,7 +14,7 @@
 `scattering` (Bruna & Mallat 2013, arXiv 1203.1513) sees strokes, edges and textures, and knows nothing of classes: of
 images with each other's labels it says the same. `cnn` sees what tells classes apart; trained on private examples it is
 as private as they are, and a bit closer to its own training examples than to others, so that real examples to compare
-with should be examples that it has not seen. Figures in different spaces, and of different numbers of examples, are not
+with should be examples that it has not seen. Metrics in different spaces, and of different numbers of examples, are not
 comparable with each other. Nothing is downloaded.
 """
 
@@ -46,7 +46,7 @@ class FeatureSpace:
     """A fixed function of single images.
 
     Attributes:
-      name: under which figures are reported.
+      name: under which metrics are reported.
       description: what it is, in a sentence.
       function: float32 images [b, h, w, c] in [0, 255] -> float32 [b, d].
       batch_size: images at a time.
@@ -105,7 +105,7 @@ def inception_space(weights: str | os.PathLike[str]) -> FeatureSpace:
     """The 2,048 outputs of InceptionV3's last pooling (Heusel et al. 2017), with Keras's weights for ImageNet.
 
     Images become 299 x 299 by bicubic interpolation; grey ones get three equal channels. Keras's weights are not those
-    of the reference implementation of FID, so its figures differ from published ones by a few per cent.
+    of the reference implementation of FID, so its metrics differ from published ones by a few per cent.
 
     Args:
       weights: the file `INCEPTION_FILE`; "keras" for the one in ~/.keras/models, where Keras keeps what it has

@@ -6,9 +6,9 @@
     density_coverage(features(real), features(generated))      # the same, not fooled by outliers
     measure_fidelity(scattering_space(), private_test, private_holdout, synthetic, seed=0)
 
-A figure by itself says little, since all of them depend on the features and on how many examples there were. So
+A metric by itself says little, since all of them depend on the features and on how many examples there were. So
 `measure_fidelity` takes equally many examples of everything and reports, beside the generated examples, what other real
-examples get. All figures are computed on private examples without noise and are internal.
+examples get. All metrics are computed on private examples without noise and are internal.
 
 Sources: Frechet inception distance, Heusel et al. 2017 (arXiv 1706.08500), section 2.3; precision and recall,
 Kynkaanniemi et al. 2019 (arXiv 1904.06991), equation 1; density and coverage, Naeem et al. 2020 (arXiv 2002.09797),
@@ -43,7 +43,7 @@ def frechet_distance(real: Features, generated: Features) -> float:
     """The Frechet distance of the two Gaussians that have the features' means and covariances; FID for Inception's.
 
     ||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2)), with the unbiased covariances. It is biased upwards, the more the fewer
-    examples there are: compare figures of equally many examples only.
+    examples there are: compare metrics of equally many examples only.
 
     Args:
       real: [n, d], n >= 2.

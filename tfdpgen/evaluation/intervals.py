@@ -3,7 +3,7 @@
     accuracy_interval(right=917, examples=1000)                        # exact binomial, 95 %
     difference_interval(answers_a == labels, answers_b == labels)  # of two classifiers on the same examples
 
-They treat the tested examples as drawn independently from the people of whom a figure is meant to speak. Chance in
+They treat the tested examples as drawn independently from the people of whom a metric is meant to speak. Chance in
 training (seed, noise) is not in them: only further runs show it.
 
 Sources: Clopper & Pearson 1934; the bootstrap of pairs, Efron & Tibshirani 1993, chapter 8; half an example on either

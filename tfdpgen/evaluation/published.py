@@ -9,7 +9,7 @@ noise over n, which is declared public, is differentially private towards the te
 examples it costs nothing more, if the classifier has seen generated examples alone: it is post-processing of a release
 that they have paid for.
 
-That is why p2 may be published, and the same figure of any other classifier of generated examples; and p1, p3 and p1 -
+That is why p2 may be published, and the same metric of any other classifier of generated examples; and p1, p3 and p1 -
 p2 may not: their classifier was trained on private examples without differential privacy, and there is no bound on what
 one training example may change in it. p4 touches no private example and needs no noise.
 
@@ -76,8 +76,8 @@ class PublishedAccuracies:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """{figures: {name: {value, interval}}, confidence, num_examples, ..., statement}, JSON-ready."""
-        figures = {
+        """{metrics: {name: {value, interval}}, confidence, num_examples, ..., statement}, JSON-ready."""
+        metrics = {
             name: {"value": value, "interval": list(self.intervals[name])} for name, value in self.accuracies.items()
         }
         facts = {
@@ -85,7 +85,7 @@ class PublishedAccuracies:
             for field in dataclasses.fields(self)
             if field.name not in ("accuracies", "intervals")
         }
-        return {"figures": figures, **facts, "statement": self.text}
+        return {"metrics": metrics, **facts, "statement": self.text}
 
 
 def publish_accuracies(
@@ -110,7 +110,7 @@ def publish_accuracies(
       confidence: of the intervals.
 
     Raises:
-      ValueError: for figures that cannot be published, a classifier that was trained on private examples, a delta that
+      ValueError: for metrics that cannot be published, a classifier that was trained on private examples, a delta that
         is too large, or a limit without a ledger; nothing is spent then.
       BudgetExceededError: if `limit` would be exceeded; nothing is spent then.
     """

@@ -18,10 +18,10 @@ examples are of one class, a classifier that always answers that class has a hig
 without an example in the test set are left out of the mean, as in scikit-learn's `balanced_accuracy_score`.
 `cautions_about` says where a test set is too small or too uneven for its accuracies to say much.
 
-Where a classifier could not be trained, or a test set is empty, the figures are None and `not_measured` says why.
+Where a classifier could not be trained, or a test set is empty, the metrics are None and `not_measured` says why.
 
-All figures are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
-private examples without differential privacy. Neither the figures nor that classifier may be published; `published`
+All metrics are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
+private examples without differential privacy. Neither the metrics nor that classifier may be published; `published`
 says what may be.
 """
 
@@ -59,7 +59,7 @@ class UtilityMatrix:
         for what was not measured.
       num_examples: examples that each of the two classifiers was given: (private, generated); None for one that was not
         trained.
-      not_measured: why, for each figure that is None, by name.
+      not_measured: why, for each metric that is None, by name.
     """
 
     p1: float | None

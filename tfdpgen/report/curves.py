@@ -1,4 +1,4 @@
-"""What the report draws, from the figures of a summary: ROC curves, and epsilon as the training went on.
+"""What the report draws, from the metrics of a summary: ROC curves, and epsilon as the training went on.
 
     roc_chart(summary["attacks"], epsilon=3.0, delta=1e-5, epsilon_replace_one=5.7)
     epsilon_chart(summary["privacy"])
@@ -28,7 +28,7 @@ _LARGEST_EPSILON = 300.0  # beyond it every upper bound is 1
 
 def roc_chart(
     name: str,
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     *,
     epsilon: float,
     delta: float,
@@ -38,7 +38,7 @@ def roc_chart(
 
     Args:
       name: of the attack.
-      figures: `roc` of {fpr, tpr, low, high}, equally long lists of rates, and `is_membership`.
+      metrics: `roc` of {fpr, tpr, low, high}, equally long lists of rates, and `is_membership`.
       epsilon: of the promise, where an example is added or removed.
       delta: of the promise.
       epsilon_replace_one: of the same mechanisms where an example is exchanged, if it was accounted.
@@ -46,14 +46,14 @@ def roc_chart(
     Returns:
       The chart, or None without a curve.
     """
-    roc = figures.get("roc") or {}
+    roc = metrics.get("roc") or {}
     fpr, tpr, low, high = (_numbers(roc.get(key)) for key in ("fpr", "tpr", "low", "high"))
     if fpr is None or tpr is None or len(fpr) != len(tpr):
         return None
     band = (low, high) if low and high and len(low) == len(high) == len(fpr) else None
     # The curve enters the logarithmic axis where it is cut off: at its value there, not at that of rate 0.
     lines = [_cut(Line(name, fpr, tpr, band=band)), Line("guessing", _RATES, _RATES, style="chance")]
-    if figures.get("is_membership"):
+    if metrics.get("is_membership"):
         epsilon = min(epsilon, _LARGEST_EPSILON)
         added = [tpr_upper_bound(rate, epsilon, delta) for rate in _RATES]
         lines.append(Line("most that ε, δ allow: an example added or removed", _RATES, added, style="bound"))

@@ -5,7 +5,7 @@
 
 The page says what was promised, shows generated images, and sets what was measured beside what theory allows. It needs
 no network and no script: images are data URIs, intervals and charts are inline SVG. Everything that comes from the
-summary or the data set is escaped. Figures that are computed on private examples without noise are marked internal on
+summary or the data set is escaped. Metrics that are computed on private examples without noise are marked internal on
 the page. It shows generated images only, never a private example, not even beside them for comparison.
 
 The upper bound on a membership attack's advantage follows from the definition of differential privacy: Kairouz et al.
@@ -98,7 +98,7 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
             image_shape=synthetic.spec.image_shape,
             num_synthetic=summary.get("num_synthetic") or len(synthetic),
             attacks=[
-                _attack(name, figures, upper_bound, privacy) for name, figures in (summary.get("attacks") or {}).items()
+                _attack(name, metrics, upper_bound, privacy) for name, metrics in (summary.get("attacks") or {}).items()
             ],
             strongest=_strongest(summary.get("strongest_attack"), upper_bound),
             audit=_audit(summary.get("audit")),
@@ -188,7 +188,7 @@ def _bar(
     chance: float | None,
     upper_bound: float | None = None,
 ) -> dict[str, Any]:
-    """A figure on an axis as the template draws it, with its places in per cent."""
+    """A metric on an axis as the template draws it, with its places in per cent."""
     return {
         "name": name,
         "value": value,
@@ -202,57 +202,57 @@ def _bar(
     }
 
 
-def _attack(name: str, figures: Mapping[str, Any], upper_bound: float, privacy: Mapping[str, Any]) -> dict[str, Any]:
+def _attack(name: str, metrics: Mapping[str, Any], upper_bound: float, privacy: Mapping[str, Any]) -> dict[str, Any]:
     """One attack as the template wants it: a row for each metric, and the curve."""
-    is_membership = bool(figures.get("is_membership"))
+    is_membership = bool(metrics.get("is_membership"))
     epsilon, delta, replaced = (privacy.get(key) for key in ("epsilon", "delta", "epsilon_replace_one"))
-    metrics = [
+    bars = [
         _bar(
             label,
-            figures.get(key),
-            figures.get(f"{key}_interval"),
+            metrics.get(key),
+            metrics.get(f"{key}_interval"),
             (low, high),
             chance,
             upper_bound if is_membership and key == "privacy_loss" else None,
         )
         for key, label, low, high, chance in _METRICS
     ]
-    interval = figures.get("privacy_loss_interval")
+    interval = metrics.get("privacy_loss_interval")
     return {
         "name": name,
         "is_membership": is_membership,
-        "description": figures.get("description"),
-        "access": figures.get("access"),
-        "paper": figures.get("paper"),
+        "description": metrics.get("description"),
+        "access": metrics.get("access"),
+        "paper": metrics.get("paper"),
         "chart": roc_chart(
-            name, figures, epsilon=float(epsilon or 0), delta=float(delta or 0), epsilon_replace_one=replaced
+            name, metrics, epsilon=float(epsilon or 0), delta=float(delta or 0), epsilon_replace_one=replaced
         ),
-        "repetitions": figures.get("repetitions"),
-        "num_members": figures.get("num_members"),
-        "num_nonmembers": figures.get("num_nonmembers"),
-        "metrics": metrics,
+        "repetitions": metrics.get("repetitions"),
+        "num_members": metrics.get("num_members"),
+        "num_nonmembers": metrics.get("num_nonmembers"),
+        "metrics": bars,
         "contradicts": is_membership and bool(interval) and interval[0] > upper_bound,
     }
 
 
-def _strongest(figures: Mapping[str, Any] | None, upper_bound: float) -> dict[str, Any] | None:
+def _strongest(metrics: Mapping[str, Any] | None, upper_bound: float) -> dict[str, Any] | None:
     """The strongest membership attack, with its interval beside the upper bound."""
-    if not figures:
+    if not metrics:
         return None
-    bar = _bar("privacy loss", figures.get("privacy_loss"), figures.get("interval"), (-1.0, 1.0), 0.0, upper_bound)
-    return {**figures, "bar": bar}
+    bar = _bar("privacy loss", metrics.get("privacy_loss"), metrics.get("interval"), (-1.0, 1.0), 0.0, upper_bound)
+    return {**metrics, "bar": bar}
 
 
-def _audit(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _audit(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Epsilon as claimed and as an audit could show it, on one axis."""
-    if not figures:
+    if not metrics:
         return None
-    claimed, shown = figures.get("claimed_epsilon"), figures.get("lower_bound")
+    claimed, shown = metrics.get("claimed_epsilon"), metrics.get("lower_bound")
     finite = [value for value in (claimed, shown) if value is not None and math.isfinite(value)]
     axis = (0.0, 1.1 * max([*finite, 0.1]))
     others = {
         name.replace("_", " "): value
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if name not in ("claimed_epsilon", "lower_bound", "description") and not isinstance(value, (dict, list))
     }
     return {
@@ -260,36 +260,36 @@ def _audit(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
             _bar("ε as claimed", claimed, None, axis, None),
             _bar("ε shown at least", shown, None, axis, None, upper_bound=claimed),
         ],
-        "description": figures.get("description"),
+        "description": metrics.get("description"),
         "others": others,
         "contradicts": len(finite) == 2 and finite[1] > finite[0],
     }
 
 
-def _memorisation(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _memorisation(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The description, and the numbers with their names in words."""
-    if not figures:
+    if not metrics:
         return None
-    numbers = {name.replace("_", " "): value for name, value in figures.items() if name != "description"}
-    return {"description": figures.get("description"), "numbers": numbers}
+    numbers = {name.replace("_", " "): value for name, value in metrics.items() if name != "description"}
+    return {"description": metrics.get("description"), "numbers": numbers}
 
 
 def _most_examples(utility: Mapping[str, Any]) -> int | None:
     """The largest number of examples that a classifier beside the CNN was given."""
     given = [
-        n for figures in (utility.get("classifiers") or {}).values() for n in figures.get("num_examples") or () if n
+        n for metrics in (utility.get("classifiers") or {}).values() for n in metrics.get("num_examples") or () if n
     ]
     return max(given, default=None)
 
 
 def _reasons(utility: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Why accuracies are missing: the figures by the reason that they share, those of a classifier with its name."""
+    """Why accuracies are missing: the metrics by the reason that they share, those of a classifier with its name."""
     reasons: dict[str, list[str]] = {}
     by_classifier = {"": utility, **(utility.get("classifiers") or {})}
-    for classifier, figures in by_classifier.items():
-        for figure, reason in (figures.get("not_measured") or {}).items():
-            if figure != "accuracy_loss":
-                reasons.setdefault(reason, []).append(f"{figure} {classifier.replace('_', ' ')}".strip())
+    for classifier, metrics in by_classifier.items():
+        for metric, reason in (metrics.get("not_measured") or {}).items():
+            if metric != "accuracy_loss":
+                reasons.setdefault(reason, []).append(f"{metric} {classifier.replace('_', ' ')}".strip())
     return reasons
 
 

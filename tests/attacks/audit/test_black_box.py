@@ -56,9 +56,9 @@ def test_a_release_that_hands_examples_out_again_is_refuted(examples: LabeledDat
     )
     assert result.right == result.guesses == 200
     assert result.is_refuted
-    figures = result.to_dict()
-    assert (figures["adversary"], figures["method"]) == ("black_box", "copies")
-    assert (figures["claimed_epsilon"], figures["delta"], figures["canaries"]) == (3.0, 1e-5, 1_000)
+    metrics = result.to_dict()
+    assert (metrics["adversary"], metrics["method"]) == ("black_box", "copies")
+    assert (metrics["claimed_epsilon"], metrics["delta"], metrics["canaries"]) == (3.0, 1e-5, 1_000)
 
 
 def test_a_release_that_hands_out_half_of_them_is_refuted_by_what_is_called_included(examples: LabeledDataset) -> None:

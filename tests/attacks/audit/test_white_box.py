@@ -150,11 +150,11 @@ def test_a_mutant_of_the_sampler_is_caught(mutant: type[DPSGD]) -> None:
 
 def test_facts_are_those_of_the_plan() -> None:
     plan = DPSGD(500, 250, 3, l2_norm_clip=0.7, noise_multiplier=2.0)
-    figures = _audit(plan, DPKerasAdam).to_dict()
-    assert figures["adversary"] == "white_box"
-    assert figures["canaries"] == 500
-    assert figures["guesses"] == choose_guesses(plan, _DELTA).total
-    assert figures["optimizer"] == {
+    metrics = _audit(plan, DPKerasAdam).to_dict()
+    assert metrics["adversary"] == "white_box"
+    assert metrics["canaries"] == 500
+    assert metrics["guesses"] == choose_guesses(plan, _DELTA).total
+    assert metrics["optimizer"] == {
         "name": "DPKerasAdam",
         "steps": 3,
         "sampling_probability": 0.5,
@@ -162,7 +162,7 @@ def test_facts_are_those_of_the_plan() -> None:
         "l2_norm_clip": 0.7,
         "clip_mode": "flat",
     }
-    assert figures["seconds"] > 0
+    assert metrics["seconds"] > 0
 
 
 def test_a_plan_that_cannot_be_is_refused() -> None:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str], program: str = "python -m tfdpgen.attacks.aud
     print(
         f"\n{flags.adversary}: {refuted} of {flags.runs} bounds, each at {flags.confidence:.0%} confidence and delta "
         f"{flags.delta:g}, are above the claim: {'it is refuted' if is_refuted else 'nothing is refuted'}. "
-        "The figures are internal, not for release."
+        "The metrics are internal, not for release."
     )
     return int(is_refuted)
 

@@ -14,7 +14,7 @@ is weak: a method with a good account gives a bound near 0. What it finds are le
 method is needed: examples handed out again, statistics without noise.
 
 The training is a training of its own, on the private examples and the canaries. No budget pays for it, because nothing
-of it may leave: the model is dropped and the figures are internal. Whoever shows them to others releases something
+of it may leave: the model is dropped and the metrics are internal. Whoever shows them to others releases something
 about the private examples that no ledger knows.
 
 Canaries are added to the examples or not, so that the number of examples, which the promise takes as public, varies
@@ -111,7 +111,7 @@ def audit_release(
       examples: the private examples, in memory.
       budget: what a release of `train_fn` claims.
       canaries: m.
-      method: what the figures call the method.
+      method: what the metrics call the method.
       confidence: of the bounds.
       numbers: of guesses, fixed beforehand; by default the surest tenth on either side.
       seed: of canaries and samples, not of coins.

@@ -2,7 +2,7 @@
 
     result.lower_bound <= result.claimed_epsilon                 # else the claim is refuted at `result.confidence`
 
-An audit's figures are internal: they are computed on private examples (`black_box`), or tell how a training's noise
+An audit's metrics are internal: they are computed on private examples (`black_box`), or tell how a training's noise
 fell.
 """
 
