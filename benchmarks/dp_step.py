@@ -8,7 +8,7 @@
 One step is: forward, losses, gradients, update; batch 256, float32. The two are run in turns in one process, and the
 ratio is that of the medians. Both do the same work: plain Adam averages the gradients that DPKerasAdam clips one by
 one and noises. The networks, the data (uniform noise) and the batch are the same, so nothing here is about learning,
-and the steps are DP-correct apart from that: what would be private rows is noise.
+and the steps are DP-correct apart from that: what would be private examples is noise.
 
 Peers (`benchmarks/peers`) do the same work in processes of their own with as many threads, clip, noise and Adam
 included. They and the private step run in turns, each after calls of its own that are not timed, so that nobody pays

@@ -33,7 +33,7 @@ STYLE = "text { font: 12px sans-serif; fill: #333; } .grid { stroke: #ddd; } .li
 
 
 def curves(path: Path) -> list[Line]:
-    """A line for each method and kind of rows: mean p2 at each epsilon."""
+    """A line for each method and kind of examples: mean p2 at each epsilon."""
     points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for text in path.read_text(encoding="utf-8").splitlines():
         run = json.loads(text)

@@ -6,10 +6,10 @@
     python benchmarks/memory.py --works=generate --examples=6000,1000000          # 6 minutes and 1.4 GB
 
 Work "records": TFDS writes ArrayRecord files of 28x28x1 images, of 50 MB and of 1,000 MB, and the C-VAE is trained on
-them for a few steps through `tfds.data_source`, with all that belongs to a training: every row is checked, digested
+them for a few steps through `tfds.data_source`, with all that belongs to a training: every example is checked, digested
 for the ledger, and summed for the class means.
 
-Work "batch": private steps of the convolutional critic of `dp_step.py` (28x28x1) on 60,000 rows in memory, at both
+Work "batch": private steps of the convolutional critic of `dp_step.py` (28x28x1) on 60,000 examples in memory, at both
 logical batch sizes, in the physical chunks that the plan chooses.
 
 Work "generate": the pipeline's step of that name writes synthetic data sets of 28x28x1 images, of either size, that
@@ -18,10 +18,10 @@ Work "generate": the pipeline's step of that name writes synthetic data sets of 
 Every figure is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
 which alone take several hundred megabytes. They flatter a ratio of totals, so the ratio of what is above them stands
 beside it. ArrayRecord files are read, not mapped: the pages that the operating system caches of them count for no
-process. What grows a little with them is their reader's index (25 to 40 bytes a row), and what the memory allocator
-keeps for each of its threads, one for each file, until that is as much as it ever needs.
+process. What grows a little with them is their reader's index (25 to 40 bytes an example), and what the memory
+allocator keeps for each of its threads, one for each file, until that is as much as it ever needs.
 
-The rows are noise, so nothing here is about learning; the trainings are DP-correct.
+The examples are noise, so nothing here is about learning; the trainings are DP-correct.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-BYTES_OF_ROW = 918  # of 28x28 random pixels as PNG in a TFDS record
+BYTES_OF_EXAMPLE = 918  # of 28x28 random pixels as PNG in a TFDS record
 LOGICAL_BATCHES = (256, 16_384)
-NUM_ROWS = 60_000
+NUM_EXAMPLES = 60_000
 STEPS = 4
 
 
@@ -52,7 +52,7 @@ def peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def make_builder(folder: str, num_rows: int) -> Any:
+def make_builder(folder: str, num_examples: int) -> Any:
     """A TFDS data set of random images, and where it is kept."""
     import numpy as np
     import PIL.Image
@@ -80,9 +80,9 @@ def make_builder(folder: str, num_rows: int) -> Any:
 
         def _generate_examples(self) -> Iterator[tuple[int, Any]]:
             rng = np.random.default_rng(0)
-            for row in range(num_rows):
+            for i in range(num_examples):
                 pixels = rng.integers(256, size=(28, 28), dtype=np.uint8)
-                yield row, {"image": PIL.Image.fromarray(pixels), "label": row % 10}
+                yield i, {"image": PIL.Image.fromarray(pixels), "label": i % 10}
 
     return RandomImages(data_dir=folder, file_format="array_record")
 
@@ -92,7 +92,7 @@ def write_records(folder: str, megabytes: int) -> dict[str, float]:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    builder = make_builder(folder, int(megabytes * 1e6 / BYTES_OF_ROW))
+    builder = make_builder(folder, int(megabytes * 1e6 / BYTES_OF_EXAMPLE))
     with contextlib.redirect_stdout(sys.stderr):
         builder.download_and_prepare()
     files = Path(builder.data_dir).glob("*.array_record*")
@@ -100,7 +100,7 @@ def write_records(folder: str, megabytes: int) -> dict[str, float]:
 
 
 def train_on_records(folder: str, megabytes: int) -> dict[str, float]:
-    """A short training on rows on disk."""
+    """A short training on examples on disk."""
     import tensorflow as tf  # noqa: F401  # what is above it is of interest
     import tensorflow_datasets as tfds
 
@@ -115,11 +115,11 @@ def train_on_records(folder: str, megabytes: int) -> dict[str, float]:
     preset = CVAEPreset(latent_dim=16, hidden_units=(400,), expected_batch_size=256, steps=STEPS)
     budget = PrivacyBudget(3.0, 1e-8)
     train("c_vae", dataset, budget, ledger=Ledger(Path(folder) / "ledger.sqlite"), preset=preset, verbose=0)
-    return {"baseline": baseline, "peak": peak_mebibytes(), "rows": len(dataset)}
+    return {"baseline": baseline, "peak": peak_mebibytes(), "examples": len(dataset)}
 
 
 def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
-    """A few private steps on rows in memory."""
+    """A few private steps on examples in memory."""
     import dp_step
     import numpy as np
     import tensorflow as tf
@@ -130,9 +130,9 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
 
     baseline = peak_mebibytes()
     (network,), _ = dp_step.critic((28, 28, 1), (64, 128))
-    images = np.random.default_rng(0).integers(256, size=(NUM_ROWS, 28, 28, 1), dtype=np.uint8)
-    dataset = LabeledDataset(images, np.zeros(NUM_ROWS, np.int64), DataSpec((28, 28, 1), 10))
-    plan = DPSGD(NUM_ROWS, expected_batch_size, STEPS, l2_norm_clip=1.0, noise_multiplier=1.0)
+    images = np.random.default_rng(0).integers(256, size=(NUM_EXAMPLES, 28, 28, 1), dtype=np.uint8)
+    dataset = LabeledDataset(images, np.zeros(NUM_EXAMPLES, np.int64), DataSpec((28, 28, 1), 10))
+    plan = DPSGD(NUM_EXAMPLES, expected_batch_size, STEPS, l2_norm_clip=1.0, noise_multiplier=1.0)
     optimizer = plan.optimizer(learning_rate=1e-4)
     rows_of, variables = row_reader(dataset), network.trainable_variables
 
@@ -166,9 +166,9 @@ def generate_examples(folder: str, num_synthetic: int) -> dict[str, float]:
 
     baseline = peak_mebibytes()
     images = np.random.default_rng(0).integers(256, size=(1000, 28, 28, 1), dtype=np.uint8)
-    rows = LabeledDataset(images, np.arange(1000) % 10, DataSpec((28, 28, 1), 10))
+    dataset = LabeledDataset(images, np.arange(1000) % 10, DataSpec((28, 28, 1), 10))
     release, synthetic = TrainedRelease(Path(folder, "release"), "train"), Path(folder, "synthetic")
-    train("class_gaussian", rows, PrivacyBudget(3.0, 1e-5), verbose=0).save(release.path)
+    train("class_gaussian", dataset, PrivacyBudget(3.0, 1e-5), verbose=0).save(release.path)
     release.seal()
     started = time.perf_counter()
     generate.execute({"release": release.path}, {"synthetic": synthetic}, {"num_synthetic": num_synthetic})
@@ -231,7 +231,7 @@ def main() -> None:
             for size in sizes:
                 written = measure("write", f"{folder}/{size}", size)
                 figures.append(measure("records", f"{folder}/{size}", size))
-                title = f"{written['megabytes']:,.0f} MB of records, {figures[-1]['rows']:,} rows"
+                title = f"{written['megabytes']:,.0f} MB of records, {figures[-1]['examples']:,} examples"
                 print(row.format(title, **figures[-1]), flush=True)
         lines += ratios("{1} MB / {0} MB of records".format(*sizes), *figures)
     if "generate" in flags.works:

@@ -49,8 +49,8 @@ def augmented(views: int) -> Callable[[], object]:
 
     def losses_fn() -> tf.Tensor:
         copies = [tf.roll(images, tf.random.uniform([2], -2, 3, tf.int32), axis=[1, 2]) for _ in range(views)]
-        rows = tf.reshape(tf.stack(copies, axis=1), [-1, 28, 28, 1])
-        return tf.reshape(tf.nn.softplus(-network(rows)), [-1, views])
+        examples = tf.reshape(tf.stack(copies, axis=1), [-1, 28, 28, 1])
+        return tf.reshape(tf.nn.softplus(-network(examples)), [-1, views])
 
     return step_of([network], losses_fn)
 

@@ -32,10 +32,10 @@ _SYNTHETIC = 3000
 
 def first_classes(dataset: Dataset, classes: int, most: int | None = None) -> LabeledDataset:
     """The examples of the first classes, at most so many."""
-    rows = dataset.in_memory()
-    chosen = np.flatnonzero(rows.labels < classes)[:most]
-    spec = DataSpec(rows.spec.image_shape, classes)
-    return LabeledDataset(rows.images[chosen], rows.labels[chosen], spec)
+    examples = dataset.in_memory()
+    chosen = np.flatnonzero(examples.labels < classes)[:most]
+    spec = DataSpec(examples.spec.image_shape, classes)
+    return LabeledDataset(examples.images[chosen], examples.labels[chosen], spec)
 
 
 def p2(method: str, examples: LabeledDataset, test: LabeledDataset, budget: PrivacyBudget, seed: int) -> float:

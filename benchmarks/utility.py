@@ -1,21 +1,21 @@
-"""What the synthetic rows are worth: p2 of the plain and of the augmented rows, on MNIST or any TFDS data set.
+"""What the synthetic examples are worth: p2 of the plain and of the augmented examples, on MNIST or any TFDS data set.
 
     python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --epsilon=1 --seeds=0,1,2
     python benchmarks/utility.py --method=class_gaussian --dataset=digits --epsilon=3
     python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --validation       # to choose by
     python benchmarks/utility.py --best_preset
 
-p2 is the accuracy on real test rows of the CNN of `tfdpgen.evaluation`, trained on synthetic rows only, its epoch
-chosen on synthetic rows that are held out. `fid` is the Frechet distance of up to 10,000 plain rows to real test rows,
-and `label_agreement` the share of plain rows that are named as they are labelled, both by the same CNN trained on the
-real training rows (once for all seeds; `--no_fidelity` leaves both out). Such a distance compares methods that one and
-the same CNN judges; it is no Inception distance.
+p2 is the accuracy on real test examples of the CNN of `tfdpgen.evaluation`, trained on synthetic examples only, its
+epoch chosen on synthetic examples that are held out. `fid` is the Frechet distance of up to 10,000 plain examples to
+real test examples, and `label_agreement` the share of plain examples that are named as they are labelled, both by the
+same CNN trained on the real training examples (once for all seeds; `--no_fidelity` leaves both out). Such a distance
+compares methods that one and the same CNN judges; it is no Inception distance.
 
 A row of the table is printed for each run, then mean and spread; each run is appended to `--results` as JSON with
-commit, seed, statement and seconds. With `--validation` the last tenth of the training rows takes the place of the test
-rows, and is not trained on: hyperparameters are chosen there.
+commit, seed, statement and seconds. With `--validation` the last tenth of the training examples takes the place of the
+test examples, and is not trained on: hyperparameters are chosen there.
 
-The trainings are DP-correct; the figures are computed on private rows without noise and are internal.
+The trainings are DP-correct; the figures are computed on private examples without noise and are internal.
 """
 
 from __future__ import annotations
@@ -50,57 +50,57 @@ from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.release import Release
 
 BEST_PRESET = "stroke_vae"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
-ROWS_AT_A_TIME = 1000
-MOST_ROWS_OF_FID = 10_000
+EXAMPLES_AT_A_TIME = 1000
+MOST_EXAMPLES_OF_FID = 10_000
 
 
 def training_set(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...]:
     """`num` plain examples and, with a labeller, as many augmented ones: images, labels, soft labels, is_augmented."""
     parts = [
         release.training_set(
-            np.arange(start, min(start + ROWS_AT_A_TIME, num)) % release.spec.num_classes, (seed, start)
+            np.arange(start, min(start + EXAMPLES_AT_A_TIME, num)) % release.spec.num_classes, (seed, start)
         )
-        for start in range(0, num, ROWS_AT_A_TIME)
+        for start in range(0, num, EXAMPLES_AT_A_TIME)
     ]
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 @functools.cache
-def real_rows(dataset: str, data_dir: str, validation: bool) -> tuple[LabeledDataset, LabeledDataset]:
-    """Rows to train on and rows to test on."""
+def real_examples(dataset: str, data_dir: str, validation: bool) -> tuple[LabeledDataset, LabeledDataset]:
+    """Examples to train on and examples to test on."""
     splits = load_splits(dataset, **({"data_dir": data_dir} if data_dir else {}))
-    rows, test = splits.train.in_memory(), splits.test.in_memory()
+    examples, test = splits.train.in_memory(), splits.test.in_memory()
     if validation:
-        kept = len(rows) - len(rows) // 10
-        rows, test = rows.take(np.arange(kept)), rows.take(np.arange(kept, len(rows)))
-    return rows, test
+        kept = len(examples) - len(examples) // 10
+        examples, test = examples.take(np.arange(kept)), examples.take(np.arange(kept, len(examples)))
+    return examples, test
 
 
 @functools.cache
 def judge(dataset: str, data_dir: str, validation: bool) -> Classifier:
-    """The CNN that knows the real training rows, one for all runs of this process."""
-    rows, _ = real_rows(dataset, data_dir, validation)
-    return fit_classifier("cnn", rows, trained_on="private", seed=0)
+    """The CNN that knows the real training examples, one for all runs of this process."""
+    examples, _ = real_examples(dataset, data_dir, validation)
+    return fit_classifier("cnn", examples, trained_on="private", seed=0)
 
 
 def fidelity(judged_by: Classifier, images: np.ndarray, labels: np.ndarray, test: LabeledDataset) -> dict[str, float]:
-    """How far plain rows lie from real ones, and whether they look like their labels. Their labels cycle."""
-    features, num_rows = cnn_space(judged_by).features, min(len(images), len(test), MOST_ROWS_OF_FID)
+    """How far plain examples lie from real ones, and whether they look like their labels. Their labels cycle."""
+    features, num_examples = cnn_space(judged_by).features, min(len(images), len(test), MOST_EXAMPLES_OF_FID)
     return {
-        "fid": round(frechet_distance(features(test.images[:num_rows]), features(images[:num_rows])), 4),
+        "fid": round(frechet_distance(features(test.images[:num_examples]), features(images[:num_examples])), 4),
         "label_agreement": float(np.mean(judged_by.predict(images) == labels)),
     }
 
 
 def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run, from the private rows to p2."""
+    """One run, from the private examples to p2."""
     source = flags.dataset, flags.data_dir, flags.validation
-    rows, test = real_rows(*source)
+    examples, test = real_examples(*source)
     if flags.fidelity:
         judge(*source)  # now, so that it counts in no run's seconds
     started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
-    release = train(flags.method, rows, budget, seed=seed, verbose=flags.verbose)
+    release = train(flags.method, examples, budget, seed=seed, verbose=flags.verbose)
     trained = time.monotonic()
     images, labels, soft_labels, is_augmented = training_set(release, flags.num_synthetic, seed)
     drawn = time.monotonic()
@@ -137,14 +137,14 @@ def p2(
     test: LabeledDataset,
     seed: int,
 ) -> float:
-    """Accuracy on test rows of the CNN that was trained on the chosen rows."""
-    rows = LabeledDataset(images[chosen], labels[chosen], release.spec)
+    """Accuracy on test examples of the CNN that was trained on the chosen examples."""
+    examples = LabeledDataset(images[chosen], labels[chosen], release.spec)
     soft = None if soft_labels is None else soft_labels[chosen]
-    return accuracy(train_classifier(rows, soft_labels=soft, seed=seed), test)
+    return accuracy(train_classifier(examples, soft_labels=soft, seed=seed), test)
 
 
 def draw_samples(path: str, images: np.ndarray, labels: np.ndarray, num: int = 14) -> None:
-    """Writes the first plain rows of each class, a line a class, as one picture."""
+    """Writes the first plain examples of each class, a line a class, as one picture."""
     lines = [np.concatenate(list(images[labels == label][:num]), axis=1) for label in np.unique(labels)]
     picture = np.concatenate(lines)
     Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
@@ -166,18 +166,18 @@ def commit() -> str:
 
 def main() -> None:
     """Prints a row for each run and then mean and spread."""
-    parser = argparse.ArgumentParser(description="p2 of plain and augmented synthetic rows.")
+    parser = argparse.ArgumentParser(description="p2 of plain and augmented synthetic examples.")
     parser.add_argument("--dataset", default="mnist", help="as in local_run.py (default: mnist)")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
     parser.add_argument("--method", default=BEST_PRESET, choices=method_names())
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--delta", type=float, default=1e-5)
-    parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain rows, and augmented ones (60000)")
+    parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain examples, and augmented ones (60000)")
     parser.add_argument("--seeds", default="0", help="one run for each, as in 0,1,2 (default: 0)")
-    parser.add_argument("--validation", action="store_true", help="measure on training rows that are held out")
+    parser.add_argument("--validation", action="store_true", help="measure on training examples that are held out")
     parser.add_argument("--no_fidelity", dest="fidelity", action="store_false", help="leave out fid, label_agreement")
     parser.add_argument("--results", default="", help="file to append a line of JSON to for each run")
-    parser.add_argument("--samples", default="", help="PNG to draw the first plain rows of each class into")
+    parser.add_argument("--samples", default="", help="PNG to draw the first plain examples of each class into")
     parser.add_argument("--verbose", type=int, default=0, help="1 shows the progress of trainings")
     parser.add_argument("--best_preset", action="store_true", help="print the name of the best method and exit")
     flags = parser.parse_args()

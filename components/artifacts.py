@@ -44,12 +44,12 @@ class Artifact:
       component: the name of the component that made it.
       seconds: how long that component ran.
       id: unique to this execution of the component.
-      facts: what downstream components may know without opening the payload. Nothing computed from private rows.
+      facts: what downstream components may know without opening the payload. Nothing computed from private examples.
       inputs: the headers of the artifacts that this one was made of, by input name.
       parameters: the values that the component was given, defaults included.
     """
 
-    internal: ClassVar[bool] = False  # true where the payload holds or was computed from private rows
+    internal: ClassVar[bool] = False  # true where the payload holds or was computed from private examples
 
     path: Path
     component: str = ""
@@ -105,12 +105,12 @@ class Artifact:
 
 
 class PrivateExamples(Artifact):
-    """The private rows: train, holdout and test split."""
+    """The private examples: train, holdout and test split."""
 
     internal = True
 
 
-class PreflightFigures(Artifact):
+class PreflightEstimate(Artifact):
     """What a run was expected to cost and to be worth, with the size of the smallest class."""
 
     internal = True
@@ -184,26 +184,26 @@ class SyntheticExamples(Artifact):
         return LabeledDataset(images, labels, DataSpec.from_dict(self.facts["spec"])), soft_labels
 
 
-class AttackFigures(Artifact):
-    """How well attacks tell private rows from others."""
+class AttackMetrics(Artifact):
+    """How well attacks tell private examples from others."""
 
     internal = True
 
 
-class AuditFigures(Artifact):
+class AuditMetrics(Artifact):
     """What an audit with canaries says of epsilon; empty where none was asked for."""
 
     internal = True
 
 
-class UtilityFigures(Artifact):
-    """The accuracies p1 to p4 of classifiers trained and tested on private and synthetic rows."""
+class UtilityMetrics(Artifact):
+    """The accuracies p1 to p4 of classifiers trained and tested on private and synthetic examples."""
 
     internal = True
 
 
 class Publication(Artifact):
-    """The results: summary.json and report.html, which hold internal figures, synthetic/ and serving_model/."""
+    """The results: summary.json and report.html, which hold internal metrics, synthetic/ and serving_model/."""
 
     internal = True
 

@@ -1,16 +1,16 @@
-"""Attack: asks attackers to tell private rows from others.
+"""Attack: asks attackers to tell private examples from others.
 
     python -m components.attack --examples=DIR --release=DIR --networks=DIR --synthetic=DIR --attacks=DIR
     python -m components.attack ... --shadow_models=64 --shadow_processes=4 --shadow_folder=DIR
 
-Attackers hold the release and the synthetic rows; some also hold the networks that were trained privately beside the
-generator, and with `shadow_models` some train the method themselves, many times. attacks.json holds each attack's
-figures ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
-and delta allow at most ("caps"), and how near synthetic rows come to training rows ("memorisation", which is no measure
-of privacy). Searches among many rows run on Beam, chunk by chunk, with the same result on any runner. Attackers use at
-most the first 100,000 synthetic examples, so that the others need not fit in memory.
+Attackers hold the release and the synthetic examples; some also hold the networks that were trained privately beside
+the generator, and with `shadow_models` some train the method themselves, many times. attacks.json holds each attack's
+metrics ("attacks"), the strongest one with an interval that allows for having looked at all ("strongest"), what epsilon
+and delta allow at most ("upper_bounds"), and how near synthetic examples come to training examples ("memorisation",
+which is no measure of privacy). Searches among many examples run on Beam, chunk by chunk, with the same result on any
+runner. Attackers use at most the first 100,000 synthetic examples, so that the others need not fit in memory.
 
-The figures are computed on private rows: they are internal, and no part of what the privacy budget covers.
+The metrics are computed on private examples: they are internal, and no part of what the privacy budget covers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from components.artifacts import (
     ArtifactError,
-    AttackFigures,
+    AttackMetrics,
     Input,
     Output,
     PrivateExamples,
@@ -53,10 +53,10 @@ def attack(
     release: Input[TrainedRelease],
     networks: Input[PrivateNetworks],
     synthetic: Input[SyntheticExamples],
-    attacks: Output[AttackFigures],
+    attacks: Output[AttackMetrics],
     *,
     repetitions: Annotated[int, "how often each attack is repeated; intervals narrow with it"] = 5,
-    num_candidates: Annotated[int, "rows of each kind that an attack is asked about"] = 1000,
+    num_candidates: Annotated[int, "examples of each kind that an attack is asked about"] = 1000,
     shadow_models: Annotated[
         int, "trainings of the attacker's own, for LiRA; even and at least 4, and hundreds for its full power; 0: none"
     ] = 0,
@@ -67,8 +67,15 @@ def attack(
     seed: Annotated[int, "seed of the attacks"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
-    """Measures how well attacks tell private rows from noise and from rows that were never trained on."""
-    from tfdpgen.attacks import ShadowConfig, caps, memorisation, run_attacks, run_shadow_attacks, strongest_attack
+    """Measures how well attacks tell private examples from noise and from examples that were never trained on."""
+    from tfdpgen.attacks import (
+        ShadowConfig,
+        memorisation,
+        run_attacks,
+        run_shadow_attacks,
+        strongest_attack,
+        upper_bounds,
+    )
     from tfdpgen.data import Splits
     from tfdpgen.release import Release
 
@@ -78,7 +85,7 @@ def attack(
         raise ComponentError("`shadow_folder` should be empty without `shadow_models`; got both 0 and a folder.")
     if networks.facts.get("training") != release.facts.get("training"):
         raise ArtifactError(f"{networks.path} and {release.path} come from different trainings; make them anew.")
-    splits, trained, rows, models = (
+    splits, trained, handed_out, models = (
         Splits.load(examples.path),
         Release.load(release.path),
         synthetic.load(MOST_SYNTHETIC),
@@ -89,7 +96,7 @@ def attack(
         trained,
         splits.train,
         splits.holdout,
-        synthetic=rows,
+        synthetic=handed_out,
         networks=models,
         repetitions=repetitions,
         num_candidates=num_candidates,
@@ -111,29 +118,29 @@ def attack(
             verbose=1,
         )
     strongest = strongest_attack(results)
-    figures = {
+    metrics = {
         "attacks": {name: result.to_dict() for name, result in results.items()},
         "strongest": strongest.to_dict() if strongest else None,
-        "caps": caps(statement.epsilon, statement.delta, statement.epsilon_replace_one),
-        "memorisation": memorisation(rows, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
+        "upper_bounds": upper_bounds(statement.epsilon, statement.delta, statement.epsilon_replace_one),
+        "memorisation": memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
     }
-    (attacks.path / "attacks.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (attacks.path / "attacks.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
 class _TrainShadow:
-    """Trains the attacked method on rows that the attacker chose, at the same cost to them."""
+    """Trains the attacked method on examples that the attacker chose, at the same cost to them."""
 
     method: str
     epsilon: float
     delta: float
 
-    def __call__(self, rows: LabeledDataset, seed: int) -> Trained:
+    def __call__(self, examples: LabeledDataset, seed: int) -> Trained:
         from tfdpgen.methods import train_with_networks
         from tfdpgen.privacy import PrivacyBudget
 
         budget = PrivacyBudget(self.epsilon, self.delta)
-        return train_with_networks(self.method, rows, budget, seed=seed, verbose=0)
+        return train_with_networks(self.method, examples, budget, seed=seed, verbose=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +149,7 @@ class _OnBeam:
 
     Attributes:
       arguments: Beam's; without a runner among them it is FnApiRunner, in this process.
-      folder: made for the tasks, whose rows are private, and removed afterwards.
+      folder: made for the tasks, whose examples are private, and removed afterwards.
     """
 
     arguments: list[str]

@@ -4,8 +4,8 @@
     python -m components.audit --examples=DIR --audited=DIR --canaries=50000 --adversary=white_box
 
 It trains a model of its own and drops it; the released one has never seen a canary. `white_box` trains on canaries
-alone, which are public, and reserves nothing. `black_box` trains on the private rows and canaries: nothing of it is
-released, so no ledger is told, and that is right for as long as its figures stay internal, as they are marked.
+alone, which are public, and reserves nothing. `black_box` trains on the private examples and canaries: nothing of it is
+released, so no ledger is told, and that is right for as long as its metrics stay internal, as they are marked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from components.artifacts import AuditFigures, Input, Output, PrivateExamples
+from components.artifacts import AuditMetrics, Input, Output, PrivateExamples
 from components.component import ComponentError, component
 
 ADVERSARIES = ("black_box", "white_box")
@@ -22,9 +22,9 @@ ADVERSARIES = ("black_box", "white_box")
 @component
 def audit(
     examples: Input[PrivateExamples],
-    audited: Output[AuditFigures],
+    audited: Output[AuditMetrics],
     *,
-    canaries: Annotated[int, "rows that are planted, each by a fair coin; 0: no audit"] = 0,
+    canaries: Annotated[int, "examples that are planted, each by a fair coin; 0: no audit"] = 0,
     adversary: Annotated[
         str,
         "black_box: sees samples of the method, trained once more; white_box: sees each update of the optimizer",
@@ -38,7 +38,7 @@ def audit(
     """Trains once more, with canaries, and says what epsilon their traces refute."""
     if adversary not in ADVERSARIES:
         raise ComponentError(f"`adversary` should be one of {', '.join(ADVERSARIES)}; got {adversary!r}.")
-    figures = {}
+    metrics = {}
     if canaries:
         from tfdpgen.attacks.audit import audit_optimizer, audit_release, canary_plan
         from tfdpgen.data import Splits
@@ -51,9 +51,9 @@ def audit(
             result = audit_optimizer(canary_plan(budget, canaries), delta, optimizer_class=DPKerasAdam, noise=noise)
         else:
             result = audit_release(
-                lambda rows: train(
+                lambda chosen: train(
                     method,
-                    rows,
+                    chosen,
                     budget,
                     seed=seed,
                     insecure_reproducible=insecure_reproducible,
@@ -65,9 +65,9 @@ def audit(
                 seed=seed,
                 noise=noise,
             )
-        figures = result.to_dict()
+        metrics = result.to_dict()
         print(f"audit: epsilon is at least {result.lower_bound:.3g} of {result.claimed_epsilon:.3g} that are claimed")
-    (audited.path / "audit.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (audited.path / "audit.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

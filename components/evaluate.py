@@ -1,12 +1,12 @@
-"""Evaluate: how useful the synthetic rows are in place of the private ones, and how close to them.
+"""Evaluate: how useful the synthetic examples are in place of the private ones, and how close to them.
 
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR
     python -m components.evaluate --examples=DIR --synthetic=DIR --utility=DIR --publish_metrics_epsilon=0.5
 
-The figures are computed on private rows: they are internal, and no part of what the privacy budget covers. The
+The metrics are computed on private examples: they are internal, and no part of what the privacy budget covers. The
 exception is published_metrics.json, which is written where a budget for it is given: accuracies with noise, which the
-test rows pay for. They are computed last, so that nothing that fails before costs anything. At most 100,000 examples
-are used of each split and of the synthetic ones, so that none of them need fit in memory.
+test examples pay for. They are computed last, so that nothing that fails before costs anything. At most 100,000
+examples are used of each split and of the synthetic ones, so that none of them need fit in memory.
 
 What cannot be measured, as by a classifier that needs more examples of a class than there are, is null in
 utility.json, with the reason in `not_measured`, and everything else is measured all the same.
@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityFigures
+from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityMetrics
 from components.component import ComponentError, component
 
 if TYPE_CHECKING:
     from tfdpgen.data import LabeledDataset
     from tfdpgen.evaluation import FeatureSpace
 
-MOST_ROWS = 100_000
-TEST_SHARE = 6  # one synthetic row in so many is tested on, as in MNIST with its 60,000 + 10,000 rows nearly
+MOST_EXAMPLES = 100_000
+TEST_SHARE = 6  # one synthetic example in so many is tested on, as in MNIST with its 60,000 + 10,000 examples nearly
 
 
 @component
 def evaluate(
     examples: Input[PrivateExamples],
     synthetic: Input[SyntheticExamples],
-    utility: Output[UtilityFigures],
+    utility: Output[UtilityMetrics],
     *,
     classifiers: Annotated[
         str,
@@ -44,15 +44,17 @@ def evaluate(
     inception_weights: Annotated[
         str, "file with Keras's InceptionV3 weights, or keras for those that Keras has downloaded; empty: no such FID"
     ] = "",
-    publish_metrics_epsilon: Annotated[float, "epsilon that the test rows pay for published accuracies; 0: none"] = 0.0,
-    publish_metrics: Annotated[str, "figures to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
+    publish_metrics_epsilon: Annotated[
+        float, "epsilon that the test examples pay for published accuracies; 0: none"
+    ] = 0.0,
+    publish_metrics: Annotated[str, "metrics to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
     delta: Annotated[float, "delta of the published accuracies"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     seed: Annotated[int, "seed of the classifiers"] = 0,
 ) -> None:
-    """Trains classifiers on private and on synthetic rows, tests each on both, and measures fidelity.
+    """Trains classifiers on private and on synthetic examples, tests each on both, and measures fidelity.
 
-    Where there are augmented rows, `p2_augmented` is the accuracy on private rows of a CNN of their soft labels.
+    With augmented examples, `p2_augmented` is the accuracy on private examples of a CNN that learnt their soft labels.
     """
     from tfdpgen.data import Splits
     from tfdpgen.evaluation import (
@@ -82,16 +84,17 @@ def evaluate(
         check_publishable(published)
         if (synthetic.path / "NOT_FOR_RELEASE.txt").exists():
             raise ComponentError(
-                "`publish_metrics_epsilon` should be 0 where the release may not leave: an accuracy of rows that are "
-                f"not private themselves is not made so by noise for the test rows; got {publish_metrics_epsilon}."
+                "`publish_metrics_epsilon` should be 0 where the release may not leave: an accuracy of examples that "
+                "are not private themselves is not made so by noise for the test examples; got "
+                f"{publish_metrics_epsilon}."
             )
     inception = inception_space(inception_weights) if inception_weights else None
 
     splits = Splits.load(examples.path)
-    rows, augmented = synthetic.load(MOST_ROWS), synthetic.load_augmented(MOST_ROWS)
-    num_train = len(rows) - len(rows) // TEST_SHARE  # labels cycle, so that both parts are balanced
-    learnt, tested = rows.take(np.arange(num_train)), rows.take(np.arange(num_train, len(rows)))
-    test = splits.test.in_memory(MOST_ROWS)
+    plain, augmented = synthetic.load(MOST_EXAMPLES), synthetic.load_augmented(MOST_EXAMPLES)
+    num_train = len(plain) - len(plain) // TEST_SHARE  # labels cycle, so that both parts are balanced
+    learnt, tested = plain.take(np.arange(num_train)), plain.take(np.arange(num_train, len(plain)))
+    test = splits.test.in_memory(MOST_EXAMPLES)
 
     if budget is not None:
         budget.check_num_examples(max(len(test), 1))
@@ -100,39 +103,39 @@ def evaluate(
             raise ComponentError(f"`publish_metrics` should name some of {sorted(known)}; got {sorted(unknown)}.")
 
     generated = {name: try_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
-    by_figure = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
-    private_rows = splits.train.in_memory(MOST_ROWS)
+    by_metric = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}
+    private_train = splits.train.in_memory(MOST_EXAMPLES)
     matrices, private_cnn = {}, None
     for name in names:
-        private = try_classifier(name, private_rows, trained_on="private", seed=seed)
+        private = try_classifier(name, private_train, trained_on="private", seed=seed)
         if name == "cnn":
             private_cnn = private
         matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
-    figures = matrices.pop("cnn")
-    figures["label_agreement"] = figures["p3"]
+    metrics = matrices.pop("cnn")
+    metrics["label_agreement"] = metrics["p3"]
     if augmented is not None:
         pupil = try_classifier("cnn", augmented[0], trained_on="generated", soft_labels=augmented[1], seed=seed)
-        by_figure["p2_augmented"] = pupil
-        figures |= dict.fromkeys(["p2_augmented"])
+        by_metric["p2_augmented"] = pupil
+        metrics |= dict.fromkeys(["p2_augmented"])
         if isinstance(pupil, NotFitted) or not len(test):
             reason = pupil.reason if isinstance(pupil, NotFitted) else "There are no test examples."
-            figures["not_measured"]["p2_augmented"] = reason
+            metrics["not_measured"]["p2_augmented"] = reason
         else:
             right = pupil.right(test)
-            figures["p2_augmented"] = float(right.mean())
-            figures["balanced"]["p2_augmented"] = balanced_accuracy(right, test.labels)
-            figures["intervals"]["p2_augmented"] = list(accuracy_interval(int(right.sum()), len(right)))
-    figures["cautions"] = cautions_about(test)
-    _write(utility, "utility", figures | {"classifiers": matrices})
+            metrics["p2_augmented"] = float(right.mean())
+            metrics["balanced"]["p2_augmented"] = balanced_accuracy(right, test.labels)
+            metrics["intervals"]["p2_augmented"] = list(accuracy_interval(int(right.sum()), len(right)))
+    metrics["cautions"] = cautions_about(test)
+    _write(utility, "utility", metrics | {"classifiers": matrices})
 
     spaces = [scattering_space(), *([inception] if inception else [])]
     if isinstance(private_cnn, Classifier):
         spaces.insert(1, cnn_space(private_cnn))
-    others = splits.holdout.in_memory(MOST_ROWS)
-    _write(utility, "fidelity", {space.name: _fidelity(space, test, others, rows, seed) for space in spaces})
+    others = splits.holdout.in_memory(MOST_EXAMPLES)
+    _write(utility, "fidelity", {space.name: _fidelity(space, test, others, plain, seed) for space in spaces})
 
-    # Last of all what has to be paid for: what fails from here on, or a figure that could not be had, costs nothing.
-    fitted = {name: each for name in published if isinstance(each := by_figure.get(name), Classifier)}
+    # Last of all what has to be paid for: what fails from here on, or a metric that could not be had, costs nothing.
+    fitted = {name: each for name in published if isinstance(each := by_metric.get(name), Classifier)}
     if budget is not None and (unfitted := [name for name in published if name not in fitted]):
         print(f"evaluate: not published, as no classifier could be trained for it: {', '.join(unfitted)}")
     if budget is not None and fitted:
@@ -141,13 +144,13 @@ def evaluate(
 
 
 def _fidelity(
-    space: FeatureSpace, test: LabeledDataset, others: LabeledDataset, rows: LabeledDataset, seed: int
+    space: FeatureSpace, test: LabeledDataset, others: LabeledDataset, generated: LabeledDataset, seed: int
 ) -> dict[str, Any]:
     """The measures in one space, or why there are none."""
     from tfdpgen.evaluation import TooFewExamplesError, measure_fidelity
 
     try:
-        return measure_fidelity(space, test, others, rows, seed=seed)
+        return measure_fidelity(space, test, others, generated, seed=seed)
     except TooFewExamplesError as error:
         return {"description": space.description, "not_measured": str(error)}
 
@@ -157,9 +160,9 @@ def split(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _write(utility: UtilityFigures, name: str, figures: dict[str, Any]) -> None:
-    """One file of figures in the artifact."""
-    (utility.path / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+def _write(utility: UtilityMetrics, name: str, metrics: dict[str, Any]) -> None:
+    """One file of metrics in the artifact."""
+    (utility.path / f"{name}.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,19 +14,19 @@ import json
 import shutil
 from typing import Annotated
 
-from components.artifacts import Input, Output, PreflightFigures, PrivateExamples, SyntheticExamples
+from components.artifacts import Input, Output, PreflightEstimate, PrivateExamples, SyntheticExamples
 from components.component import ComponentError, component
 
 
 @component
 def preflight(
     examples: Input[PrivateExamples],
-    checked: Output[PreflightFigures],
+    checked: Output[PreflightEstimate],
     *,
     method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
-    delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
-    num_synthetic: Annotated[int, "number of plain synthetic rows that will be asked for"] = 6000,
+    delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
+    num_synthetic: Annotated[int, "number of plain synthetic examples that will be asked for"] = 6000,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
     from tfdpgen.data import Splits

@@ -3,7 +3,7 @@
     python -m components.publish --release=DIR --synthetic=DIR --attacks=DIR --utility=DIR --audited=DIR \
         --publication=DIR --destination=output
 
-It sees no private row. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
+It sees no private example. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
 all, summary.json: where that is, everything beside it is complete and belongs together. It replaces what an earlier
 run has written there and nothing else (`destination.py`).
 """
@@ -21,14 +21,14 @@ from typing import Annotated
 from components.artifacts import (
     HEADER,
     ArtifactError,
-    AttackFigures,
-    AuditFigures,
+    AttackMetrics,
+    AuditMetrics,
     Input,
     Output,
     Publication,
     SyntheticExamples,
     TrainedRelease,
-    UtilityFigures,
+    UtilityMetrics,
 )
 from components.component import component
 from components.destination import RESULTS, SERVED, check_destination, replacing
@@ -36,7 +36,7 @@ from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 SAMPLES_PER_CLASS = 10  # that the report shows
 
-# The keys of the summary that are computed on private rows without noise.
+# The keys of the summary that are computed on private examples without noise.
 INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit")
 PACKAGES = (
     "tfdpgen",
@@ -53,9 +53,9 @@ PACKAGES = (
 def publish(
     release: Input[TrainedRelease],
     synthetic: Input[SyntheticExamples],
-    attacks: Input[AttackFigures],
-    utility: Input[UtilityFigures],
-    audited: Input[AuditFigures],
+    attacks: Input[AttackMetrics],
+    utility: Input[UtilityMetrics],
+    audited: Input[AuditMetrics],
     publication: Output[Publication],
     *,
     destination: Annotated[str, "folder that receives the results; empty: they stay in the publication alone"] = "",
@@ -92,7 +92,7 @@ def publish(
         "fidelity": json.loads((utility.path / "fidelity.json").read_text()),
         "attacks": attacked["attacks"],
         "strongest_attack": attacked["strongest"],
-        "attack_caps": attacked["caps"],
+        "attack_upper_bounds": attacked["upper_bounds"],
         "memorisation": attacked["memorisation"],
         **({"audit": audit} if audit else {}),
         "release": trained.is_releasable,

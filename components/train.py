@@ -3,8 +3,8 @@
     python -m components.train --examples=DIR --release=DIR --networks=DIR --method=c_vae --epsilon=3
 
 What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
-computed from private rows. The networks that were trained beside the generator, a critic or an encoder, are kept inside
-the trust boundary for the attacks.
+computed from private examples. The networks that were trained beside the generator, a critic or an encoder, are kept
+inside the trust boundary for the attacks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def train(
     *,
     method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
-    delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training rows"] = 1e-5,
+    delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     backup: Annotated[
         str,
@@ -45,13 +45,13 @@ def train(
     if dry_run:
         raise ComponentError("`dry_run` was set: nothing was reserved or trained. Leave it out to go on.")
     budget = PrivacyBudget(epsilon, delta)
-    rows = Splits.load(examples.path).train
-    budget.check_num_examples(len(rows))
+    private = Splits.load(examples.path).train
+    budget.check_num_examples(len(private))
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained = train_with_networks(
             method,
-            rows,
+            private,
             budget,
             seed=seed,
             insecure_reproducible=insecure_reproducible,

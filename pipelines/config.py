@@ -24,7 +24,9 @@ PATH_FIELDS = (
     "inception_weights",
 )
 
-_LARGEST = 2**31 - 1  # a whole number that every consumer can take: NumPy's and TensorFlow's seeds, and counts of rows
+_LARGEST = (
+    2**31 - 1
+)  # a whole number that every consumer can take: NumPy's and TensorFlow's seeds, and counts of examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +78,10 @@ class SynthesisConfig:
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""
 
     delta: float = 1e-5
-    """Privacy budget: has to be smaller than 1 / number of training rows."""
+    """Privacy budget: has to be smaller than 1 / number of training examples."""
 
     num_synthetic: int = 6000
-    """Number of synthetic rows to generate."""
+    """Number of synthetic examples to generate."""
 
     dry_run: bool = False
     """Read and check the data, say what the run would cost and whether it has a chance, and stop: nothing is reserved.
@@ -87,7 +89,7 @@ class SynthesisConfig:
 
     output_dir: str = "output"
     """Folder that receives summary.json, report.html, synthetic/ and serving_model/. Its sub-folder internal/, which
-    the local run keeps, holds private rows."""
+    the local run keeps, holds private examples."""
 
     ledger: str = ""
     """SQLite file that keeps what has been spent on each data set. Empty: internal/ledger.sqlite in output_dir, or
@@ -108,7 +110,7 @@ class SynthesisConfig:
     """How often each attack is repeated; its intervals narrow with it."""
 
     attack_candidates: int = 1000
-    """How many rows of each kind an attack is asked about; as many as there are if there are fewer."""
+    """How many examples of each kind an attack is asked about; as many as there are if there are fewer."""
 
     attack_shadow_models: int = 0
     """Trainings of the attacker's own, for the attack LiRA: even and at least 4; each takes as long as the training. 0:
@@ -124,7 +126,7 @@ class SynthesisConfig:
     """Canaries of an audit, which trains once more and says what epsilon it can refute; internal. 0: no audit."""
 
     audit_adversary: str = "black_box"
-    """What the audit sees: black_box, samples of the method trained on private rows and canaries; white_box, each
+    """What the audit sees: black_box, samples of the method trained on private examples and canaries; white_box, each
     update of the optimizer at work on canaries alone."""
 
     classifiers: str = "all"
@@ -136,11 +138,12 @@ class SynthesisConfig:
     Keras has downloaded before. Empty: fidelity is measured in the other feature spaces alone."""
 
     publish_metrics_epsilon: float = 0.0
-    """Publish accuracies, with noise: the epsilon, at delta, that each test row pays for all of them together. 0: every
-    figure stays internal."""
+    """Publish accuracies, with noise: the epsilon, at delta, that each test example pays for all of them together. 0:
+    every metric stays internal."""
 
     publish_metrics: str = "p2"
-    """Which accuracies to publish then, with commas between, as in p2,p2_mlp: of classifiers of synthetic rows only."""
+    """Which accuracies to publish then, with commas between, as in p2,p2_mlp: of classifiers of synthetic examples
+    only."""
 
     start_at: str = ""
     """Start at generate, attack, evaluate, audit or publish, from what an earlier run in output_dir has made and paid
@@ -207,7 +210,7 @@ class SynthesisConfig:
             check_publishable(split(self.publish_metrics))
             if self.insecure_reproducible:
                 raise ValueError(
-                    "`publish_metrics_epsilon` should be 0 with `insecure_reproducible`, whose rows may not leave; "
+                    "`publish_metrics_epsilon` should be 0 with `insecure_reproducible`, whose examples may not leave; "
                     f"got {self.publish_metrics_epsilon}."
                 )
         if self.start_at and self.start_at not in STARTS:

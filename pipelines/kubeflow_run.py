@@ -29,7 +29,7 @@ class KubeflowConfig:
     """File to write: KFP v2 IR YAML."""
 
     image: str = "tfdpgen:latest"
-    """Container image with this package and its extra `kubeflow`, which every step runs in."""
+    """Container image with this package, which every step runs in."""
 
 
 def main(config: KubeflowConfig) -> None:

@@ -3,12 +3,12 @@
     compile_pipeline(SYNTHESIS, "pipeline.yaml", image="registry/tfdpgen:1")
 
 Every field of the pipeline's configuration that a node reads becomes a runtime parameter of the same name, type and
-default; what only the local run can do, such as starting at a later step, does not. Every node
-becomes a lightweight Python component whose code imports the component from the image and executes it on the paths that
-Kubeflow gives it; nothing is installed at run time, so the image has to hold this package with its extra `kubeflow`.
+default; what only the local run can do, such as starting at a later step, does not. Every node becomes a container
+component that runs `python3 -m pipelines.kubeflow_step` on the paths and parameters that Kubeflow gives it (see
+kubeflow_step.py). Nothing is installed at run time, so the image has to hold this package; it does not need kfp.
 Caching is off: a cached ingest would hide changed data, and a cached publish would push nothing.
 
-Kubeflow keeps every artifact in its object store, private rows (ingest's `examples`) and internal figures too: that
+Kubeflow keeps every artifact in its object store, private examples (ingest's `examples`) and internal metrics too: that
 store is inside the trust boundary. `output_dir`, `ledger` and `backup` are paths in the container; mount a volume
 to keep them.
 """
@@ -16,17 +16,20 @@ to keep them.
 from __future__ import annotations
 
 import inspect
-import linecache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
 
 from components import Artifact, Component, PrivateExamples, SyntheticExamples, TrainedRelease
-from components.component import Parameter
 from pipelines.dag import Pipeline
 
-_KINDS: dict[type[Artifact], str] = {PrivateExamples: "Dataset", SyntheticExamples: "Dataset", TrainedRelease: "Model"}
+_KINDS: dict[type[Artifact], type[dsl.Artifact]] = {
+    PrivateExamples: dsl.Dataset,
+    SyntheticExamples: dsl.Dataset,
+    TrainedRelease: dsl.Model,
+}
 
 
 def compile_pipeline(pipeline: Pipeline, output: str | Path, *, image: str) -> None:
@@ -50,10 +53,7 @@ def compile_pipeline(pipeline: Pipeline, output: str | Path, *, image: str) -> N
 
 def kubeflow_pipeline(pipeline: Pipeline, *, image: str) -> Any:
     """The pipeline as a `kfp.dsl.pipeline`, which kfp can compile, submit, or run by `kfp.local`."""
-    steps = {
-        name: dsl.component(_function(node.component), base_image=image, install_kfp_package=False)
-        for name, node in pipeline.nodes.items()
-    }
+    steps = {name: _container_component(node.component, image) for name, node in pipeline.nodes.items()}
 
     read = {field for node in pipeline.nodes.values() for field in node.fields.values()}
     fields = {name: facts for name, facts in pipeline.fields.items() if name in read}
@@ -68,48 +68,51 @@ def kubeflow_pipeline(pipeline: Pipeline, *, image: str) -> Any:
             if node.after:
                 tasks[name].after(*(tasks[earlier] for earlier in node.after))
 
-    # Read by `inspect.signature`, and so by kfp; the type of functions does not mention it.
-    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
-            for name, (kind, default) in fields.items()
-        ]
-    )
-    return dsl.pipeline(build, name=pipeline.name)
+    arguments = [_argument(name, kind, default) for name, (kind, default) in fields.items()]
+    return dsl.pipeline(_with_signature(build, arguments), name=pipeline.name)
 
 
-def _function(component: Component) -> Any:
-    """The component as a function of kfp's own types. kfp ships its source text, so it is made from text."""
-    arguments = [f"{name}: Input[{_KINDS.get(kind, 'Artifact')}]" for name, kind in component.inputs.items()]
-    arguments += [f"{name}: Output[{_KINDS.get(kind, 'Artifact')}]" for name, kind in component.outputs.items()]
-    # An argument without a default may not follow one that has one.
-    for name, parameter in sorted(
-        component.parameters.items(), key=lambda item: item[1].default is not Parameter.REQUIRED
-    ):
-        default = "" if parameter.default is Parameter.REQUIRED else f" = {parameter.default!r}"
-        arguments.append(f"{name}: {parameter.type.__name__}{default}")
-    source = f"""\
-def {component.name}(
-    {", ".join(arguments)},
-):
-    {component.summary!r}
-    from components.component import quiet_start
-    from {component.fn.__module__} import {component.name} as step
+def _container_component(component: Component, image: str) -> Any:
+    """The component as kfp's container component, with artifacts and parameters of the same names and types."""
+    arguments = [
+        *(_argument(name, dsl.Input[_kfp_type(kind)]) for name, kind in component.inputs.items()),
+        *(_argument(name, dsl.Output[_kfp_type(kind)]) for name, kind in component.outputs.items()),
+        # Stable: an argument without a default may not follow one that has one.
+        *sorted(
+            (_argument(name, parameter.type, parameter.default) for name, parameter in component.parameters.items()),
+            key=lambda argument: argument.default is not inspect.Parameter.empty,
+        ),
+    ]
 
-    quiet_start()
-    step.execute(
-        {_mapping(component.inputs, ".path")},
-        {_mapping(component.outputs, ".path")},
-        {_mapping(component.parameters)},
-    )
-"""
-    filename = f"<kubeflow component {component.name}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = dict(vars(dsl))
-    exec(compile(source, filename, "exec", dont_inherit=True), namespace)
-    return namespace[component.name]
+    def build(*placeholders: Any) -> dsl.ContainerSpec:
+        given = dict(zip((argument.name for argument in arguments), placeholders, strict=True))
+        return dsl.ContainerSpec(
+            image=image,
+            command=["python3", "-m", "pipelines.kubeflow_step"],
+            args=[
+                f"--component={component.fn.__module__}:{component.name}",
+                *(f"--input={name}={given[name].path}" for name in component.inputs),
+                *(f"--output={name}={given[name].path}" for name in component.outputs),
+                "--executor_input",
+                dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+            ],
+        )
+
+    build.__name__, build.__doc__ = component.name, component.summary
+    return dsl.container_component(_with_signature(build, arguments))
 
 
-def _mapping(names: Any, attribute: str = "") -> str:
-    """The text of a dictionary from each name to the argument of that name, or to an attribute of it."""
-    return "{" + ", ".join(f"{name!r}: {name}{attribute}" for name in names) + "}"
+def _kfp_type(kind: type[Artifact]) -> Any:
+    """The type of artifact that kfp knows one of ours as."""
+    return _KINDS.get(kind, dsl.Artifact)
+
+
+def _argument(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """An argument of a function that kfp reads."""
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
+
+
+def _with_signature(function: Callable[..., Any], arguments: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+    """The function, which takes any positional arguments, with the signature that kfp is to find."""
+    function.__signature__ = inspect.Signature(list(arguments))  # type: ignore[attr-defined]
+    return function

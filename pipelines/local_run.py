@@ -236,23 +236,23 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
         "",
         f"Results: {output_dir} (report.html, summary.json, synthetic/, serving_model/)",
         f"Privacy: epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
-        f"for each of {summary['num_examples']} training rows",
-        f"Utility: accuracy on private test rows {_rate(utility['p2'])} when trained on synthetic rows (p2), "
+        f"for each of {summary['num_examples']} training examples",
+        f"Utility: accuracy on private test examples {_rate(utility['p2'])} when trained on synthetic examples (p2), "
         f"{_rate(utility['p1'])} on private ones (p1); balanced accuracy {_rate(balanced['p2'])} and "
         f"{_rate(balanced['p1'])}",
     ]
     missing = [name for name in ("p1", "p2") if utility[name] is None]
-    missing += [name for name, figures in utility["classifiers"].items() if figures["not_measured"]]
+    missing += [name for name, metrics in utility["classifiers"].items() if metrics["not_measured"]]
     if missing:
         lines.append(f"Not measured, wholly or in part: {', '.join(missing)} (report.html says why)")
     lines += [f"Caution: {caution}" for caution in utility["cautions"]]
-    for name, figures in summary["attacks"].items():
+    for name, metrics in summary["attacks"].items():
         lines.append(
-            f"Attack {name}: accuracy {figures['accuracy']:.3f}, privacy loss {figures['privacy_loss']:.3f}, "
-            f"AUC {figures['auc']:.3f}"
+            f"Attack {name}: accuracy {metrics['accuracy']:.3f}, privacy loss {metrics['privacy_loss']:.3f}, "
+            f"AUC {metrics['auc']:.3f}"
             + (
                 ""
-                if figures.get("is_membership", True)
+                if metrics.get("is_membership", True)
                 else " (not about membership: tells private examples from noise)"
             )
         )
@@ -261,7 +261,7 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
             f"Audit {audit['adversary']}: epsilon is at least {audit['lower_bound']:.3f} of the "
             f"{audit['claimed_epsilon']:.3f} claimed, at {audit['confidence']:.0%} confidence"
         )
-    lines.append("Utility, attack and audit figures are internal: they are computed on private rows without noise.")
+    lines.append("Utility, attack and audit metrics are internal: they are computed on private examples without noise.")
     if not summary["release"]:
         lines.append("NOT FOR RELEASE: the privacy noise was seeded (insecure_reproducible).")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The synthesis pipeline: private rows in; synthetic rows, a served generator and an honest report out.
+"""The synthesis pipeline: private examples in; synthetic examples, a served generator and an honest report out.
 
     ingest ──> preflight ──> train ──> generate ──> attack ──> evaluate ──> audit ──> publish
 

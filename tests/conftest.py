@@ -32,3 +32,18 @@ def mnist_dir() -> Path:
     if not (Path(data_dir) / "mnist").is_dir():
         pytest.skip(f"TFDS_DATA_DIR={data_dir} holds no mnist: prepare it there with tfds.load('mnist')")
     return Path(data_dir)
+
+
+@pytest.fixture
+def kfp_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has kfp.local run pipelines in subprocesses of this interpreter, with their artifacts in tmp_path / "root".
+
+    kfp's runner of subprocesses refuses container components, since it has no container; ours need this interpreter
+    alone, which it puts in the place of python3.
+    """
+    from kfp import local
+    from kfp.local.subprocess_task_handler import SubprocessTaskHandler
+
+    monkeypatch.setattr(SubprocessTaskHandler, "validate_not_container_component", lambda *_: None)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))

@@ -75,7 +75,7 @@ def test_run_time_part_of_the_lock_is_complete_and_lean() -> None:
     names = {canonicalize_name(name) for name in re.findall(r"^(\S+)==", run_time, re.MULTILINE)}
     needed = {canonicalize_name(r.name) for r in _requirements() if not r.marker}
     assert needed <= names
-    assert "kfp" in names, "the image is made of this part, and Kubeflow runs the steps in it"
+    assert "kfp" in names, "the image is made of this part, and `tfdpgen kubeflow` works in it"
     assert "pytest==" in extras
     assert not names & {"pytest", "ruff", "uv"}
 

@@ -17,14 +17,14 @@ DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images
 STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
 
 _UNBOUNDED = (
-    "its classifier was trained on private rows without differential privacy, and no bound is known on what one of "
+    "its classifier was trained on private examples without differential privacy, and no bound is known on what one of "
     "them may change in it"
 )
-UNPUBLISHABLE = {  # kinds of figures, and why no noise on a count of test examples makes them publishable
+UNPUBLISHABLE = {  # kinds of metrics, and why no noise on a count of test examples makes them publishable
     "p1": _UNBOUNDED,
     "p3": _UNBOUNDED,
-    "accuracy_loss": "it is p1 - p2, and p1's classifier was trained on private rows without differential privacy",
-    "p4": "it touches no private row, so that noise would only spoil it: it costs nothing as it stands",
+    "accuracy_loss": "it is p1 - p2, and p1's classifier was trained on private examples without differential privacy",
+    "p4": "it touches no private example, so that noise would only spoil it: it costs nothing as it stands",
 }
 
 
@@ -37,7 +37,7 @@ def check_budget(epsilon: float, delta: float) -> None:
 
 
 def check_delta(delta: float, num_examples: int) -> None:
-    """Refuses a delta that would permit publishing some row outright.
+    """Refuses a delta that would permit publishing some example outright.
 
     Raises:
       ValueError: if delta is not smaller than 1 / num_examples.
@@ -45,7 +45,7 @@ def check_delta(delta: float, num_examples: int) -> None:
     if delta >= 1 / num_examples:
         raise ValueError(
             f"`delta` should be smaller than 1 / num_examples = {1 / num_examples:.3g}, since a larger one permits "
-            f"a mechanism that publishes a row outright; got {delta:g} for {num_examples} rows. "
+            f"a mechanism that publishes an example outright; got {delta:g} for {num_examples} examples. "
             f"Try {10 ** math.floor(math.log10(0.1 / num_examples)):g}."
         )
 
@@ -76,19 +76,19 @@ def check_classifiers(names: Sequence[str]) -> None:
 
 
 def check_publishable(names: Sequence[str]) -> None:
-    """Refuses figures that cannot be published by noise on a count of test rows.
+    """Refuses metrics that cannot be published by noise on a count of test examples.
 
     Raises:
       ValueError: with the reason, for p1, p3, p4 and accuracy_loss, also of a named classifier (`p1_mlp`); for names
         that are there twice, and for none.
     """
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"`figures` should name figures to publish, each once; got {list(names)}.")
+        raise ValueError(f"`metrics` should name metrics to publish, each once; got {list(names)}.")
     for name in names:
         kind = next((kind for kind in UNPUBLISHABLE if name == kind or name.startswith(f"{kind}_")), None)
         if kind is not None:
             raise ValueError(
-                f"`figures` cannot hold {name}: {UNPUBLISHABLE[kind]}. Figures of kind p2 can be published."
+                f"`metrics` cannot hold {name}: {UNPUBLISHABLE[kind]}. Metrics of kind p2 can be published."
             )
 
 

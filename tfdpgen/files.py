@@ -4,6 +4,8 @@ with folder_lock(part):                  # a second process gets FolderInUseErro
     ...                                  # write into it
     fsync_tree(part)
     replace(part, path, old)             # from here on `path` is finished
+
+The lock is a flock on the folder itself: filelock needs a file, and leaves it in the finished folder or beside it.
 """
 
 from __future__ import annotations

@@ -12,15 +12,15 @@ keras = tf.keras
 
 
 class Replay:
-    """A "release" that hands out the rows it was trained on, by class."""
+    """A "release" that hands out the examples it was trained on, by class."""
 
     def __init__(self, dataset: LabeledDataset) -> None:
         self.dataset, self.spec = dataset, dataset.spec
 
     def sample(self, labels: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint8]:
         rng = np.random.default_rng(seed)
-        rows = [np.flatnonzero(self.dataset.labels == label) for label in range(self.spec.num_classes)]
-        return self.dataset.images[[rng.choice(rows[label]) for label in np.asarray(labels)]]
+        examples = [np.flatnonzero(self.dataset.labels == label) for label in range(self.spec.num_classes)]
+        return self.dataset.images[[rng.choice(examples[label]) for label in np.asarray(labels)]]
 
 
 class Noise:
@@ -34,17 +34,17 @@ class Noise:
         return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
 
 
-def noise_rows(num_rows: int, seed: int, side: int = 4) -> LabeledDataset:
-    """Rows that have nothing in common."""
+def noise_examples(num_examples: int, seed: int, side: int = 4) -> LabeledDataset:
+    """Examples that have nothing in common."""
     rng = np.random.default_rng(seed)
     spec = DataSpec((side, side, 1), num_classes=2)
-    images = rng.integers(256, size=(num_rows, side, side, 1), dtype=np.uint8)
-    return LabeledDataset(images, np.arange(num_rows) % 2, spec)
+    images = rng.integers(256, size=(num_examples, side, side, 1), dtype=np.uint8)
+    return LabeledDataset(images, np.arange(num_examples) % 2, spec)
 
 
-def overfitted_autoencoder(rows: LabeledDataset, steps: int = 1000) -> dict[str, keras.Model]:
-    """Encoder and decoder that know `rows` by heart, trained without privacy."""
-    shape, classes, latent_dim = rows.spec.image_shape, rows.spec.num_classes, 8
+def overfitted_autoencoder(examples: LabeledDataset, steps: int = 1000) -> dict[str, keras.Model]:
+    """Encoder and decoder that know `examples` by heart, trained without privacy."""
+    shape, classes, latent_dim = examples.spec.image_shape, examples.spec.num_classes, 8
     images, labels = keras.Input(shape), keras.Input((), dtype="int64")
     hidden = keras.layers.Flatten()(images)
     hidden = keras.layers.Concatenate()([hidden, keras.layers.Embedding(classes, 8)(labels)])
@@ -57,7 +57,7 @@ def overfitted_autoencoder(rows: LabeledDataset, steps: int = 1000) -> dict[str,
     hidden = keras.layers.Dense(256, "relu", kernel_initializer=keras.initializers.GlorotUniform(3))(hidden)
     pixels = keras.layers.Dense(int(np.prod(shape)), kernel_initializer=keras.initializers.GlorotUniform(4))(hidden)
     decoder = keras.Model([latents, labels], keras.layers.Reshape(shape)(keras.layers.Activation("sigmoid")(pixels)))
-    truth, classes_of = tf.constant(rows.images / 255.0, tf.float32), tf.constant(rows.labels)
+    truth, classes_of = tf.constant(examples.images / 255.0, tf.float32), tf.constant(examples.labels)
     variables = encoder.trainable_variables + decoder.trainable_variables
     optimizer = keras.optimizers.legacy.Adam(5e-3)
     rng = tf.random.Generator.from_seed(0)
@@ -78,21 +78,21 @@ def overfitted_autoencoder(rows: LabeledDataset, steps: int = 1000) -> dict[str,
 
 
 def overfitted_critic(
-    rows: LabeledDataset, fakes: LabeledDataset, steps: int = 300, *, parts: int = 0
+    examples: LabeledDataset, fakes: LabeledDataset, steps: int = 300, *, parts: int = 0
 ) -> dict[str, keras.Model]:
-    """A critic that knows `rows` by heart from what a good generator draws, trained without privacy.
+    """A critic that knows `examples` by heart from what a good generator draws, trained without privacy.
 
     It has a score for each label or, without regard to labels, as many as there are `parts`, whose mean counts.
     """
-    outputs = parts or rows.spec.num_classes
+    outputs = parts or examples.spec.num_classes
     init = iter(keras.initializers.GlorotUniform(seed) for seed in range(3))
-    images = keras.Input(rows.spec.image_shape)
+    images = keras.Input(examples.spec.image_shape)
     hidden = keras.layers.Dense(256, "relu", kernel_initializer=next(init))(keras.layers.Flatten()(images))
     critic = keras.Model(images, keras.layers.Dense(outputs, kernel_initializer=next(init))(hidden))
-    both = tf.constant(np.concatenate([rows.images, fakes.images]) / 255.0, tf.float32)
-    labels = tf.one_hot(np.concatenate([rows.labels, fakes.labels]), rows.spec.num_classes)
-    weights = tf.fill([len(rows) + len(fakes), parts], 1 / parts) if parts else labels
-    signs = tf.constant(np.repeat([-1.0, 1.0], [len(rows), len(fakes)]), tf.float32)
+    both = tf.constant(np.concatenate([examples.images, fakes.images]) / 255.0, tf.float32)
+    labels = tf.one_hot(np.concatenate([examples.labels, fakes.labels]), examples.spec.num_classes)
+    weights = tf.fill([len(examples) + len(fakes), parts], 1 / parts) if parts else labels
+    signs = tf.constant(np.repeat([-1.0, 1.0], [len(examples), len(fakes)]), tf.float32)
     optimizer = keras.optimizers.legacy.Adam(3e-3)
 
     @tf.function

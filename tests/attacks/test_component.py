@@ -14,7 +14,7 @@ from components.attack import _OnBeam, attack
 from components.generate import generate
 from components.ingest import ingest
 from components.train import train
-from tests.attacks.controls import noise_rows
+from tests.attacks.controls import noise_examples
 from tfdpgen.attacks import run_here
 from tfdpgen.attacks.base import chunked
 from tfdpgen.attacks.neighbours import Nearest
@@ -37,25 +37,27 @@ def test_what_it_writes(inputs: dict[str, Path], tmp_path: Path) -> None:
     shadows = {"shadow_models": 4, "shadow_processes": 1, "shadow_folder": str(tmp_path / "shadows")}
     attack.execute(inputs, {"attacks": tmp_path / "attacks"}, PARAMETERS | shadows)
     assert {path.name for path in (tmp_path / "attacks").iterdir()} == {"attacks.json", "artifact.json"}
-    figures = json.loads((tmp_path / "attacks" / "attacks.json").read_text())
-    assert set(figures) == {"attacks", "strongest", "caps", "memorisation"}
-    assert {name for name, result in figures["attacks"].items() if result["access"] == "many trainings"} == {
+    metrics = json.loads((tmp_path / "attacks" / "attacks.json").read_text())
+    assert set(metrics) == {"attacks", "strongest", "upper_bounds", "memorisation"}
+    assert {name for name, result in metrics["attacks"].items() if result["access"] == "many trainings"} == {
         "lira_online_gan_leaks", "lira_offline_gan_leaks",
     }  # fmt: skip
-    assert {"gan_leaks", "classifier_noise", "domias"} < set(figures["attacks"])
-    assert not {"logan", "vae_elbo"} & set(figures["attacks"])  # this method has no networks
-    members = [result for result in figures["attacks"].values() if result["is_membership"]]
-    assert figures["strongest"]["looked_at"] == len(members)
-    assert figures["strongest"]["privacy_loss"] == max(result["privacy_loss"] for result in members)
-    assert figures["caps"]["exchange"]["auc"] > figures["caps"]["add_or_remove"]["auc"] > 0.5
-    assert figures["memorisation"]["num_reference"] == 360
+    assert {"gan_leaks", "classifier_noise", "domias"} < set(metrics["attacks"])
+    assert not {"logan", "vae_elbo"} & set(metrics["attacks"])  # this method has no networks
+    members = [result for result in metrics["attacks"].values() if result["is_membership"]]
+    assert metrics["strongest"]["looked_at"] == len(members)
+    assert metrics["strongest"]["privacy_loss"] == max(result["privacy_loss"] for result in members)
+    assert metrics["upper_bounds"]["exchange"]["auc"] > metrics["upper_bounds"]["add_or_remove"]["auc"] > 0.5
+    assert metrics["memorisation"]["num_reference"] == 360
     assert len(list((tmp_path / "shadows").iterdir())) == 4
 
 
 def test_beam_s_runner_changes_nothing(tmp_path: Path) -> None:
-    rows, candidates = noise_rows(300, 0), noise_rows(2500, 1)
+    examples, candidates = noise_examples(300, 0), noise_examples(2500, 1)
     tasks = [
-        task for scorer in (Nearest(rows.images), Nearest(rows.images[:50])) for task in chunked(scorer, candidates)
+        task
+        for scorer in (Nearest(examples.images), Nearest(examples.images[:50]))
+        for task in chunked(scorer, candidates)
     ]
     here = run_here(tasks)
     assert len(here) == 6

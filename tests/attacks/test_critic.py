@@ -9,19 +9,19 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from tests.attacks.controls import Noise, noise_rows
+from tests.attacks.controls import Noise, noise_examples
 from tfdpgen.attacks import Knowledge, get, run_attacks
 from tfdpgen.attacks.critic_neighbours import neighbours
 from tfdpgen.data import LabeledDataset
 
 keras = tf.keras
 
-ROWS = noise_rows(30, seed=0, side=6)
+EXAMPLES = noise_examples(30, seed=0, side=6)
 
 
-def score(name: str, critic: Any, rows: LabeledDataset = ROWS) -> npt.NDArray[np.float64]:
-    known = Knowledge(Noise(rows.spec), rows, rows, {"critic": critic})
-    return get(name).score(known, rows, np.random.default_rng(0))
+def score(name: str, critic: Any, examples: LabeledDataset = EXAMPLES) -> npt.NDArray[np.float64]:
+    known = Knowledge(Noise(examples.spec), examples, examples, {"critic": critic})
+    return get(name).score(known, examples, np.random.default_rng(0))
 
 
 class Dense(keras.layers.Dense):
@@ -30,7 +30,7 @@ class Dense(keras.layers.Dense):
 
 def built(outputs: int, bias: float = 0.0, dense: type = keras.layers.Dense) -> keras.Model:
     """A critic with a hidden layer."""
-    images = keras.Input(ROWS.spec.image_shape)
+    images = keras.Input(EXAMPLES.spec.image_shape)
     init = [keras.initializers.GlorotUniform(seed) for seed in range(2)]
     hidden = dense(8, "tanh", kernel_initializer=init[0])(keras.layers.Flatten()(images))
     last = dense(outputs, kernel_initializer=init[1], bias_initializer=keras.initializers.Constant(bias))
@@ -38,9 +38,9 @@ def built(outputs: int, bias: float = 0.0, dense: type = keras.layers.Dense) -> 
 
 
 def by_hand(critic: keras.Model, knows_labels: bool) -> list[float]:
-    """-log of the norm of each row's gradient, one row after another."""
+    """-log of the norm of each example's gradient, one example after another."""
     scores = []
-    for image, label in zip(ROWS.images, ROWS.labels, strict=True):
+    for image, label in zip(EXAMPLES.images, EXAMPLES.labels, strict=True):
         with tf.GradientTape() as tape:
             outputs = critic(image[None].astype(np.float32) / 255)[0]
             loss = tf.reduce_mean(tf.nn.softplus(-(outputs[label : label + 1] if knows_labels else outputs)))
@@ -60,14 +60,14 @@ def test_the_gradient_s_norm_by_hand(outputs: int, knows_labels: bool) -> None:
 def test_a_gradient_that_vanishes_in_32_bits_still_counts() -> None:
     # -log |d softplus(-s)| = softplus(s) - log |ds|, and the gradient of s does not depend on the last bias.
     small, large = built(1), built(1, bias=300.0)
-    scores = small(ROWS.images.astype(np.float32) / 255).numpy()[:, 0].astype(float)
+    scores = small(EXAMPLES.images.astype(np.float32) / 255).numpy()[:, 0].astype(float)
     expected = score("critic_gradient", small) - np.logaddexp(0, scores) + scores + 300
     np.testing.assert_allclose(score("critic_gradient", large), expected, rtol=1e-4)
 
 
-def test_rows_that_a_critic_has_learnt_give_it_little_to_learn() -> None:
-    # One hidden unit fires for each remembered row and for no other.
-    members, others = noise_rows(40, 1, side=8), noise_rows(200, 2, side=8)
+def test_examples_that_a_critic_has_learnt_give_it_little_to_learn() -> None:
+    # One hidden unit fires for each remembered example and for no other.
+    members, others = noise_examples(40, 1, side=8), noise_examples(200, 2, side=8)
     centred = members.images.reshape(40, -1) / 255 - 0.5
     images = keras.Input(members.spec.image_shape)
     hidden = keras.layers.Dense(40, "relu")(keras.layers.Flatten()(keras.layers.Rescaling(1.0, -0.5)(images)))
@@ -77,7 +77,7 @@ def test_rows_that_a_critic_has_learnt_give_it_little_to_learn() -> None:
     last.set_weights([np.ones((40, 3)), np.zeros(3)])
     arguments = {"networks": {"critic": critic}, "repetitions": 1, "seed": 0, "names": ["critic_gradient"]}
     assert run_attacks(Noise(members.spec), members, others, **arguments)["critic_gradient"].auc > 0.95
-    strangers = run_attacks(Noise(members.spec), noise_rows(40, 3, side=8), others, **arguments)["critic_gradient"]
+    strangers = run_attacks(Noise(members.spec), noise_examples(40, 3, side=8), others, **arguments)["critic_gradient"]
     assert strangers.auc_interval[0] < 0.5 < strangers.auc_interval[1]
 
 
@@ -92,33 +92,33 @@ def test_neighbours_are_moved_by_half_a_pixel() -> None:
 
 
 class Remembers:
-    """A critic that prefers bright images by far, and peaks a little at the rows that it remembers."""
+    """A critic that prefers bright images by far, and peaks a little at the examples that it remembers."""
 
-    def __init__(self, rows: LabeledDataset, parts: int) -> None:
-        self.rows, self.parts = rows.images.reshape(len(rows), -1) / 255, parts
+    def __init__(self, examples: LabeledDataset, parts: int) -> None:
+        self.examples, self.parts = examples.images.reshape(len(examples), -1) / 255, parts
 
     def __call__(self, images: npt.NDArray[np.float32], training: bool) -> tf.Tensor:
         assert not training
         flat = images.reshape(len(images), 1, -1)
-        peaks = np.exp(-10 * np.sum((flat - self.rows) ** 2, axis=2)).sum(axis=1)
+        peaks = np.exp(-10 * np.sum((flat - self.examples) ** 2, axis=2)).sum(axis=1)
         scores = 100 * flat.mean(axis=(1, 2)) + peaks
         return tf.constant(np.repeat(scores[:, None], self.parts, axis=1), tf.float32)
 
 
 @pytest.mark.parametrize("parts", [2, 3])  # of two labels, or of three parts
 def test_neighbours_give_away_what_a_score_does_not(parts: int) -> None:
-    def rows(num_rows: int, seed: int) -> LabeledDataset:
+    def examples(num_examples: int, seed: int) -> LabeledDataset:
         """Noise of any brightness, without an edge, so that a moved image is as bright."""
-        noise = noise_rows(num_rows, seed, side=8)
-        images = noise.images * np.random.default_rng(seed).uniform(0.3, 1, (num_rows, 1, 1, 1))
+        noise = noise_examples(num_examples, seed, side=8)
+        images = noise.images * np.random.default_rng(seed).uniform(0.3, 1, (num_examples, 1, 1, 1))
         images[:, [0, -1]] = images[:, :, [0, -1]] = 0
         return LabeledDataset(images.astype(np.uint8), noise.labels, noise.spec)
 
-    members, others = rows(100, 0), rows(300, 1)
+    members, others = examples(100, 0), examples(300, 1)
     networks = {"critic": Remembers(members, parts)}
     arguments = {"networks": networks, "repetitions": 1, "seed": 0, "names": ["logan", "critic_neighbours"]}
     results = run_attacks(Noise(members.spec), members, others, **arguments)
     assert results["critic_neighbours"].auc > 0.95
     assert results["logan"].auc_interval[0] < 0.5
-    strangers = run_attacks(Noise(members.spec), rows(100, 2), others, **arguments)["critic_neighbours"]
+    strangers = run_attacks(Noise(members.spec), examples(100, 2), others, **arguments)["critic_neighbours"]
     assert strangers.auc_interval[0] < 0.5 < strangers.auc_interval[1]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import scipy.stats
 
-from tests.attacks.controls import Replay, noise_rows
+from tests.attacks.controls import Replay, noise_examples
 from tfdpgen.attacks import ShadowConfig, lira_scores, run_shadow_attacks
 from tfdpgen.data import LabeledDataset, load_splits
 from tfdpgen.methods import train_with_networks
@@ -21,7 +21,7 @@ CONFIG = ShadowConfig(num_shadows=8, method="faint", num_synthetic=200, seed=0)
 
 
 class Faint(Replay):
-    """A "release" of rows under so much blur that a row's own distance tells little, and its change much."""
+    """A "release" of examples under so much blur that an example's own distance tells little, and its change much."""
 
     def sample(self, labels: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint8]:
         del labels, seed
@@ -31,13 +31,13 @@ class Faint(Replay):
 
 @dataclasses.dataclass(frozen=True)
 class TrainFaint:
-    """Trains a release that shows its rows faintly, and counts how often it was called in a folder."""
+    """Trains a release that shows its examples faintly, and counts how often it was called in a folder."""
 
     calls: str
 
-    def __call__(self, rows: LabeledDataset, seed: int) -> tuple[Faint, dict]:
+    def __call__(self, examples: LabeledDataset, seed: int) -> tuple[Faint, dict]:
         (Path(self.calls) / str(seed)).touch()
-        return Faint(rows), {}
+        return Faint(examples), {}
 
 
 class TrainClassGaussian:
@@ -46,8 +46,8 @@ class TrainClassGaussian:
     def __init__(self, epsilon: float) -> None:
         self.budget = PrivacyBudget(epsilon, 1e-5)
 
-    def __call__(self, rows: LabeledDataset, seed: int) -> tuple:
-        return train_with_networks("class_gaussian", rows, self.budget, seed=seed, verbose=0)
+    def __call__(self, examples: LabeledDataset, seed: int) -> tuple:
+        return train_with_networks("class_gaussian", examples, self.budget, seed=seed, verbose=0)
 
 
 def test_scores_by_hand() -> None:
@@ -85,7 +85,7 @@ def test_bad_shadows_are_refused() -> None:
 
 
 def test_members_are_found_and_shadows_trained_once(tmp_path: Path) -> None:
-    members, others = noise_rows(60, 0, side=6), noise_rows(100, 1, side=6)
+    members, others = noise_examples(60, 0, side=6), noise_examples(100, 1, side=6)
     calls, folder = tmp_path / "calls", tmp_path / "shadows"
     calls.mkdir()
 
@@ -108,21 +108,21 @@ def test_members_are_found_and_shadows_trained_once(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path != removed} == times
     assert len(list(folder.iterdir())) == 8
 
-    with pytest.raises(ValueError, match="`folder` should hold shadows of these rows and settings"):
+    with pytest.raises(ValueError, match="`folder` should hold shadows of these examples and settings"):
         run(dataclasses.replace(CONFIG, method="another"))
     with pytest.raises(ValueError, match=r"`bases` .* all need networks"):
         run(dataclasses.replace(CONFIG, bases=("logan",)))
 
 
 def test_members_of_another_release_are_not_found(tmp_path: Path) -> None:
-    strangers, members, others = (noise_rows(size, seed, side=6) for seed, size in ((2, 60), (0, 60), (1, 100)))
+    strangers, members, others = (noise_examples(size, seed, side=6) for seed, size in ((2, 60), (0, 60), (1, 100)))
     results = run_shadow_attacks(Faint(strangers), members, others, TrainFaint(str(tmp_path)), CONFIG, tmp_path / "s")
     for result in results.values():
         assert result.auc_interval[0] < 0.5 < result.auc_interval[1]
 
 
 def test_processes_share_the_work(tmp_path: Path) -> None:
-    members, others = noise_rows(40, 0, side=6), noise_rows(40, 1, side=6)
+    members, others = noise_examples(40, 0, side=6), noise_examples(40, 1, side=6)
     arguments = Faint(members), members, others, TrainFaint(str(tmp_path))
     config = dataclasses.replace(CONFIG, num_shadows=4)
     alone = run_shadow_attacks(*arguments, config, tmp_path / "alone")
@@ -137,5 +137,5 @@ def test_the_real_method_hides_its_members_at_epsilon_1(tmp_path: Path) -> None:
     config = ShadowConfig(num_shadows=4, method="class_gaussian", num_synthetic=1000)
     results = run_shadow_attacks(release, splits.train, splits.holdout, train_fn, config, tmp_path, networks=networks)
     for result in results.values():
-        assert result.auc_interval[0] < 0.73  # the cap at epsilon 1
+        assert result.auc_interval[0] < 0.73  # the upper bound at epsilon 1
         assert result.num_members == 180

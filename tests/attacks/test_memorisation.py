@@ -1,4 +1,4 @@
-"""Memorisation is seen where rows are copied, and not where they are not."""
+"""Memorisation is seen where examples are copied, and not where they are not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_copies_are_counted() -> None:
     assert found.exact_copies == 400
     assert found.share_nearer_to_train_interval[0] > 0.55
     assert found.median_distance_to_train < found.median_distance_to_holdout
-    # The compared third of the training rows has a third of the copies.
+    # The compared third of the training examples has a third of the copies.
     assert found.near_copies_of_train == pytest.approx(360 / 1077, abs=0.08)
     assert found.near_copies_of_holdout < 0.05
 
@@ -34,7 +34,7 @@ def test_near_copies_are_seen() -> None:
     assert found.near_copies_of_train > 0.2
 
 
-def test_other_rows_are_no_copies() -> None:
+def test_other_examples_are_no_copies() -> None:
     found = memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0)
     low, high = found.share_nearer_to_train_interval
     assert low - 0.03 < 0.5 < high + 0.03
@@ -44,11 +44,11 @@ def test_other_rows_are_no_copies() -> None:
 
 
 def test_it_says_that_it_is_no_privacy() -> None:
-    figures = json.loads(json.dumps(memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0).to_dict()))
-    assert "no measure of privacy" in figures["description"]
-    assert len(figures["share_nearer_to_train_interval"]) == 2
+    metrics = json.loads(json.dumps(memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0).to_dict()))
+    assert "no measure of privacy" in metrics["description"]
+    assert len(metrics["share_nearer_to_train_interval"]) == 2
 
 
-def test_no_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="should have rows; got 0, 1077 and 360"):
+def test_no_examples_are_refused() -> None:
+    with pytest.raises(ValueError, match="should have examples; got 0, 1077 and 360"):
         memorisation(SPLITS.test.take([]), SPLITS.train, SPLITS.holdout, seed=0)

@@ -1,4 +1,4 @@
-"""Results: figures and intervals on known scores, and who is asked about what."""
+"""Results: metrics and intervals on known scores, and who is asked about what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.attacks.controls import Replay, noise_rows
+from tests.attacks.controls import Replay, noise_examples
 from tfdpgen.attacks import (
     ATTACKS,
     Attack,
@@ -29,14 +29,14 @@ from tfdpgen.attacks.neighbours import NearestOfLabel
 from tfdpgen.data import DataSpec, LabeledDataset
 
 
-def test_figures_of_one_repetition_by_hand() -> None:
+def test_metrics_of_one_repetition_by_hand() -> None:
     result = compare_scores([[0.9, 0.6, 0.5, 0.2]], [[0.8, 0.5, 0.1, 0.0]], threshold=0.5)
     assert result.accuracy == pytest.approx((2.5 / 4 + 2.5 / 4) / 2)
     assert result.privacy_loss == pytest.approx(0.25)
     assert result.auc == pytest.approx((4 + 3 + 2.5 + 2) / 16)
 
 
-def test_figures_are_averaged_over_repetitions() -> None:
+def test_metrics_are_averaged_over_repetitions() -> None:
     result = compare_scores([[1.0], [0.0]], [[0.0], [1.0]], threshold=0.5)
     assert (result.accuracy, result.privacy_loss, result.auc) == (0.5, 0.0, 0.5)
     assert (result.accuracy_interval, result.privacy_loss_interval, result.auc_interval) == ((0, 1), (-1, 1), (0, 1))
@@ -84,7 +84,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(repetitions: int) -> Non
 @given(
     st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**32 - 1)
 )
-def test_every_figure_lies_in_its_interval_and_range(
+def test_every_metric_lies_in_its_interval_and_range(
     repetitions: int, members: int, nonmembers: int, threshold: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -185,15 +185,15 @@ def test_the_corrected_interval_covers_where_the_uncorrected_does_not() -> None:
 
 def test_to_dict_is_json_with_these_keys() -> None:
     result = compare_scores([[1.0, 0.5]], [[0.0]], 0.5, description="what", is_membership=False)
-    figures = json.loads(json.dumps(result.to_dict()))
-    assert set(figures) == {
+    metrics = json.loads(json.dumps(result.to_dict()))
+    assert set(metrics) == {
         *("accuracy", "accuracy_interval", "privacy_loss", "privacy_loss_interval", "auc", "auc_interval"),
         *("tpr_at_1_percent_fpr", "tpr_at_1_percent_fpr_interval"),
         *("tpr_at_01_percent_fpr", "tpr_at_01_percent_fpr_interval", "roc", "accuracies"),
         *("repetitions", "num_members", "num_nonmembers", "description", "access", "paper", "is_membership"),
     }
-    assert (figures["description"], figures["is_membership"]) == ("what", False)
-    assert set(figures["roc"]) == {"fpr", "tpr", "low", "high"}
+    assert (metrics["description"], metrics["is_membership"]) == ("what", False)
+    assert set(metrics["roc"]) == {"fpr", "tpr", "low", "high"}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def an_attack(name: str, prepare_fn, *, is_membership: bool = True, **facts) -> 
 
 @pytest.fixture(params=[False, True], ids=["attack", "search"])
 def nearest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Registers a membership attack that finds replayed rows; returns how many candidates each call got."""
+    """Registers a membership attack that finds replayed examples; returns how many candidates each call got."""
     calls: list[int] = []
 
     def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
@@ -243,12 +243,12 @@ def nearest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def replay(members: LabeledDataset) -> dict:
-    """A release that replays its rows, and all of them as what was handed out."""
+    """A release that replays its examples, and all of them as what was handed out."""
     return {"release": Replay(members), "synthetic": members}
 
 
 def test_replayed_members_are_found(nearest: list[int]) -> None:
-    members, nonmembers = noise_rows(60, 0), noise_rows(80, 1)
+    members, nonmembers = noise_examples(60, 0), noise_examples(80, 1)
     results = run_attacks(
         **replay(members), members=members, nonmembers=nonmembers, repetitions=3, seed=0,
         names=["nearest", "nearest_noise"],
@@ -264,14 +264,14 @@ def test_replayed_members_are_found(nearest: list[int]) -> None:
 
 def test_members_of_another_release_are_not_found(nearest: list[int]) -> None:
     results = run_attacks(
-        **replay(noise_rows(60, 2)), members=noise_rows(60, 0), nonmembers=noise_rows(120, 1), seed=0,
+        **replay(noise_examples(60, 2)), members=noise_examples(60, 0), nonmembers=noise_examples(120, 1), seed=0,
         names=["nearest"], num_candidates=50,
     )  # fmt: skip
     assert results["nearest"].auc_interval[0] < 0.5 < results["nearest"].auc_interval[1]
     assert nearest == [100] * 5
 
 
-def test_attackers_hold_rows_of_the_population_that_are_never_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attackers_hold_examples_of_the_population_that_are_never_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     references: list[np.ndarray] = []
     asked: list[np.ndarray] = []
 
@@ -285,16 +285,16 @@ def test_attackers_hold_rows_of_the_population_that_are_never_asked_about(monkey
         return score
 
     monkeypatch.setitem(ATTACKS, "watch", an_attack("watch", prepare))
-    members, nonmembers = noise_rows(50, 0), noise_rows(101, 1)
+    members, nonmembers = noise_examples(50, 0), noise_examples(101, 1)
     run_attacks(Replay(members), members, nonmembers, seed=0, repetitions=4, names=["watch"])
 
-    def rows(images: np.ndarray) -> set[bytes]:
+    def examples(images: np.ndarray) -> set[bytes]:
         return {image.tobytes() for image in images}
 
-    held = rows(np.concatenate(references))
+    held = examples(np.concatenate(references))
     assert len(held) == 50  # the same in each repetition
-    assert held < rows(nonmembers.images)
-    assert not held & rows(np.concatenate(asked))
+    assert held < examples(nonmembers.images)
+    assert not held & examples(np.concatenate(asked))
 
 
 def test_position_does_not_tell_who_is_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +303,12 @@ def test_position_does_not_tell_who_is_a_member(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(ATTACKS, "position", an_attack("position", by_position))
     result = run_attacks(
-        Replay(noise_rows(9, 0)), noise_rows(100, 0), noise_rows(200, 1), repetitions=20, seed=0, names=["position"]
+        Replay(noise_examples(9, 0)),
+        noise_examples(100, 0),
+        noise_examples(200, 1),
+        repetitions=20,
+        seed=0,
+        names=["position"],
     )["position"]
     assert result.auc == pytest.approx(0.5, abs=0.03)
 
@@ -316,8 +321,14 @@ def test_searches_are_handed_over_and_change_nothing(nearest: list[int], monkeyp
         handed.extend(len(candidates) for _, candidates in tasks)
         return run_here(tasks)
 
-    members = noise_rows(60, 0)
-    arguments = {"members": members, "nonmembers": noise_rows(80, 1), "repetitions": 2, "seed": 0, "names": ["nearest"]}
+    members = noise_examples(60, 0)
+    arguments = {
+        "members": members,
+        "nonmembers": noise_examples(80, 1),
+        "repetitions": 2,
+        "seed": 0,
+        "names": ["nearest"],
+    }
     elsewhere = run_attacks(**replay(members), **arguments, run_tasks=run_elsewhere)
     assert elsewhere == run_attacks(**replay(members), **arguments)
     assert handed in ([], [30, 30, 20] * 2)
@@ -328,7 +339,7 @@ def test_searches_are_handed_over_and_change_nothing(nearest: list[int], monkeyp
 def test_run_attacks_is_a_function_of_its_seed(nearest: list[int]) -> None:
     def run(seed: int) -> AttackResult:
         return run_attacks(
-            **replay(noise_rows(30, 0)), members=noise_rows(60, 0), nonmembers=noise_rows(60, 1), seed=seed,
+            **replay(noise_examples(30, 0)), members=noise_examples(60, 0), nonmembers=noise_examples(60, 1), seed=seed,
             num_candidates=20, names=["nearest"],
         )["nearest"]  # fmt: skip
 
@@ -338,33 +349,33 @@ def test_run_attacks_is_a_function_of_its_seed(nearest: list[int]) -> None:
 
 
 def test_networks_decide_which_attacks_run(nearest: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = noise_rows(30, 0)
+    examples = noise_examples(30, 0)
     needy = an_attack("needy", nearness, networks=("critic",))
     monkeypatch.setattr("tfdpgen.attacks.running.ATTACKS", {"needy": needy, "nearest": ATTACKS["nearest"]})
     monkeypatch.setitem(ATTACKS, "needy", needy)
-    assert set(run_attacks(Replay(rows), rows, rows, seed=0, repetitions=1)) == {"nearest"}
+    assert set(run_attacks(Replay(examples), examples, examples, seed=0, repetitions=1)) == {"nearest"}
     networks = {"critic": object()}
-    results = run_attacks(Replay(rows), rows, rows, seed=0, repetitions=1, networks=networks)
+    results = run_attacks(Replay(examples), examples, examples, seed=0, repetitions=1, networks=networks)
     assert set(results) == {"needy", "nearest"}
     with pytest.raises(ValueError, match=r"`names` \['needy'\] need networks that were not given"):
-        run_attacks(Replay(rows), rows, rows, seed=0, names=["needy"])
+        run_attacks(Replay(examples), examples, examples, seed=0, names=["needy"])
 
 
 def test_run_attacks_refusals(nearest: list[int]) -> None:
-    rows = noise_rows(10, 0)
+    examples = noise_examples(10, 0)
     with pytest.raises(ValueError, match=r"`name` should be one of \['classifier_holdout', .*; got 'nosuch'"):
-        run_attacks(Replay(rows), rows, rows, seed=0, names=["nosuch"])
+        run_attacks(Replay(examples), examples, examples, seed=0, names=["nosuch"])
     with pytest.raises(ValueError, match=r"should be at least 1, .* got 0"):
-        run_attacks(Replay(rows), rows, rows, seed=0, names=["nearest"], repetitions=0)
+        run_attacks(Replay(examples), examples, examples, seed=0, names=["nearest"], repetitions=0)
     with pytest.raises(ValueError, match=r"should be at least 1, .* got 5, 0"):
-        run_attacks(Replay(rows), rows, rows, seed=0, names=["nearest"], num_candidates=0)
+        run_attacks(Replay(examples), examples, examples, seed=0, names=["nearest"], num_candidates=0)
     with pytest.raises(ValueError, match="got 5, None, 10 and 1"):
-        run_attacks(Replay(rows), rows, rows.take([0]), seed=0, names=["nearest"])
+        run_attacks(Replay(examples), examples, examples.take([0]), seed=0, names=["nearest"])
     other = LabeledDataset(np.zeros((9, 5, 5, 1), np.uint8), np.zeros(9, np.int64), DataSpec((5, 5, 1), 2))
     with pytest.raises(ValueError, match=r"`candidates` should have the release's image_shape"):
-        run_attacks(Replay(rows), other, other, seed=0, names=["nearest"])
-    with pytest.raises(ValueError, match="`synthetic` should hold rows"):
-        run_attacks(Replay(rows), rows, rows, synthetic=rows.take([]), seed=0, names=["nearest"])
+        run_attacks(Replay(examples), other, other, seed=0, names=["nearest"])
+    with pytest.raises(ValueError, match="`synthetic` should hold examples"):
+        run_attacks(Replay(examples), examples, examples, synthetic=examples.take([]), seed=0, names=["nearest"])
     assert not nearest
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.attacks.controls import Noise, Replay, noise_rows, overfitted_autoencoder, overfitted_critic
-from tfdpgen.attacks import ATTACKS, privacy_loss_cap, run_attacks
-from tfdpgen.attacks.caps import caps
+from tests.attacks.controls import Noise, Replay, noise_examples, overfitted_autoencoder, overfitted_critic
+from tfdpgen.attacks import ATTACKS, privacy_loss_upper_bound, run_attacks
+from tfdpgen.attacks.upper_bounds import upper_bounds
 from tfdpgen.data import load_splits
 from tfdpgen.methods import train
 from tfdpgen.privacy import PrivacyBudget
@@ -25,7 +25,7 @@ def test_no_membership_attack_is_left_out_here() -> None:
     }  # fmt: skip
 
 
-def test_replayed_rows_are_found() -> None:
+def test_replayed_examples_are_found() -> None:
     results = run_attacks(Replay(MEMBERS), MEMBERS, SPLITS.holdout, repetitions=2, seed=0, names=SEARCHES)
     least = {"domias": 0.75, "gan_leaks": 0.99, "gan_leaks_calibrated": 0.95, "monte_carlo": 0.65}
     assert {name: result.auc for name, result in results.items() if result.auc < least[name]} == {}
@@ -35,7 +35,7 @@ def test_replayed_rows_are_found() -> None:
         assert result.privacy_loss_interval[0] > 0
 
 
-def test_rows_of_another_release_are_not_found() -> None:
+def test_examples_of_another_release_are_not_found() -> None:
     results = run_attacks(
         Replay(OTHERS), MEMBERS, SPLITS.holdout, repetitions=2, seed=0, names=[*SEARCHES, "classifier_holdout"]
     )
@@ -44,7 +44,7 @@ def test_rows_of_another_release_are_not_found() -> None:
         assert result.tpr_at_1_percent_fpr_interval[0] <= 0.01
 
 
-def test_networks_that_learnt_rows_by_heart_give_them_away_and_no_others() -> None:
+def test_networks_that_learnt_examples_by_heart_give_them_away_and_no_others() -> None:
     networks = overfitted_autoencoder(MEMBERS) | overfitted_critic(MEMBERS, OTHERS)
     arguments = {"networks": networks, "repetitions": 1, "seed": 0, "names": OF_NETWORKS}
     for result in run_attacks(Noise(SPLITS.spec), MEMBERS, SPLITS.holdout, **arguments).values():
@@ -61,17 +61,17 @@ def test_the_classifier_knows_digits_from_noise_but_not_from_digits() -> None:
     noise, holdout = results["classifier_noise"], results["classifier_holdout"]
     assert noise.accuracy >= 0.99
     assert noise.auc >= 0.99
-    assert noise.privacy_loss > privacy_loss_cap(3.0, 1e-5)  # what no cap on membership forbids
+    assert noise.privacy_loss > privacy_loss_upper_bound(3.0, 1e-5)  # what no upper bound on membership forbids
     assert not noise.is_membership
     assert holdout.is_membership
     assert holdout.auc_interval[0] < 0.5 < holdout.auc_interval[1]
 
 
-def test_the_classifier_learns_few_rows_by_heart() -> None:
-    # Members and others are noise: only who has seen a row can tell it from fresh noise.
-    members = noise_rows(20, seed=0, side=8)
+def test_the_classifier_learns_few_examples_by_heart() -> None:
+    # Members and others are noise: only who has seen an example can tell it from fresh noise.
+    members = noise_examples(20, seed=0, side=8)
     result = run_attacks(
-        Replay(members), members, noise_rows(60, 1, side=8), repetitions=2, seed=0, names=["classifier_holdout"]
+        Replay(members), members, noise_examples(60, 1, side=8), repetitions=2, seed=0, names=["classifier_holdout"]
     )["classifier_holdout"]
     assert result.auc > 0.9
 
@@ -84,11 +84,11 @@ def test_pure_noise_teaches_a_classifier_nothing() -> None:
         assert abs(result.auc - 0.5) <= 0.02
 
 
-def test_at_epsilon_1_no_attack_exceeds_its_cap() -> None:
+def test_at_epsilon_1_no_attack_exceeds_its_upper_bound() -> None:
     release = train("class_gaussian", SPLITS.train, PrivacyBudget(1.0, 1e-5), verbose=0)
-    # One repetition: Student's interval over two would reach below any cap.
+    # One repetition: Student's interval over two would reach below any upper bound.
     results = run_attacks(release, SPLITS.train, SPLITS.holdout, repetitions=1, seed=0)
-    allowed = caps(release.statement.epsilon, release.statement.delta)["add_or_remove"]
+    allowed = upper_bounds(release.statement.epsilon, release.statement.delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
             assert result.privacy_loss_interval[0] <= allowed["privacy_loss"]
@@ -97,7 +97,7 @@ def test_at_epsilon_1_no_attack_exceeds_its_cap() -> None:
             assert result.tpr_at_1_percent_fpr_interval[0] <= allowed["tpr_at_1_percent_fpr"]
 
 
-def test_a_critic_without_labels_gives_its_rows_away_by_its_parts() -> None:
+def test_a_critic_without_labels_gives_its_examples_away_by_its_parts() -> None:
     networks = overfitted_critic(MEMBERS, OTHERS, parts=4)
     results = run_attacks(
         Noise(SPLITS.spec), MEMBERS, SPLITS.holdout, networks=networks, repetitions=1, seed=0, names=OF_CRITICS

@@ -1,4 +1,4 @@
-"""What DP-SGD prevents: the real methods, trained long without noise or clip on few rows, give these rows away.
+"""What DP-SGD prevents: the real methods, trained long without noise or clip on few examples, give these examples away.
 
 python -m pytest -n 0 -m slow tests/attacks/test_without_privacy.py
 
@@ -16,25 +16,25 @@ import numpy.typing as npt
 import pytest
 import sklearn.metrics
 
-from tfdpgen.attacks import AttackResult, caps, run_attacks, strongest_attack
+from tfdpgen.attacks import AttackResult, run_attacks, strongest_attack, upper_bounds
 from tfdpgen.data import LabeledDataset, load_splits
 from tfdpgen.methods import CVAE, DPGAN, Synthesizer, c_vae, dp_gan, to_uint8, train_with_networks
 from tfdpgen.privacy import ClassMoments, NoiseSource, PrivacyBudget
 
 SPLITS = load_splits("digits")
-ROWS = SPLITS.train.take(np.arange(500))
+EXAMPLES = SPLITS.train.take(np.arange(500))
 STRANGERS = SPLITS.train.take(np.arange(500, len(SPLITS.train)))
 CLIP = 1e6  # no gradient is as long
 DELTA = 1e-5
 OF_CRITICS = ("logan", "critic_gradient", "critic_neighbours")
 LONG = {
     "c_vae": dataclasses.replace(
-        c_vae.preset_for(SPLITS.spec, len(ROWS)),
+        c_vae.preset_for(SPLITS.spec, len(EXAMPLES)),
         latent_dim=4, hidden_units=(1024,), num_waves=64, steps=5000, learning_rate=3e-3,
     ),
-    # A critic learns rows by heart once the refiner leaves it nothing else to tell them by.
+    # A critic learns examples by heart once the refiner leaves it nothing else to tell them by.
     "dp_gan": dataclasses.replace(
-        dp_gan.preset_for(SPLITS.spec, len(ROWS)),
+        dp_gan.preset_for(SPLITS.spec, len(EXAMPLES)),
         critic_filters=96, expected_batch_size=100, fakes=64, steps=4000, generator_rate=2e-3,
     ),
 }  # fmt: skip
@@ -51,75 +51,75 @@ class Drawn:
         return to_uint8(self.generator([latents.astype(np.float32), np.asarray(labels)])).numpy()
 
 
-def trained_without_privacy(method: Synthesizer, rows: LabeledDataset) -> tuple[Drawn, Mapping[str, Any]]:
+def trained_without_privacy(method: Synthesizer, examples: LabeledDataset) -> tuple[Drawn, Mapping[str, Any]]:
     """Runs the method's own training by its own plan, with a noise multiplier of 0."""
     noise = NoiseSource.insecure(0)
     plan = method.plan()
     assert plan is not None
     statistics = method.alongside(PrivacyBudget(10.0, DELTA))
     assert all(isinstance(mechanism, ClassMoments) for mechanism in statistics)
-    method.prepare(rows, [dataclasses.replace(part, noise_multiplier=1e-6) for part in statistics], noise, 0)
-    generator = method.learn(rows, dataclasses.replace(plan, noise_multiplier=0.0), noise, 0)
+    method.prepare(examples, [dataclasses.replace(part, noise_multiplier=1e-6) for part in statistics], noise, 0)
+    generator = method.learn(examples, dataclasses.replace(plan, noise_multiplier=0.0), noise, 0)
     return Drawn(generator), method.networks()
 
 
-def above_their_caps(results: Mapping[str, AttackResult], epsilon: float, delta: float) -> set[str]:
+def above_their_bounds(results: Mapping[str, AttackResult], epsilon: float, delta: float) -> set[str]:
     """Membership attacks that no (epsilon, delta) explains: one of their intervals lies above what it allows.
 
-    The caps are those for a row added or removed, the smaller ones, on accuracy (as privacy loss), AUC, and the true
-    positive rates at false positive rates of 1 % and 0.1 %.
+    The upper bounds are those for an example added or removed, the smaller ones, on accuracy (as privacy loss), AUC,
+    and the true positive rates at false positive rates of 1 % and 0.1 %.
     """
-    figures = caps(epsilon, delta)["add_or_remove"]
+    metrics = upper_bounds(epsilon, delta)["add_or_remove"]
     return {
         name
         for name, result in results.items()
-        if result.is_membership and any(getattr(result, f"{key}_interval")[0] > cap for key, cap in figures.items())
+        if result.is_membership and any(getattr(result, f"{key}_interval")[0] > bound for key, bound in metrics.items())
     }
 
 
 @pytest.mark.slow
-def test_an_autoencoder_and_its_samples_give_their_rows_away() -> None:
+def test_an_autoencoder_and_its_samples_give_their_examples_away() -> None:
     preset = dataclasses.replace(LONG["c_vae"], l2_norm_clip=CLIP)
-    release, networks = trained_without_privacy(CVAE(SPLITS.spec, len(ROWS), 0, preset), ROWS)
-    results = run_attacks(release, ROWS, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
+    release, networks = trained_without_privacy(CVAE(SPLITS.spec, len(EXAMPLES), 0, preset), EXAMPLES)
+    results = run_attacks(release, EXAMPLES, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
     print({name: round(result.auc, 3) for name, result in results.items()})
     names = {"vae_reconstruction", "gan_leaks", "gan_leaks_calibrated"}
     assert {name: results[name].auc for name in names if results[name].auc < 0.8} == {}
-    assert above_their_caps(results, 1.0, DELTA) >= names
+    assert above_their_bounds(results, 1.0, DELTA) >= names
 
 
 @pytest.mark.slow
-def test_a_critic_gives_its_rows_away_and_no_others() -> None:
+def test_a_critic_gives_its_examples_away_and_no_others() -> None:
     preset = dataclasses.replace(LONG["dp_gan"], l2_norm_clip=CLIP)
-    release, networks = trained_without_privacy(DPGAN(SPLITS.spec, len(ROWS), 0, preset), ROWS)
-    results = run_attacks(release, ROWS, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
+    release, networks = trained_without_privacy(DPGAN(SPLITS.spec, len(EXAMPLES), 0, preset), EXAMPLES)
+    results = run_attacks(release, EXAMPLES, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
     print({name: round(result.auc, 3) for name, result in results.items()})
     assert {name: results[name].auc for name in OF_CRITICS if results[name].auc < 0.8} == {}
-    assert above_their_caps(results, 1.0, DELTA) >= set(OF_CRITICS)
+    assert above_their_bounds(results, 1.0, DELTA) >= set(OF_CRITICS)
 
     others = run_attacks(release, STRANGERS, SPLITS.holdout, networks=networks, seed=0, repetitions=1, names=OF_CRITICS)
     for result in others.values():
         assert result.auc_interval[0] < 0.5 < result.auc_interval[1]
-    fakes = release.sample(ROWS.labels, seed=1)
-    images = np.concatenate([ROWS.images, fakes]).astype(np.float32) / 255
+    fakes = release.sample(EXAMPLES.labels, seed=1)
+    images = np.concatenate([EXAMPLES.images, fakes]).astype(np.float32) / 255
     scores = networks["critic"](images).numpy().mean(axis=1)
-    assert sklearn.metrics.roc_auc_score(np.repeat([1, 0], len(ROWS)), scores) > 0.9  # it is a critic still
+    assert sklearn.metrics.roc_auc_score(np.repeat([1, 0], len(EXAMPLES)), scores) > 0.9  # it is a critic still
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_long", [False, True], ids=["own preset", "long training"])
 @pytest.mark.parametrize("name", ["c_vae", "dp_gan"])
-def test_at_epsilon_1_no_attack_exceeds_its_cap(name: str, is_long: bool) -> None:
-    rows, preset = (ROWS, LONG[name]) if is_long else (SPLITS.train, None)
-    release, networks = train_with_networks(name, rows, PrivacyBudget(1.0, DELTA), preset=preset, verbose=0)
-    results = run_attacks(release, rows, SPLITS.holdout, networks=networks, repetitions=5, seed=0)
+def test_at_epsilon_1_no_attack_exceeds_its_upper_bound(name: str, is_long: bool) -> None:
+    examples, preset = (EXAMPLES, LONG[name]) if is_long else (SPLITS.train, None)
+    release, networks = train_with_networks(name, examples, PrivacyBudget(1.0, DELTA), preset=preset, verbose=0)
+    results = run_attacks(release, examples, SPLITS.holdout, networks=networks, repetitions=5, seed=0)
     of_networks = {"c_vae": {"vae_reconstruction", "vae_elbo"}, "dp_gan": set(OF_CRITICS)}[name]
     assert set(results) > of_networks | {"classifier_holdout", "gan_leaks", "gan_leaks_calibrated", "monte_carlo"}
     epsilon, delta = release.statement.epsilon, release.statement.delta
     assert 0.9 < epsilon <= 1.0
     print({key: round(result.auc, 3) for key, result in results.items()}, strongest_attack(results))
-    assert above_their_caps(results, epsilon, delta) == set()
-    allowed = caps(epsilon, delta)["add_or_remove"]
+    assert above_their_bounds(results, epsilon, delta) == set()
+    allowed = upper_bounds(epsilon, delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
             assert result.privacy_loss <= allowed["privacy_loss"]

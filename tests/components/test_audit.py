@@ -1,4 +1,4 @@
-"""The audit as a step: figures where canaries are asked for, and nothing trained or kept otherwise."""
+"""The audit as a step: metrics where canaries are asked for, and nothing trained or kept otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components import AuditFigures, ComponentError
+from components import AuditMetrics, ComponentError
 from components.audit import audit
 from components.ingest import ingest
 from pipelines.config import SynthesisConfig
@@ -36,33 +36,33 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _audit(examples: Path, folder: Path, **parameters: Any) -> dict[str, Any]:
     audit.execute({"examples": examples}, {"audited": folder}, parameters)
-    return json.loads((AuditFigures.open(folder).path / "audit.json").read_text())
+    return json.loads((AuditMetrics.open(folder).path / "audit.json").read_text())
 
 
-def test_without_canaries_there_are_no_figures(examples: Path, tmp_path: Path) -> None:
+def test_without_canaries_there_are_no_metrics(examples: Path, tmp_path: Path) -> None:
     assert _audit(examples, tmp_path / "audited") == {}
 
 
-def test_the_method_is_audited_with_canaries_among_the_rows(examples: Path, tmp_path: Path) -> None:
+def test_the_method_is_audited_with_canaries_among_the_examples(examples: Path, tmp_path: Path) -> None:
     settings = {"canaries": 300, "method": "class_gaussian", "insecure_reproducible": True}
-    figures = _audit(examples, tmp_path / "audited", **settings)
-    assert set(figures) == {*_KEYS, "method"}
-    assert (figures["adversary"], figures["method"]) == ("black_box", "class_gaussian")
-    assert (figures["claimed_epsilon"], figures["delta"], figures["canaries"]) == (3.0, 1e-5, 300)
-    assert 0 <= figures["lower_bound"] < 3
+    metrics = _audit(examples, tmp_path / "audited", **settings)
+    assert set(metrics) == {*_KEYS, "method"}
+    assert (metrics["adversary"], metrics["method"]) == ("black_box", "class_gaussian")
+    assert (metrics["claimed_epsilon"], metrics["delta"], metrics["canaries"]) == (3.0, 1e-5, 300)
+    assert 0 <= metrics["lower_bound"] < 3
     again = _audit(examples, tmp_path / "again", **settings)
-    assert {**again, "seconds": 0} == {**figures, "seconds": 0}
-    assert AuditFigures.open(tmp_path / "again").internal
+    assert {**again, "seconds": 0} == {**metrics, "seconds": 0}
+    assert AuditMetrics.open(tmp_path / "again").internal
     assert {path.name for path in (tmp_path / "again").iterdir()} == {"artifact.json", "audit.json"}  # no model
 
 
-def test_the_optimizer_is_audited_without_any_row(examples: Path, tmp_path: Path) -> None:
-    figures = _audit(
+def test_the_optimizer_is_audited_without_any_example(examples: Path, tmp_path: Path) -> None:
+    metrics = _audit(
         examples, tmp_path / "audited", canaries=3_000, adversary="white_box", epsilon=4.0, insecure_reproducible=True
     )
-    assert set(figures) == {*_KEYS, "lower_bound_independent", "optimizer"}
-    assert figures["optimizer"]["name"] == "DPKerasAdam"
-    assert 0.5 < figures["lower_bound"] < figures["claimed_epsilon"] <= 4
+    assert set(metrics) == {*_KEYS, "lower_bound_independent", "optimizer"}
+    assert metrics["optimizer"]["name"] == "DPKerasAdam"
+    assert 0.5 < metrics["lower_bound"] < metrics["claimed_epsilon"] <= 4
 
 
 def test_an_unknown_adversary_is_refused(examples: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert end.value.code == 0
     for part in (
         "Writes a text.",
-        "--examples DIR PrivateExamples. The private rows: train, holdout and test split.",
+        "--examples DIR PrivateExamples. The private examples: train, holdout and test split.",
         "--text STR what to write (required)",
         "--copies INT how often, 100 % of the time (default: 1)",
         "--fail, --no-fail whether to fail half-way (default: False)",

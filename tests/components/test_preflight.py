@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components import ComponentError, PreflightFigures
+from components import ComponentError, PreflightEstimate
 from components.ingest import ingest
 from components.preflight import preflight
 from components.train import train
@@ -39,7 +39,7 @@ def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsy
         "Signal to noise of a class at epsilon 3: 4.8",
     ):
         assert part in printed
-    artifact = PreflightFigures.open(tmp_path / "checked")
+    artifact = PreflightEstimate.open(tmp_path / "checked")
     assert artifact.internal
     assert (artifact.path / "preflight.txt").read_text() == printed
     assert json.loads((artifact.path / "preflight.json").read_text())["smallest_class"] == 99

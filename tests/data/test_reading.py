@@ -157,9 +157,11 @@ class TestUsers:
         return LabeledDataset(images, np.arange(60) % 3, self.SPEC, np.arange(60) // 4)
 
     def on_disk(self) -> RecordDataset:
-        rows = self.in_memory()
-        source = [{"image": image, "label": label} for image, label in zip(rows.images, rows.labels, strict=True)]
-        return RecordDataset(source, self.SPEC, user_ids=rows.user_ids)
+        examples = self.in_memory()
+        source = [
+            {"image": image, "label": label} for image, label in zip(examples.images, examples.labels, strict=True)
+        ]
+        return RecordDataset(source, self.SPEC, user_ids=examples.user_ids)
 
     @pytest.mark.parametrize("where", ["in_memory", "on_disk"])
     def test_are_kept_by_take_and_in_a_folder(self, where: str, tmp_path: Path) -> None:
@@ -175,8 +177,8 @@ class TestUsers:
             assert getattr(loaded, name).user_ids.dtype == np.int64
         # What is saved over it leaves no users of it behind.
         plain = LabeledDataset(dataset.in_memory().images, dataset.in_memory().labels, self.SPEC)
-        rows = [{"image": image, "label": label} for image, label in zip(plain.images, plain.labels, strict=True)]
-        for other in (plain, RecordDataset(rows, self.SPEC)):
+        examples = [{"image": image, "label": label} for image, label in zip(plain.images, plain.labels, strict=True)]
+        for other in (plain, RecordDataset(examples, self.SPEC)):
             Splits(other, other, other).save(tmp_path)
             assert Splits.load(tmp_path).train.user_ids is None
 

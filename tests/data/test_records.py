@@ -1,4 +1,5 @@
-"""Rows on disk: the same as in memory, read only when asked for, and refused where they contradict the public facts."""
+"""Examples on disk: the same as in memory, read only when asked for, and refused where they contradict the public
+facts."""
 
 from __future__ import annotations
 
@@ -19,45 +20,45 @@ SPEC = DataSpec((4, 5, 1), 3)
 
 
 class Source:
-    """Rows in a list that counts how many are asked for at a time."""
+    """Examples in a list that counts how many are asked for at a time."""
 
-    def __init__(self, num_rows: int = 60) -> None:
+    def __init__(self, num_examples: int = 60) -> None:
         rng = np.random.default_rng(0)
-        self.rows: list[Any] = [
-            {"image": rng.integers(256, size=(4, 5, 1), dtype=np.uint8), "label": i % 3} for i in range(num_rows)
+        self.examples: list[Any] = [
+            {"image": rng.integers(256, size=(4, 5, 1), dtype=np.uint8), "label": i % 3} for i in range(num_examples)
         ]
         self.asked: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.examples)
 
     def __getitem__(self, position: int) -> Any:
-        return self.rows[position]
+        return self.examples[position]
 
     def __getitems__(self, positions: list[int]) -> list[Any]:
         self.asked.append(len(positions))
-        return [self.rows[position] for position in positions]
+        return [self.examples[position] for position in positions]
 
     def in_memory(self) -> LabeledDataset:
-        images = np.stack([row["image"] for row in self.rows])
-        return LabeledDataset(images, np.array([row["label"] for row in self.rows], np.int64), SPEC)
+        images = np.stack([example["image"] for example in self.examples])
+        return LabeledDataset(images, np.array([example["label"] for example in self.examples], np.int64), SPEC)
 
 
 def assert_same(dataset: Dataset, other: Dataset) -> None:
     assert dataset.spec == other.spec
-    for part, expected in zip(dataset.rows(range(len(dataset))), other.rows(range(len(other))), strict=True):
+    for part, expected in zip(dataset.examples(range(len(dataset))), other.examples(range(len(other))), strict=True):
         assert part.dtype == expected.dtype
         np.testing.assert_array_equal(part, expected)
 
 
-def test_rows_are_the_same_as_in_memory() -> None:
+def test_examples_are_the_same_as_in_memory() -> None:
     source = Source()
     dataset, expected = RecordDataset(source, SPEC), source.in_memory()
     assert len(dataset) == 60
     assert_same(dataset, expected)
     for positions in ([5], [59, 0, 5, 5], np.array([3, 2], np.int32), []):
         assert_same(dataset.take(positions), expected.take(positions))
-        for part, other in zip(dataset.rows(positions), expected.rows(positions), strict=True):
+        for part, other in zip(dataset.examples(positions), expected.examples(positions), strict=True):
             np.testing.assert_array_equal(part, other)
     assert_same(dataset.take([9, 8, 7, 6]).take([3, 1]), expected.take([6, 8]))
     assert_same(dataset.in_memory(), expected)
@@ -65,22 +66,22 @@ def test_rows_are_the_same_as_in_memory() -> None:
     assert_same(dataset.in_memory(700), expected)
 
 
-def test_a_list_of_rows_is_a_source() -> None:
+def test_a_list_of_examples_is_a_source() -> None:
     source = Source()
-    assert_same(RecordDataset(source.rows, SPEC), source.in_memory())
-    renamed = [{"x": row["image"], "y": row["label"]} for row in source.rows]
+    assert_same(RecordDataset(source.examples, SPEC), source.in_memory())
+    renamed = [{"x": example["image"], "y": example["label"]} for example in source.examples]
     assert_same(RecordDataset(renamed, SPEC, image_key="x", label_key="y"), source.in_memory())
 
 
 @pytest.mark.parametrize("positions", [[-1], [60], [0, 1, 99]])
 def test_positions_outside_are_refused(positions: list[int]) -> None:
     with pytest.raises(IndexError, match=r"`positions` should lie in \[0, 60\)"):
-        RecordDataset(Source(), SPEC).rows(positions)
+        RecordDataset(Source(), SPEC).examples(positions)
     with pytest.raises(IndexError, match=r"`positions` should lie in \[0, 60\)"):
         RecordDataset(Source(), SPEC).take(positions)
 
 
-def test_no_pass_over_all_rows_asks_for_many_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_pass_over_all_examples_asks_for_many_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dataset_module, "_BLOCK_BYTES", 7 * 20)
     source = Source()
     dataset = RecordDataset(source, SPEC)
@@ -92,9 +93,9 @@ def test_no_pass_over_all_rows_asks_for_many_at_a_time(monkeypatch: pytest.Monke
     assert [len(labels) for _, labels in dataset.blocks()] == [1] * 60
 
 
-def test_passes_over_all_rows_take_memory_for_a_block_of_them() -> None:
+def test_passes_over_all_examples_take_memory_for_a_block_of_them() -> None:
     class Drawn(Source):
-        """10,000 rows of 12 KB, which exist when they are asked for."""
+        """10,000 examples of 12 KB, which exist when they are asked for."""
 
         def __len__(self) -> int:
             return 10_000
@@ -112,35 +113,38 @@ def test_passes_over_all_rows_take_memory_for_a_block_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("example", "message"),
     [
-        ({"image": np.zeros((4, 5, 3), np.uint8), "label": 0}, r"uint8 of shape \(4, 5, 1\).*row 41 is uint8 of shape"),
-        ({"image": np.zeros((5, 4, 1), np.uint8), "label": 0}, r"row 41 is uint8 of shape \(5, 4, 1\)"),
-        ({"image": np.zeros((4, 5, 1), np.float32), "label": 0}, "row 41 is float32"),
-        ({"image": np.zeros((4, 5, 1), np.uint8), "label": 3}, r"integers in \[0, 3\); row 41 has 3"),
-        ({"image": np.zeros((4, 5, 1), np.uint8), "label": -1}, r"integers in \[0, 3\); row 41 has -1"),
-        ({"image": np.zeros((4, 5, 1), np.uint8), "label": 0.0}, r"integers in \[0, 3\); row 41 has 0.0"),
-        ({"image": np.zeros((4, 5, 1), np.uint8), "label": [0]}, r"integers in \[0, 3\); row 41 has \[0\]"),
-        ({"image": np.zeros((4, 5, 1), np.uint8)}, "row 41 lacks 'label'"),
-        ((np.zeros((4, 5, 1), np.uint8), 0), "row 41 lacks 'image'"),
+        (
+            {"image": np.zeros((4, 5, 3), np.uint8), "label": 0},
+            r"uint8 of shape \(4, 5, 1\).*example 41 is uint8 of shape",
+        ),
+        ({"image": np.zeros((5, 4, 1), np.uint8), "label": 0}, r"example 41 is uint8 of shape \(5, 4, 1\)"),
+        ({"image": np.zeros((4, 5, 1), np.float32), "label": 0}, "example 41 is float32"),
+        ({"image": np.zeros((4, 5, 1), np.uint8), "label": 3}, r"integers in \[0, 3\); example 41 has 3"),
+        ({"image": np.zeros((4, 5, 1), np.uint8), "label": -1}, r"integers in \[0, 3\); example 41 has -1"),
+        ({"image": np.zeros((4, 5, 1), np.uint8), "label": 0.0}, r"integers in \[0, 3\); example 41 has 0.0"),
+        ({"image": np.zeros((4, 5, 1), np.uint8), "label": [0]}, r"integers in \[0, 3\); example 41 has \[0\]"),
+        ({"image": np.zeros((4, 5, 1), np.uint8)}, "example 41 lacks 'label'"),
+        ((np.zeros((4, 5, 1), np.uint8), 0), "example 41 lacks 'image'"),
     ],
 )
-def test_a_row_that_contradicts_the_public_facts_is_refused_before_anything_is_made_of_it(
-    row: Any, message: str
+def test_an_example_that_contradicts_the_public_facts_is_refused_before_anything_is_made_of_it(
+    example: Any, message: str
 ) -> None:
     source = Source()
-    source.rows[41] = row
+    source.examples[41] = example
     with pytest.raises(DataError, match=message):
         RecordDataset(source, SPEC)
 
 
-def test_a_row_that_changes_after_the_check_is_refused_when_it_is_read() -> None:
+def test_an_example_that_changes_after_the_check_is_refused_when_it_is_read() -> None:
     source = Source()
     dataset = RecordDataset(source, SPEC).take([41, 2])
-    source.rows[41] = {"image": np.zeros((4, 5, 1), np.uint8), "label": 3}
-    dataset.rows([1])
-    with pytest.raises(DataError, match="row 41 has 3"):
-        dataset.rows([0])
+    source.examples[41] = {"image": np.zeros((4, 5, 1), np.uint8), "label": 3}
+    dataset.examples([1])
+    with pytest.raises(DataError, match="example 41 has 3"):
+        dataset.examples([0])
 
 
 def test_what_a_source_raises_names_the_source() -> None:
@@ -148,7 +152,7 @@ def test_what_a_source_raises_names_the_source() -> None:
         def __getitems__(self, positions: list[int]) -> Any:
             raise RuntimeError("the disk is gone")
 
-    with pytest.raises(DataError, match=r"^photos: rows cannot be read, .* the disk is gone"):
+    with pytest.raises(DataError, match=r"^photos: examples cannot be read, .* the disk is gone"):
         RecordDataset(Broken(), SPEC, where="photos")
 
 
@@ -178,14 +182,14 @@ def test_splits_on_disk_are_saved_and_loaded_as_such(splits: Splits, tmp_path: P
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "missing"])
-def test_a_damaged_file_of_rows_is_named(splits: Splits, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_of_examples_is_named(splits: Splits, tmp_path: Path, damage: str) -> None:
     splits.save(tmp_path)
     path = tmp_path / "train.array_record"
     content = bytearray(path.read_bytes())
     if damage == "cut":
         path.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
-        place = content.index(splits.train.rows([3])[0].tobytes()[:4])
+        place = content.index(splits.train.examples([3])[0].tobytes()[:4])
         content[place] ^= 0xFF
         path.write_bytes(content)
     elif damage == "empty":
@@ -196,7 +200,7 @@ def test_a_damaged_file_of_rows_is_named(splits: Splits, tmp_path: Path, damage:
         Splits.load(tmp_path)
 
 
-def test_rows_of_another_shape_than_the_spec_says_are_refused(splits: Splits, tmp_path: Path) -> None:
+def test_examples_of_another_shape_than_the_spec_says_are_refused(splits: Splits, tmp_path: Path) -> None:
     splits.save(tmp_path)
     facts = (tmp_path / "spec.json").read_text()
     (tmp_path / "spec.json").write_text(facts.replace("5,", "6,"))
@@ -259,8 +263,8 @@ def test_what_cannot_stay_on_disk_is_refused(tmp_path: Path) -> None:
         load_splits("tiny_records/whole", data_dir=str(tmp_path), on_disk=True)
 
 
-def test_a_tfds_row_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_tfds_example_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"split 'train' of TFDS data set 'tiny_records/varying.*row \d+ is uint8 of shape"
+        DataError, match=r"split 'train' of TFDS data set 'tiny_records/varying.*example \d+ is uint8 of shape"
     ):
         load_splits("tiny_records/varying", data_dir=str(tmp_path), image_shape=(4, 5, 1), on_disk=True)

@@ -60,7 +60,7 @@ def test_mnist(mnist_dir: Path) -> None:
 
 
 class Npz:
-    """Writes an .npz of 60 valid rows, changed as a test asks."""
+    """Writes an .npz of 60 valid examples, changed as a test asks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,7 +75,7 @@ class Npz:
 
 @pytest.fixture
 def npz(tmp_path: Path) -> Npz:
-    return Npz(tmp_path / "rows.npz")
+    return Npz(tmp_path / "examples.npz")
 
 
 def test_npz_is_read_and_split_by_position(npz: Npz) -> None:
@@ -84,7 +84,7 @@ def test_npz_is_read_and_split_by_position(npz: Npz) -> None:
     assert splits.spec.image_shape == (4, 5, 1)
     images, _ = rows_of(splits)
     assert sorted(map(bytes, images)) == sorted(map(bytes, npz.arrays["images"]))
-    # The same positions go to the same parts whatever the rows hold.
+    # The same positions go to the same parts whatever the examples hold.
     inverted = npz.load({"images": 255 - npz.arrays["images"]}, num_classes=3)
     np.testing.assert_array_equal(inverted.test.images, 255 - splits.test.images)
 
@@ -97,7 +97,7 @@ def test_npz_floats_are_mapped_from_the_declared_range(npz: Npz) -> None:
 
 
 def test_npz_may_declare_its_classes_inside(npz: Npz) -> None:
-    # 7 classes are declared and 3 occur: the number is not read off the rows.
+    # 7 classes are declared and 3 occur: the number is not read off the examples.
     assert npz.load({"num_classes": np.int64(7)}).spec.num_classes == 7
 
 
@@ -135,14 +135,14 @@ def test_npz_may_declare_its_classes_inside(npz: Npz) -> None:
 def test_npz_refusals(npz: Npz, changes: dict[str, Any], flags: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         npz.load(changes, **flags)
-    assert "rows.npz" in str(caught.value) or "`" in str(caught.value)
+    assert "examples.npz" in str(caught.value) or "`" in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700, -30])
 def test_npz_truncated(npz: Npz, keep: int) -> None:
     npz.load(num_classes=3)
     npz.path.write_bytes(npz.path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"rows\.npz should be an undamaged"):
+    with pytest.raises(DataError, match=r"examples\.npz should be an undamaged"):
         load_splits(str(npz.path), num_classes=3)
 
 
@@ -151,20 +151,20 @@ def test_npz_with_flipped_bytes(npz: Npz) -> None:
     content = bytearray(npz.path.read_bytes())
     content[600] ^= 0xFF  # inside the pixels: only the checksum tells
     npz.path.write_bytes(content)
-    with pytest.raises(DataError, match=r"rows\.npz should be an undamaged"):
+    with pytest.raises(DataError, match=r"examples\.npz should be an undamaged"):
         load_splits(str(npz.path), num_classes=3)
 
 
 def test_npz_that_is_something_else(tmp_path: Path) -> None:
-    path = tmp_path / "rows.npz"
+    path = tmp_path / "examples.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(DataError, match=r"rows\.npz"):
+    with pytest.raises(DataError, match=r"examples\.npz"):
         load_splits(str(path), num_classes=3)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images", "not an array")
         archive.writestr("labels", "not an array")
-    with pytest.raises(DataError, match=r"rows\.npz .* lacks"):
+    with pytest.raises(DataError, match=r"examples\.npz .* lacks"):
         load_splits(str(path), num_classes=3)
 
 

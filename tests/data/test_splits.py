@@ -1,4 +1,4 @@
-"""Splits: a function of row positions alone, and a round trip through a folder."""
+"""Splits: a function of example positions alone, and a round trip through a folder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tfdpgen.data import DataError, DataSpec, LabeledDataset, Splits, partition
 
 
 @given(st.integers(0, 3_000), st.lists(st.integers(1, 30), min_size=1, max_size=3))
-def test_partition_is_disjoint_exhaustive_and_deterministic(num_rows: int, percentages: list[int]) -> None:
-    parts = partition(num_rows, *percentages)
+def test_partition_is_disjoint_exhaustive_and_deterministic(num_examples: int, percentages: list[int]) -> None:
+    parts = partition(num_examples, *percentages)
     assert len(parts) == len(percentages) + 1
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(num_rows))
-    for part, again in zip(parts, partition(num_rows, *percentages), strict=True):
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(num_examples))
+    for part, again in zip(parts, partition(num_examples, *percentages), strict=True):
         np.testing.assert_array_equal(part, again)
 
 
 @given(st.integers(5, 100_000))
-def test_partition_rounds_all_parts_but_the_first_up(num_rows: int) -> None:
-    train, holdout, test = partition(num_rows, 20, 20)
-    assert len(holdout) == len(test) == -(-num_rows // 5)
-    assert len(train) == num_rows - 2 * len(test)
+def test_partition_rounds_all_parts_but_the_first_up(num_examples: int) -> None:
+    train, holdout, test = partition(num_examples, 20, 20)
+    assert len(holdout) == len(test) == -(-num_examples // 5)
+    assert len(train) == num_examples - 2 * len(test)
 
 
 def test_partition_never_changes() -> None:
@@ -35,7 +35,7 @@ def test_partition_never_changes() -> None:
     assert (train.tolist(), holdout.tolist(), test.tolist()) == ([5, 0, 1, 9, 7, 11], [3, 10, 4], [6, 2, 8])
 
 
-def test_partition_mixes_rows_that_are_stored_in_order() -> None:
+def test_partition_mixes_examples_that_are_stored_in_order() -> None:
     labels = np.repeat(np.arange(10), 100)
     for part in partition(1_000, 20, 20):
         assert np.bincount(labels[part], minlength=10).min() > 5
@@ -52,7 +52,7 @@ def splits() -> Splits:
     return Splits(*parts)
 
 
-def test_save_and_load_give_the_same_rows_and_facts(splits: Splits, tmp_path: Path) -> None:
+def test_save_and_load_give_the_same_examples_and_facts(splits: Splits, tmp_path: Path) -> None:
     splits.save(tmp_path / "new" / "folder")
     loaded = Splits.load(tmp_path / "new" / "folder")
     assert loaded.spec == splits.spec

@@ -48,8 +48,8 @@ def test_what_fails_after_the_training_goes_on_without_a_second_one(
     assert lines[0].startswith("attack failed")
     assert lines[-2] == "The training is kept and paid for. To go on from there, without training again:"
     release = (internal / "train" / "release" / "artifact.json").read_text()
-    ledger, rows = Ledger(internal / "ledger.sqlite"), Splits.load(internal / "ingest" / "examples").train
-    assert ledger.reservations(dataset_id(rows)) == 1
+    ledger, examples = Ledger(internal / "ledger.sqlite"), Splits.load(internal / "ingest" / "examples").train
+    assert ledger.reservations(dataset_id(examples)) == 1
 
     # Other settings would put another claim on what was bought.
     going_on = [flag for flag in shlex.split(lines[-1])[2:] if not flag.startswith("--epsilon")]
@@ -61,11 +61,11 @@ def test_what_fails_after_the_training_goes_on_without_a_second_one(
     (internal / "attack").unlink()
     run(_parsed(*going_on))
     assert (internal / "train" / "release" / "artifact.json").read_text() == release
-    assert ledger.reservations(dataset_id(rows)) == 1
+    assert ledger.reservations(dataset_id(examples)) == 1
 
     said = capsys.readouterr().out
     summary: dict[str, Any] = json.loads((tmp_path / "out" / "summary.json").read_text())
-    _check_small_data(summary, rows.in_memory().labels.sum(), said)
+    _check_small_data(summary, examples.in_memory().labels.sum(), said)
     with np.load(tmp_path / "out" / "synthetic" / "synthetic.npz") as arrays:
         assert np.bincount(arrays["labels"]).tolist() == [30, 30]
         assert arrays["class_names"].tolist() == ["0", "1"]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from kfp import local
 
 from components import ArtifactError, PrivateExamples, Publication
 from components.ingest import ingest
@@ -81,7 +80,7 @@ def _check_published(folder: Path, *, method: str, release: bool) -> dict[str, A
     assert builder.info.description.startswith("NOT FOR RELEASE") is not release
     assert (folder / "synthetic" / "NOT_FOR_RELEASE.txt").exists() is not release
     with np.load(folder / "synthetic" / "synthetic.npz") as arrays:
-        np.testing.assert_array_equal(np.stack([row["image"] for row in stored]), arrays["images"])
+        np.testing.assert_array_equal(np.stack([example["image"] for example in stored]), arrays["images"])
         np.testing.assert_array_equal(arrays["labels"], np.arange(SMALL["num_synthetic"]) % 10)
 
     report = (folder / "report.html").read_text()
@@ -122,10 +121,10 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     }
 
     splits = Splits.load(output / "internal" / "ingest" / "examples")
-    rows = splits.train
+    examples = splits.train
     ledger = Ledger(output / "internal" / "ledger.sqlite")
-    assert ledger.reservations(dataset_id(rows)) == 1  # both runs are one training
-    assert 2.9 < ledger.spent(dataset_id(rows), 1e-5) <= 3.0
+    assert ledger.reservations(dataset_id(examples)) == 1  # both runs are one training
+    assert 2.9 < ledger.spent(dataset_id(examples), 1e-5) <= 3.0
     assert 0.99 < ledger.spent(dataset_id(splits.test), 1e-5) <= 1.0  # for the published accuracies
     assert not (output / "internal" / "backup").exists()
 
@@ -186,11 +185,7 @@ def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_sp
     assert {path.name for path in tmp_path.iterdir()} == {"examples"}
 
 
-def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(tmp_path: Path, kfp_local: None) -> None:
     pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
     pipeline(method="class_gaussian", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
     summary = _check_published(tmp_path / "output", method="class_gaussian", release=False)

@@ -19,8 +19,8 @@ def test_it_is_useful_at_epsilon_3(method: str, least: float) -> None:
     matrices = []
     for seed in range(3):
         release = train(method, splits.train, PrivacyBudget(3.0, 1e-5), seed=seed, verbose=0)
-        rows = LabeledDataset(release.sample(labels, seed), labels, splits.spec)
-        parts = rows.take(range(5_000)), rows.take(range(5_000, 6_000))
+        examples = LabeledDataset(release.sample(labels, seed), labels, splits.spec)
+        parts = examples.take(range(5_000)), examples.take(range(5_000, 6_000))
         matrices.append(utility_matrix(splits.train, splits.test, *parts, seed=seed))
     assert min(matrix.p1 for matrix in matrices) >= 0.95
     assert np.mean([matrix.p2 for matrix in matrices]) >= least

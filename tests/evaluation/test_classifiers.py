@@ -1,4 +1,4 @@
-"""Downstream classifiers: each learns, is chosen by its own rows, and remembers what it has seen."""
+"""Downstream classifiers: each learns, is chosen by its own examples, and remembers what it has seen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_digits_are_learnt(name: str) -> None:
     splits = load_splits("digits")
     classifier = fit_classifier(name, splits.train.in_memory(), trained_on="private", seed=0)
     assert classifier.right(splits.test.in_memory()).mean() >= 0.9
-    assert (classifier.name, classifier.trained_on, classifier.num_rows) == (name, "private", 1077)
+    assert (classifier.name, classifier.trained_on, classifier.num_examples) == (name, "private", 1077)
 
 
 @pytest.mark.parametrize("name", OTHERS)  # for the CNN: test_utility.py
@@ -43,7 +43,7 @@ def test_a_classifier_is_a_function_of_its_seed(name: str) -> None:
     assert (first.dtype, first.shape) == (np.int64, (60,))
 
 
-def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_figures() -> None:
+def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_metrics() -> None:
     matrix = utility_matrix(
         stripes(90), stripes(60), stripes(90, shift=1), stripes(60), classifier="random_forest", seed=0
     )
@@ -53,13 +53,15 @@ def test_a_matrix_can_be_had_of_each_kind_and_its_intervals_hold_its_figures() -
         low, high = values["intervals"][name]
         assert low <= values[name] <= high
     assert values["intervals"]["p1"] == pytest.approx([0.025 ** (1 / 60), 1])  # Clopper-Pearson, all of 60 right
-    assert values["num_rows"] == [90, 90]
+    assert values["num_examples"] == [90, 90]
 
 
 def _uneven(*counts: int) -> LabeledDataset:
     """Stripes of which each class has so many examples."""
-    rows = stripes(3 * max(counts))
-    return rows.take(np.concatenate([np.flatnonzero(rows.labels == label)[:n] for label, n in enumerate(counts)]))
+    examples = stripes(3 * max(counts))
+    return examples.take(
+        np.concatenate([np.flatnonzero(examples.labels == label)[:n] for label, n in enumerate(counts)])
+    )
 
 
 def test_what_cannot_be_learnt_from_is_not_measured() -> None:
@@ -70,7 +72,7 @@ def test_what_cannot_be_learnt_from_is_not_measured() -> None:
     assert matrix["p1"] is matrix["p3"] is matrix["accuracy_loss"] is matrix["balanced"]["p1"] is None
     assert matrix["intervals"]["p1"] is matrix["intervals"]["accuracy_loss"] is None
     assert matrix["not_measured"] == dict.fromkeys(("p1", "p3", "accuracy_loss"), private.reason)
-    assert matrix["num_rows"] == [None, 60]
+    assert matrix["num_examples"] == [None, 60]
     assert matrix["p2"] == matrix["balanced"]["p2"] == 1
 
     matrix = compare_classifiers(_of_private_stripes(), generated, stripes(0), stripes(30)).to_dict()
@@ -82,8 +84,8 @@ def test_what_cannot_be_learnt_from_is_not_measured() -> None:
 def test_a_hundred_classes_of_four_examples_stop_gradient_boosting_alone() -> None:
     labels = np.repeat(np.arange(100), 4)
     images = np.random.default_rng(0).integers(256, size=(400, 4, 4, 1), dtype=np.uint8)
-    rows = LabeledDataset(images, labels, DataSpec((4, 4, 1), 100))
-    fitted = {name: try_classifier(name, rows, trained_on="private", seed=0) for name in OTHERS}
+    examples = LabeledDataset(images, labels, DataSpec((4, 4, 1), 100))
+    fitted = {name: try_classifier(name, examples, trained_on="private", seed=0) for name in OTHERS}
     assert [name for name, each in fitted.items() if isinstance(each, NotFitted)] == ["gradient_boosting"]
 
 
@@ -136,25 +138,25 @@ def test_an_mlp_that_is_interrupted_is_not_taken_for_a_trained_one(monkeypatch: 
         fit_classifier("mlp", stripes(60), trained_on="generated", seed=0)
 
 
-def test_classifiers_of_other_rows_are_not_compared() -> None:
+def test_classifiers_of_other_examples_are_not_compared() -> None:
     one, other = (fit_classifier("mlp", stripes(30), trained_on=kind, seed=0) for kind in ("private", "generated"))
-    with pytest.raises(ValueError, match="were trained on generated and private rows"):
+    with pytest.raises(ValueError, match="were trained on generated and private examples"):
         compare_classifiers(other, one, stripes(30), stripes(30))
 
 
-def test_settings_are_chosen_on_rows_that_were_not_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_chosen_on_examples_that_were_not_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
     class Watched(LogisticRegression):
         def fit(self, X, y):
-            self.learnt = {row.tobytes() for row in X}
+            self.learnt = {example.tobytes() for example in X}
             return super().fit(X, y)
 
         def score(self, X, y):
-            seen.append((len(X), len(self.learnt & {row.tobytes() for row in X})))
+            seen.append((len(X), len(self.learnt & {example.tobytes() for example in X})))
             return -self.C  # the strongest penalty is to win
 
-    settings = tuple(lambda seed, rows, penalty=penalty: Watched(C=penalty) for penalty in (1.0, 0.5, 2.0))
+    settings = tuple(lambda seed, examples, penalty=penalty: Watched(C=penalty) for penalty in (1.0, 0.5, 2.0))
     chosen = module._best(
         settings, meaningless(100).images.reshape(100, -1) / np.float32(255), meaningless(100).labels, 0
     )
@@ -163,17 +165,17 @@ def test_settings_are_chosen_on_rows_that_were_not_learnt_from(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_few_rows_are_enough_for_simple_classes(name: str) -> None:
+def test_few_examples_are_enough_for_simple_classes(name: str) -> None:
     classifier = fit_classifier(name, stripes(100), trained_on="generated", seed=0)
     assert classifier.right(stripes(60)).mean() >= 0.95
 
 
-def test_no_more_rows_are_seen_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ROWS", 120)
-    rows = stripes(300)
-    by_class = rows.take(np.argsort(rows.labels, kind="stable"))  # the first 120 rows would lack a class
+def test_no_more_examples_are_seen_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_EXAMPLES", 120)
+    examples = stripes(300)
+    by_class = examples.take(np.argsort(examples.labels, kind="stable"))  # the first 120 examples would lack a class
     classifier = fit_classifier("random_forest", by_class, trained_on="private", seed=0)
-    assert classifier.num_rows == 120
+    assert classifier.num_examples == 120
     assert classifier.right(stripes(60)).all()
 
 
@@ -196,8 +198,8 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="`soft_labels` can be learnt by the cnn alone"):
         fit_classifier("mlp", stripes(30), trained_on="private", soft_labels=np.zeros((30, 3), np.float32), seed=0)
     single = LabeledDataset(stripes(30).images, np.zeros(30, np.int64), DataSpec((8, 8, 1), 3))
-    for rows in (stripes(10), single):
+    for examples in (stripes(10), single):
         with pytest.raises(CannotFitError, match="random_forest needs at least 20 examples, of two classes or more"):
-            fit_classifier("random_forest", rows, trained_on="private", seed=0)
-    with pytest.raises(ValueError, match="`dataset` should have rows to test on"):
+            fit_classifier("random_forest", examples, trained_on="private", seed=0)
+    with pytest.raises(ValueError, match="`dataset` should have examples to test on"):
         fit_classifier("mlp", stripes(30), trained_on="private", seed=0).right(stripes(0))

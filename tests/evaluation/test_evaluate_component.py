@@ -1,4 +1,4 @@
-"""The evaluate step: what it writes, and that publishing is refused or paid for before private rows are asked."""
+"""The evaluate step: what it writes, and that publishing is refused or paid for before private examples are asked."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SETTINGS: dict[str, Any] = {"classifiers": "random_forest", "delta": 1e-3}
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
-    """Private stripes, and generated ones whose last sixth has other labels, with an augmented row for each."""
+    """Private stripes, and generated ones whose last sixth has other labels, with an augmented example for each."""
     examples = PrivateExamples(tmp_path / "examples", "ingest")
     Splits(stripes(90), stripes(45), TEST).save(examples.path)
     examples.seal()
     synthetic = SyntheticExamples(tmp_path / "synthetic", "generate", facts={"spec": TEST.spec.to_dict()})
     synthetic.path.mkdir()
-    rows = stripes(120)
-    labels = np.where(np.arange(120) < 100, rows.labels, (rows.labels + 1) % 3)
-    soft = np.eye(3, dtype=np.float32)[np.concatenate([labels, rows.labels])]
+    data = stripes(120)
+    labels = np.where(np.arange(120) < 100, data.labels, (data.labels + 1) % 3)
+    soft = np.eye(3, dtype=np.float32)[np.concatenate([labels, data.labels])]
     np.savez(
         synthetic.path / "synthetic.npz",
-        images=np.concatenate([rows.images, rows.images]),
-        labels=np.concatenate([labels, rows.labels]),
+        images=np.concatenate([data.images, data.images]),
+        labels=np.concatenate([labels, data.labels]),
         soft_labels=soft,
         is_augmented=np.repeat([False, True], 120),
     )
@@ -44,41 +44,41 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
 
 
 def run(inputs: dict[str, Path], **parameters: Any) -> dict[str, Any]:
-    """The step's figures by file."""
+    """The step's metrics by file."""
     output = inputs["examples"].parent / "utility"
     evaluate.execute(inputs, {"utility": output}, SETTINGS | parameters)
     return {path.stem: json.loads(path.read_text()) for path in output.glob("*.json")}
 
 
-def test_figures_are_of_the_rows_that_they_name(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_metrics_are_of_the_examples_that_they_name(inputs: dict[str, Path], tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.sqlite"
-    figures = run(
+    metrics = run(
         inputs, publish_metrics_epsilon=2.0, publish_metrics="p2, p2_augmented,p2_random_forest", ledger=str(ledger)
     )
-    assert set(figures) == {"artifact", "utility", "fidelity", "published_metrics"}
-    for matrix in (figures["utility"], figures["utility"]["classifiers"]["random_forest"]):
-        # The last sixth of the plain rows, which is tested on, is the one that is labelled otherwise.
+    assert set(metrics) == {"artifact", "utility", "fidelity", "published_metrics"}
+    for matrix in (metrics["utility"], metrics["utility"]["classifiers"]["random_forest"]):
+        # The last sixth of the plain examples, which is tested on, is the one that is labelled otherwise.
         assert (matrix["p1"], matrix["p2"], matrix["p3"], matrix["p4"]) == (1, 1, 0, 0)
-    assert figures["utility"]["label_agreement"] == 0
-    assert figures["utility"]["p2_augmented"] == 1
-    assert figures["utility"]["intervals"]["p2_augmented"][1] == 1
-    assert set(figures["fidelity"]) == {"scattering", "cnn"}
-    assert {space["num_rows"] for space in figures["fidelity"].values()} == {45}  # as many as there are held out
+    assert metrics["utility"]["label_agreement"] == 0
+    assert metrics["utility"]["p2_augmented"] == 1
+    assert metrics["utility"]["intervals"]["p2_augmented"][1] == 1
+    assert set(metrics["fidelity"]) == {"scattering", "cnn"}
+    assert {space["num_examples"] for space in metrics["fidelity"].values()} == {45}  # as many as there are held out
 
-    published = figures["published_metrics"]
-    assert set(published["figures"]) == {"p2", "p2_augmented", "p2_random_forest"}
-    assert published["num_rows"] == 60
+    published = metrics["published_metrics"]
+    assert set(published["metrics"]) == {"p2", "p2_augmented", "p2_random_forest"}
+    assert published["num_examples"] == 60
     assert published["epsilon"] <= 2.0
-    rows = LabeledDataset(TEST.images, TEST.labels, TEST.spec)
-    assert Ledger(ledger).spent(dataset_id(rows), 1e-3) == published["epsilon"]
+    data = LabeledDataset(TEST.images, TEST.labels, TEST.spec)
+    assert Ledger(ledger).spent(dataset_id(data), 1e-3) == published["epsilon"]
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"publish_metrics": "p1,p2"}, "cannot hold p1: its classifier was trained on private rows"),
+        ({"publish_metrics": "p1,p2"}, "cannot hold p1: its classifier was trained on private examples"),
         ({"publish_metrics": "p2_mlp"}, r"`publish_metrics` should name some of .*got \['p2_mlp'\]"),
-        ({"publish_metrics": ""}, "`figures` should name figures to publish"),
+        ({"publish_metrics": ""}, "`metrics` should name metrics to publish"),
         ({"publish_metrics_epsilon": -1.0}, "`epsilon` should be a finite number greater than 0"),
         ({"delta": 0.5}, "`delta` should be smaller than 1 / num_examples"),
         ({"classifiers": "svm"}, "`classifiers` should be some of"),
@@ -101,20 +101,20 @@ def test_accuracies_of_a_seeded_release_are_not_published(inputs: dict[str, Path
 
 
 def test_a_class_of_one_example_leaves_everything_else_measured(inputs: dict[str, Path]) -> None:
-    rows = stripes(90)
-    order = np.concatenate([np.flatnonzero(rows.labels == 0), np.flatnonzero(rows.labels == 1)[:1]])
-    two = rows.take(order)
+    data = stripes(90)
+    order = np.concatenate([np.flatnonzero(data.labels == 0), np.flatnonzero(data.labels == 1)[:1]])
+    two = data.take(order)
     Splits(two, stripes(3), stripes(60)).save(inputs["examples"])
-    figures = run(inputs, classifiers="random_forest,gradient_boosting")
-    utility = figures["utility"]
+    metrics = run(inputs, classifiers="random_forest,gradient_boosting")
+    utility = metrics["utility"]
     assert utility["p1"] is not None
     assert utility["classifiers"]["random_forest"]["not_measured"] == {}
     boosting = utility["classifiers"]["gradient_boosting"]
     assert boosting["p1"] is None
     assert "classes with a single one: 1 of 2" in boosting["not_measured"]["p1"]
     assert boosting["p2"] == 1
-    for space in figures["fidelity"].values():
-        assert "at least 6 rows each; got 60, 3 and 120" in space["not_measured"]
+    for space in metrics["fidelity"].values():
+        assert "at least 6 examples each; got 60, 3 and 120" in space["not_measured"]
     assert utility["cautions"] == []
 
 

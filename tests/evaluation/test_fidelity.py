@@ -36,17 +36,17 @@ CASES = range(len(GOLDEN.files) // 3)
 @pytest.mark.parametrize("case", CASES)
 def test_measures_agree_with_published_packages(case: int) -> None:
     real, generated = GOLDEN[f"real_{case}"], GOLDEN[f"generated_{case}"]
-    figures = [
+    metrics = [
         frechet_distance(real, generated),
         *precision_recall(real, generated),
         *density_coverage(real, generated),
         vendi_score(generated),
     ]
-    np.testing.assert_allclose(figures, GOLDEN[f"figures_{case}"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(metrics, GOLDEN[f"figures_{case}"], rtol=1e-5, atol=1e-5)
 
 
-def features(seed: int, num_rows: int, num_features: int, shift: float = 0.0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(num_rows, num_features)) + shift
+def features(seed: int, num_examples: int, num_features: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(num_examples, num_features)) + shift
 
 
 @given(st.integers(0, 100), st.integers(6, 14), st.integers(6, 14), st.integers(2, 5), st.floats(0, 2))
@@ -57,11 +57,13 @@ def test_measures_agree_with_their_definitions(seed: int, n: int, m: int, d: int
     fid = gap @ gap + np.trace(np.cov(real.T) + np.cov(generated.T) - 2 * root.real)
     assert frechet_distance(real, generated) == pytest.approx(max(fid, 0), abs=1e-6)
 
-    def radius(rows: np.ndarray, place: int, k: int) -> float:
-        return sorted(math.dist(rows[place], rows[other]) for other in range(len(rows)) if other != place)[k - 1]
+    def radius(examples: np.ndarray, place: int, k: int) -> float:
+        return sorted(math.dist(examples[place], examples[other]) for other in range(len(examples)) if other != place)[
+            k - 1
+        ]
 
-    def lies_in(point: np.ndarray, rows: np.ndarray, place: int, k: int) -> bool:
-        return math.dist(point, rows[place]) <= radius(rows, place, k)
+    def lies_in(point: np.ndarray, examples: np.ndarray, place: int, k: int) -> bool:
+        return math.dist(point, examples[place]) <= radius(examples, place, k)
 
     precision = sum(any(lies_in(point, real, i, 3) for i in range(n)) for point in generated) / m
     recall = sum(any(lies_in(point, generated, j, 3) for j in range(m)) for point in real) / n
@@ -83,14 +85,16 @@ def test_distances_taken_in_parts_are_those_taken_at_once(monkeypatch: pytest.Mo
 
 
 def test_known_values() -> None:
-    rows = features(0, 50, 3)
-    assert frechet_distance(rows, rows) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(rows, rows + 2) == pytest.approx(12)
-    assert frechet_distance(rows, 3 * rows - 2 * rows.mean(axis=0)) == pytest.approx(4 * np.trace(np.cov(rows.T)))
-    assert precision_recall(rows, rows) == (1, 1)
-    assert precision_recall(rows, rows + 100) == (0, 0)
-    assert density_coverage(rows, rows + 100) == (0, 0)
-    assert density_coverage(rows, rows)[1] == 1
+    examples = features(0, 50, 3)
+    assert frechet_distance(examples, examples) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(examples, examples + 2) == pytest.approx(12)
+    assert frechet_distance(examples, 3 * examples - 2 * examples.mean(axis=0)) == pytest.approx(
+        4 * np.trace(np.cov(examples.T))
+    )
+    assert precision_recall(examples, examples) == (1, 1)
+    assert precision_recall(examples, examples + 100) == (0, 0)
+    assert density_coverage(examples, examples + 100) == (0, 0)
+    assert density_coverage(examples, examples)[1] == 1
     assert vendi_score(np.ones((7, 3))) == pytest.approx(1)
     assert vendi_score(np.eye(7)) == pytest.approx(7)
     assert class_imbalance(np.array([0, 1]), np.array([0, 0, 1, 1]), 3) == 0
@@ -100,7 +104,7 @@ def test_known_values() -> None:
     np.testing.assert_array_equal(spread, [8 / 3, np.nan, np.nan])
 
 
-def test_each_figure_moves_with_what_it_is_about() -> None:
+def test_each_metric_moves_with_what_it_is_about() -> None:
     splits = load_splits("digits")
     test, holdout, train = splits.test.in_memory(), splits.holdout.in_memory(), splits.train.in_memory()
     noise = np.random.default_rng(0).normal(scale=60, size=train.images.shape)
@@ -108,8 +112,8 @@ def test_each_figure_moves_with_what_it_is_about() -> None:
     alike = train.take(np.arange(400) % 20)
     ones = train.take(np.flatnonzero(train.labels == 1))
     found = {
-        name: measure_fidelity(scattering_space(), test, holdout, rows, seed=0)["generated"]
-        for name, rows in {"real": train, "noisy": noisy, "alike": alike, "ones": ones}.items()
+        name: measure_fidelity(scattering_space(), test, holdout, examples, seed=0)["generated"]
+        for name, examples in {"real": train, "noisy": noisy, "alike": alike, "ones": ones}.items()
     }
     assert found["real"]["fid"] < 0.2 * min(found[name]["fid"] for name in ("noisy", "alike", "ones"))
     assert found["noisy"]["precision"] < 0.5 < 0.85 < min(found[name]["precision"] for name in ("real", "ones"))
@@ -120,29 +124,29 @@ def test_each_figure_moves_with_what_it_is_about() -> None:
     assert found["real"]["class_imbalance"] < 0.2 < 0.8 < found["ones"]["class_imbalance"]
 
 
-def test_generated_and_other_real_rows_are_measured_alike() -> None:
+def test_generated_and_other_real_examples_are_measured_alike() -> None:
     reference, others = stripes(90, shift=0), stripes(60)
-    figures = measure_fidelity(scattering_space(), reference, others, others, seed=0)
-    assert figures["num_rows"] == 60
-    assert set(figures["generated"]) == set(figures["real"])
+    metrics = measure_fidelity(scattering_space(), reference, others, others, seed=0)
+    assert metrics["num_examples"] == 60
+    assert set(metrics["generated"]) == set(metrics["real"])
     swapped = measure_fidelity(scattering_space(), reference, stripes(61), others, seed=0)
-    assert swapped["generated"] == figures["generated"]
+    assert swapped["generated"] == metrics["generated"]
 
 
 def test_spaces_see_single_images_and_say_what_shaped_them() -> None:
-    rows = stripes(700)  # more than one batch
+    examples = stripes(700)  # more than one batch
     classifier = fit_classifier("cnn", stripes(90), trained_on="private", seed=0)
     for space, width in ((scattering_space(), 324), (cnn_space(classifier), 128)):
-        points = space.features(rows.images)
+        points = space.features(examples.images)
         assert (points.shape, points.dtype) == ((700, width), np.float32)
-        np.testing.assert_allclose(space.features(rows.images[650:653]), points[650:653], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(space.features(examples.images[650:653]), points[650:653], rtol=1e-4, atol=1e-5)
         with pytest.raises(ValueError, match="`images` should hold at least one image"):
-            space.features(rows.images[:0])
+            space.features(examples.images[:0])
     assert "private" in cnn_space(classifier).description
     # What the last layer makes of the features is what the classifier says.
     last = classifier.model.layers[-1]
-    named = np.asarray(last(cnn_space(classifier).features(rows.images))).argmax(axis=1)
-    np.testing.assert_array_equal(named, classifier.predict(rows.images))
+    named = np.asarray(last(cnn_space(classifier).features(examples.images))).argmax(axis=1)
+    np.testing.assert_array_equal(named, classifier.predict(examples.images))
     with pytest.raises(ValueError, match="`classifier` should be a cnn"):
         cnn_space(fit_classifier("mlp", stripes(90), trained_on="private", seed=0))
 
@@ -179,20 +183,20 @@ def test_missing_inception_weights_are_asked_for_and_not_downloaded(
 
 
 def test_refusals() -> None:
-    rows = features(0, 10, 3)
-    for broken in (rows[:, :2], rows[:1], np.where(rows > 1, np.nan, rows), rows[0]):
+    examples = features(0, 10, 3)
+    for broken in (examples[:, :2], examples[:1], np.where(examples > 1, np.nan, examples), examples[0]):
         for measure in (frechet_distance, precision_recall):
             with pytest.raises(ValueError, match="`generated` should hold at least"):
-                measure(rows, broken)
-    with pytest.raises(ValueError, match="`real` should hold at least 6 rows"):
-        density_coverage(rows[:5], rows)
+                measure(examples, broken)
+    with pytest.raises(ValueError, match="`real` should hold at least 6 examples"):
+        density_coverage(examples[:5], examples)
     with pytest.raises(ValueError, match="`neighbours` should be at least 1; got 0"):
-        density_coverage(rows, rows, 0)
+        density_coverage(examples, examples, 0)
     with pytest.raises(ValueError, match="`labels` and `others` should not be empty"):
         class_imbalance(np.array([], np.int64), np.array([1]), 2)
     few, coloured = stripes(5), stripes(30, (8, 8, 3))
     for places in itertools.permutations([stripes(30), stripes(30), few]):
-        with pytest.raises(ValueError, match="should have at least 6 rows each"):
+        with pytest.raises(ValueError, match="should have at least 6 examples each"):
             measure_fidelity(scattering_space(), *places, seed=0)
     with pytest.raises(ValueError, match="`others` should have the image_shape of `reference`"):
         measure_fidelity(scattering_space(), stripes(30), coloured, stripes(30), seed=0)

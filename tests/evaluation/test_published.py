@@ -20,12 +20,12 @@ from tfdpgen.privacy.counts import NoisyCounts
 BUDGET = PrivacyBudget(1.0, 1e-5)
 
 
-def guesser(right: float, ledger: Ledger | None = None, rows: LabeledDataset | None = None) -> Classifier:
-    """Names a share of the rows of `stripes` rightly; with a ledger it holds that its answers are paid for."""
+def guesser(right: float, ledger: Ledger | None = None, examples: LabeledDataset | None = None) -> Classifier:
+    """Names a share of the examples of `stripes` rightly; with a ledger it holds that its answers are paid for."""
 
     def predict(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        if ledger is not None and rows is not None:
-            assert ledger.reservations(dataset_id(rows)) == 1, "asked before the cost was reserved"
+        if ledger is not None and examples is not None:
+            assert ledger.reservations(dataset_id(examples)) == 1, "asked before the cost was reserved"
         labels = np.arange(len(images)) % 3
         return np.where(np.arange(len(images)) < right * len(images), labels, (labels + 1) % 3)
 
@@ -40,20 +40,20 @@ def test_noise_is_the_gaussian_that_is_accounted(num_counts: int) -> None:
     holds[:, :7] = True
     noise = NoiseSource()
     drawn = np.concatenate([mechanism.release(holds, noise) - 7 for _ in range(6000 // num_counts)])
-    stddev = 2.5 * math.sqrt(num_counts)  # one row may move every count by 1
+    stddev = 2.5 * math.sqrt(num_counts)  # one example may move every count by 1
     assert scipy.stats.kstest(drawn, scipy.stats.norm(scale=stddev).cdf).pvalue > 1e-4
     for wrong in (2 / 3, 3 / 2):
         assert scipy.stats.kstest(drawn, scipy.stats.norm(scale=wrong * stddev).cdf).pvalue < 1e-6
 
 
-def test_one_row_moves_the_counts_by_no_more_than_the_sensitivity() -> None:
+def test_one_example_moves_the_counts_by_no_more_than_the_sensitivity() -> None:
     silent = NoisyCounts(1e-12, num_counts=3)
     holds = np.random.default_rng(0).random((3, 40)) < 0.5
     whole = silent.release(holds, NoiseSource())
-    for row in range(40):
+    for example in range(40):
         changes = [
-            np.delete(holds, row, axis=1),
-            np.concatenate([holds[:, :row], ~holds[:, row : row + 1], holds[:, row + 1 :]], axis=1),
+            np.delete(holds, example, axis=1),
+            np.concatenate([holds[:, :example], ~holds[:, example : example + 1], holds[:, example + 1 :]], axis=1),
         ]
         for other in changes:
             moved = np.linalg.norm(silent.release(other, NoiseSource()) - whole)
@@ -61,8 +61,10 @@ def test_one_row_moves_the_counts_by_no_more_than_the_sensitivity() -> None:
 
 
 def test_the_published_noise_has_the_stated_scale_and_the_budget_is_kept() -> None:
-    rows = stripes(300)
-    published = [publish_accuracies({"p2": guesser(0.5), "p2_mlp": guesser(0.4)}, rows, BUDGET) for _ in range(1000)]
+    examples = stripes(300)
+    published = [
+        publish_accuracies({"p2": guesser(0.5), "p2_mlp": guesser(0.4)}, examples, BUDGET) for _ in range(1000)
+    ]
     facts = published[0]
     assert 0.99 < facts.epsilon <= 1.0
     assert facts.epsilon == epsilon_of(dp_accounting.GaussianDpEvent(facts.noise_multiplier), 1e-5)
@@ -73,60 +75,62 @@ def test_the_published_noise_has_the_stated_scale_and_the_budget_is_kept() -> No
         for wrong in (2 / 3, 3 / 2):
             assert scipy.stats.kstest(errors, scipy.stats.norm(scale=wrong * facts.noise_stddev).cdf).pvalue < 1e-3
     errors = np.array([[each.accuracies["p2"] - 0.5, each.accuracies["p2_mlp"] - 0.4] for each in published])
-    assert abs(np.corrcoef(errors.T)[0, 1]) < 0.25, "each figure has noise of its own"
+    assert abs(np.corrcoef(errors.T)[0, 1]) < 0.25, "each metric has noise of its own"
 
 
-def test_intervals_cover_noise_and_choice_of_rows() -> None:
+def test_intervals_cover_noise_and_choice_of_examples() -> None:
     rng, covered = np.random.default_rng(0), 0
-    rows = stripes(300)
+    examples = stripes(300)
     for _ in range(200):
         share = rng.binomial(300, 0.8) / 300
-        published = publish_accuracies({"p2": guesser(share)}, rows, BUDGET)
+        published = publish_accuracies({"p2": guesser(share)}, examples, BUDGET)
         low, high = published.intervals["p2"]
         assert low <= published.accuracies["p2"] <= high
         covered += low <= 0.8 <= high
     assert covered >= 180  # a right 95 % fails this less than once in a thousand times
 
 
-def test_the_cost_is_reserved_on_the_test_rows_before_they_are_asked(tmp_path: Path) -> None:
-    rows, ledger = stripes(300), Ledger(tmp_path / "ledger.sqlite")
-    published = publish_accuracies({"p2": guesser(0.5, ledger, rows)}, rows, BUDGET, ledger=ledger)
-    assert ledger.spent(dataset_id(rows), 1e-5) == published.epsilon
+def test_the_cost_is_reserved_on_the_test_examples_before_they_are_asked(tmp_path: Path) -> None:
+    examples, ledger = stripes(300), Ledger(tmp_path / "ledger.sqlite")
+    published = publish_accuracies({"p2": guesser(0.5, ledger, examples)}, examples, BUDGET, ledger=ledger)
+    assert ledger.spent(dataset_id(examples), 1e-5) == published.epsilon
     with pytest.raises(BudgetExceededError):
-        publish_accuracies({"p2": guesser(0.5)}, rows, BUDGET, ledger=ledger, limit=PrivacyBudget(1.2, 1e-5))
-    assert ledger.reservations(dataset_id(rows)) == 1
+        publish_accuracies({"p2": guesser(0.5)}, examples, BUDGET, ledger=ledger, limit=PrivacyBudget(1.2, 1e-5))
+    assert ledger.reservations(dataset_id(examples)) == 1
 
 
 def test_values_stay_accuracies_and_are_json_ready() -> None:
     for right in (0.0, 1.0):
         published = publish_accuracies({"p2": guesser(right)}, stripes(300), PrivacyBudget(0.05, 1e-5)).to_dict()
-        figure = published["figures"]["p2"]
-        assert 0 <= figure["interval"][0] <= figure["value"] <= figure["interval"][1] <= 1
+        metric = published["metrics"]["p2"]
+        assert 0 <= metric["interval"][0] <= metric["value"] <= metric["interval"][1] <= 1
         assert published["noise_source"] == "operating system"
         assert "disjoint" in published["statement"]
-        assert set(published) >= {"epsilon", "delta", "noise_stddev", "confidence", "num_rows"}
+        assert set(published) >= {"epsilon", "delta", "noise_stddev", "confidence", "num_examples"}
 
 
 @pytest.mark.parametrize("name", ["p1", "p3", "p1_mlp", "p3_random_forest", "accuracy_loss"])
-def test_figures_of_classifiers_of_private_rows_are_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(ValueError, match=f"cannot hold {name}: .*trained on private rows without differential privacy"):
+def test_metrics_of_classifiers_of_private_examples_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"cannot hold {name}: .*trained on private examples without differential privacy"
+    ):
         check_publishable(["p2", name])
 
 
 def test_refusals_spend_nothing(tmp_path: Path) -> None:
-    rows, ledger = stripes(300), Ledger(tmp_path / "ledger.sqlite")
+    examples, ledger = stripes(300), Ledger(tmp_path / "ledger.sqlite")
     private = fit_classifier("mlp", stripes(30), trained_on="private", seed=0)
-    with pytest.raises(ValueError, match="cannot hold a mlp of private rows as p2"):  # whatever it is called
-        publish_accuracies({"p2": private}, rows, BUDGET, ledger=ledger)
-    with pytest.raises(ValueError, match="p4: it touches no private row"):
-        publish_accuracies({"p4": guesser(0.5)}, rows, BUDGET, ledger=ledger)
+    with pytest.raises(ValueError, match="cannot hold a mlp of private examples as p2"):  # whatever it is called
+        publish_accuracies({"p2": private}, examples, BUDGET, ledger=ledger)
+    with pytest.raises(ValueError, match="p4: it touches no private example"):
+        publish_accuracies({"p4": guesser(0.5)}, examples, BUDGET, ledger=ledger)
     with pytest.raises(ValueError, match="`delta` should be smaller than 1 / num_examples"):
-        publish_accuracies({"p2": guesser(0.5)}, rows, PrivacyBudget(1.0, 0.01), ledger=ledger)
-    with pytest.raises(ValueError, match="`figures` should name figures to publish"):
-        publish_accuracies({}, rows, BUDGET, ledger=ledger)
+        publish_accuracies({"p2": guesser(0.5)}, examples, PrivacyBudget(1.0, 0.01), ledger=ledger)
+    with pytest.raises(ValueError, match="`metrics` should name metrics to publish"):
+        publish_accuracies({}, examples, BUDGET, ledger=ledger)
     with pytest.raises(ValueError, match="`limit` needs a `ledger`"):
-        publish_accuracies({"p2": guesser(0.5)}, rows, BUDGET, limit=BUDGET)
-    assert ledger.reservations(dataset_id(rows)) == 0
+        publish_accuracies({"p2": guesser(0.5)}, examples, BUDGET, limit=BUDGET)
+    assert ledger.reservations(dataset_id(examples)) == 0
     for wrong in (np.zeros((1, 3)), np.zeros(3, bool), np.zeros((2, 3), bool)):
         with pytest.raises(ValueError, match=r"`predicates` should be bool of shape \[1, n\]"):
             NoisyCounts(1.0).release(wrong, NoiseSource())

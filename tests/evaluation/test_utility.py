@@ -11,21 +11,21 @@ from tfdpgen.data import DataSpec, LabeledDataset, load_splits
 from tfdpgen.evaluation import accuracy, balanced_accuracy, cautions_about, train_classifier, utility_matrix
 
 
-def stripes(num_rows: int, image_shape: tuple[int, int, int] = (8, 8, 1), *, shift: int = 0) -> LabeledDataset:
+def stripes(num_examples: int, image_shape: tuple[int, int, int] = (8, 8, 1), *, shift: int = 0) -> LabeledDataset:
     """Three classes that anybody can tell apart: a third of the height is bright. `shift` renames them."""
-    rng = np.random.default_rng(num_rows)
-    labels = np.arange(num_rows) % 3
-    images = rng.integers(60, size=(num_rows, *image_shape), dtype=np.uint8)
+    rng = np.random.default_rng(num_examples)
+    labels = np.arange(num_examples) % 3
+    images = rng.integers(60, size=(num_examples, *image_shape), dtype=np.uint8)
     third = image_shape[0] // 3
-    for row, label in enumerate(labels):
-        images[row, label * third : (label + 1) * third] += 150
+    for example, label in enumerate(labels):
+        images[example, label * third : (label + 1) * third] += 150
     return LabeledDataset(images, (labels + shift) % 3, DataSpec(image_shape, num_classes=3))
 
 
-def meaningless(num_rows: int) -> LabeledDataset:
-    """Noise with labels that have nothing to do with it: what can be known about a row is only known by heart."""
-    images = np.random.default_rng(0).integers(256, size=(num_rows, 8, 8, 1), dtype=np.uint8)
-    return LabeledDataset(images, np.arange(num_rows) % 3, DataSpec((8, 8, 1), num_classes=3))
+def meaningless(num_examples: int) -> LabeledDataset:
+    """Noise with labels that have nothing to do with it: what can be known about an example is only known by heart."""
+    images = np.random.default_rng(0).integers(256, size=(num_examples, 8, 8, 1), dtype=np.uint8)
+    return LabeledDataset(images, np.arange(num_examples) % 3, DataSpec((8, 8, 1), num_classes=3))
 
 
 def test_digits_classifier_is_good() -> None:
@@ -33,14 +33,14 @@ def test_digits_classifier_is_good() -> None:
     assert accuracy(train_classifier(splits.train, seed=0), splits.test) >= 0.97
 
 
-def test_each_figure_trains_and_tests_where_it_says() -> None:
-    # With renamed classes in one place each, a swap of any two figures shows.
+def test_each_metric_trains_and_tests_where_it_says() -> None:
+    # With renamed classes in one place each, a swap of any two metrics shows.
     matrix = utility_matrix(stripes(90), stripes(60), stripes(90, shift=1), stripes(60), seed=0)
     assert (matrix.p1, matrix.p2, matrix.p3, matrix.p4) == (1.0, 0.0, 1.0, 0.0)
     assert matrix.accuracy_loss == 1.0
-    figures = {"p1": 1.0, "p2": 0.0, "p3": 1.0, "p4": 0.0, "accuracy_loss": 1.0}
-    assert matrix.to_dict().items() >= figures.items()
-    assert set(matrix.intervals) == set(figures)
+    metrics = {"p1": 1.0, "p2": 0.0, "p3": 1.0, "p4": 0.0, "accuracy_loss": 1.0}
+    assert matrix.to_dict().items() >= metrics.items()
+    assert set(matrix.intervals) == set(metrics)
 
 
 @pytest.mark.parametrize("image_shape", [(28, 28, 1), (32, 32, 3), (9, 20, 1)])
@@ -60,8 +60,8 @@ def test_classifier_is_a_function_of_its_seed_and_of_no_global_one() -> None:
     assert np.abs(probabilities[0] - probabilities[2]).max() > 1e-2
 
 
-def test_best_epoch_is_chosen_on_the_rows_set_aside() -> None:
-    # Weights of the last epoch know the training rows by heart; those that are best on other rows cannot.
+def test_best_epoch_is_chosen_on_the_examples_set_aside() -> None:
+    # Weights of the last epoch know the training examples by heart; those that are best on other examples cannot.
     dataset = meaningless(400)
     assert accuracy(train_classifier(dataset, validation=0.3, seed=0), dataset) < 0.65
 
@@ -69,9 +69,9 @@ def test_best_epoch_is_chosen_on_the_rows_set_aside() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"`validation` should lie strictly between 0 and 1; got 0"):
         train_classifier(stripes(30), validation=0, seed=0)
-    with pytest.raises(ValueError, match="`dataset` should have at least a row to train on"):
+    with pytest.raises(ValueError, match="`dataset` should have at least an example to train on"):
         train_classifier(stripes(1), seed=0)
-    with pytest.raises(ValueError, match="`dataset` should have rows to test on"):
+    with pytest.raises(ValueError, match="`dataset` should have examples to test on"):
         accuracy(tf.keras.Sequential(), stripes(0))
     with pytest.raises(ValueError, match="`synthetic_test` should have the image_shape"):
         utility_matrix(stripes(30), stripes(30), stripes(30), stripes(30, (8, 8, 3)), seed=0)

@@ -31,7 +31,7 @@ def test_every_node_runs_once_after_its_upstream(tmp_path: Path, capsys: pytest.
     assert (publication.path / "words").read_text() == "ababab"
     assert publication.made_of("synthetic")["component"] == "c"
     assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == 0o700
-    assert "private rows" in (tmp_path / "root" / "README").read_text()
+    assert "private examples" in (tmp_path / "root" / "README").read_text()
     assert not any((tmp_path / "root" / "runs").iterdir())
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10

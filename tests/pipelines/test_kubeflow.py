@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 from google.protobuf import json_format
-from kfp import local
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components import Publication
@@ -73,9 +73,7 @@ def test_runtime_parameters_are_what_the_local_run_takes(compiled: Path) -> None
     }
 
 
-def test_kfp_local_runs_what_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+def test_kfp_local_runs_what_was_compiled(tmp_path: Path, kfp_local: None) -> None:
     pipeline: Any = kubeflow_pipeline(toy(), image="python:3.11")
     pipeline(word="ab", times=3, log=str(tmp_path / "log"))
     (path,) = (tmp_path / "root").glob("*/d/publication")
@@ -86,6 +84,30 @@ def test_kfp_local_runs_what_was_compiled(tmp_path: Path, monkeypatch: pytest.Mo
     steps = [line.split()[0] for line in (tmp_path / "second").read_text().splitlines()]
     assert steps.count("c") == 1
     assert "d" not in steps
+
+
+def _step(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.kubeflow_step", *flags]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_a_step_takes_parameters_of_every_type_from_json(tmp_path: Path) -> None:
+    values = {"parameterValues": {"word": "a=b --c", "log": str(tmp_path / "log")}}
+    place = "tests.pipelines.toy_pipeline:a"
+    flags = (f"--component={place}", f"--output=examples={tmp_path / 'x=y'}")
+    done = _step(*flags, "--executor_input", json.dumps({"inputs": values}))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "x=y" / "word").read_text() == "a=b --c"
+
+    refused = _step(*flags, "--executor_input", json.dumps({"inputs": {"parameterValues": {"word": True}}}))
+    assert (refused.returncode, refused.stderr) == (1, "a failed: `word` should be str; got True.\n")
+
+
+def test_a_step_refuses_what_is_no_component() -> None:
+    done = _step("--component=tests.pipelines.toy_pipeline:toy", "--executor_input", "{}")
+    assert done.returncode == 1
+    assert "`component` should name a component" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def _kubeflow_run(*flags: str, path: str = "") -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ def test_one_step_more_than_calibrated_is_over_the_budget(accountant: str) -> No
     assert cost(steps) <= 2.0 < cost(steps + 1)
 
 
-def test_calibration_for_replacing_a_row_meets_that_budget_and_wastes_little() -> None:
+def test_calibration_for_replacing_an_example_meets_that_budget_and_wastes_little() -> None:
     relation = "replace-one"
 
     def make_event(noise_multiplier: float) -> DpEvent:
@@ -62,7 +62,7 @@ def test_the_grid_of_losses_is_finer_than_the_losses() -> None:
 
 
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
-def test_one_row_more_than_calibrated_is_over_the_budget(accountant: str) -> None:
+def test_one_example_more_than_calibrated_is_over_the_budget(accountant: str) -> None:
     def cost(batch: int) -> float:
         return epsilon_of(poisson_gaussian_event(batch / 1_000, 2.0, 100), _BUDGET.delta, accountant)
 
@@ -77,7 +77,7 @@ def test_more_noise_buys_more_steps() -> None:
     assert steps[1] > 3 * steps[0]
 
 
-def test_batches_of_all_rows_are_the_largest() -> None:
+def test_batches_of_all_examples_are_the_largest() -> None:
     assert calibrate_batch_size(lambda b: poisson_gaussian_event(b / 50, 20.0, 1), _BUDGET, 50) == 50
 
 
@@ -107,7 +107,7 @@ def test_the_command_line_answers_with_the_assumptions() -> None:
     assert f"epsilon at delta 1e-05, replace-one: {replaced:.6g} by PLD, " in done.stdout
 
 
-def test_the_command_line_answers_for_replacing_a_row(capsys: pytest.CaptureFixture) -> None:
+def test_the_command_line_answers_for_replacing_an_example(capsys: pytest.CaptureFixture) -> None:
     plan = ["--num_examples=2000", "--batch_size=100", "--steps=50", "--noise_multiplier=1.5"]
     assert main(["epsilon", *plan, "--neighboring_relation=replace-one", "--accountant=rdp"]) == 0
     expected = epsilon_of(poisson_gaussian_event(0.05, 1.5, 50), 1e-5, "rdp", "replace-one")

@@ -47,8 +47,8 @@ def test_a_step_without_noise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_statistic_without_noise_is_not_released() -> None:
-    rows = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3), DataSpec((2, 2, 1), 3))
-    assert _raises_no_noise(lambda: ClassMeans(1.0).release(rows, _Broken()))
+    examples = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3), DataSpec((2, 2, 1), 3))
+    assert _raises_no_noise(lambda: ClassMeans(1.0).release(examples, _Broken()))
     features = [(np.zeros((3, 4)), np.arange(3))]
     for mechanism in (ClassMoments(1.0, 1.0), ClassCentres(1.0, 1.0)):
         assert _raises_no_noise(lambda mechanism=mechanism: mechanism.release(features, 4, 3, _Broken()))

@@ -69,7 +69,7 @@ def test_a_corrupt_ledger_is_an_error_and_not_an_empty_one(tmp_path: pathlib.Pat
         Ledger(path)
 
 
-def test_data_sets_are_told_apart_by_their_rows() -> None:
+def test_data_sets_are_told_apart_by_their_examples() -> None:
     spec = DataSpec((2, 2, 1), 2)
     dataset = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3, np.int64), spec)
     other = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.array([0, 0, 1]), spec)
@@ -80,7 +80,7 @@ def test_data_sets_are_told_apart_by_their_rows() -> None:
 def test_a_data_set_has_one_id_in_memory_and_on_disk_which_never_changes(
     num_classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ledger knows a data set by it: another id for the same rows would forget what was spent on them."""
+    """A ledger knows a data set by it: another id for the same examples would forget what was spent on them."""
     spec, rng = DataSpec((2, 3, 1), num_classes), np.random.default_rng(0)
     images = rng.integers(256, size=(50, 2, 3, 1), dtype=np.uint8)
     labels = rng.integers(num_classes, size=50)

@@ -1,4 +1,5 @@
-"""Replacing a row costs what the worst pair of rows makes it cost: no pair costs more, and none less is claimed."""
+"""Replacing an example costs what the worst pair of examples makes it cost: no pair costs more, and none less is
+claimed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def _replaced(event: dp_accounting.DpEvent, delta: float = 1e-5, accountant: str
     angle=st.floats(0, math.pi),
     loss=st.floats(-3.0, 3.0),
 )
-def test_no_two_rows_are_told_apart_better_than_the_pair(
+def test_no_two_examples_are_told_apart_better_than_the_pair(
     sampling_probability: float, noise_multiplier: float, norms: tuple[float, float], angle: float, loss: float
 ) -> None:
     """By quadrature in the plane that two clipped gradients span, for losses of either sign."""

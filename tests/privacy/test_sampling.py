@@ -1,4 +1,4 @@
-"""Poisson draws: every row independently, with the plan's probability, none dropped."""
+"""Poisson draws: every example independently, with the plan's probability, none dropped."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ _PLAN = DPSGD(num_examples=300, expected_batch_size=30, steps=4_000, l2_norm_cli
 
 
 def _membership(plan: DPSGD) -> np.ndarray:
-    """bool [steps, num_examples]: which rows each batch holds."""
+    """bool [steps, num_examples]: which examples each batch holds."""
     drawn = np.zeros((plan.steps, plan.num_examples), bool)
     for step, batch in enumerate(plan.batches()):
-        rows = batch.indices[batch.weights > 0]
-        assert len(set(rows)) == len(rows)
-        drawn[step, rows] = True
+        examples = batch.indices[batch.weights > 0]
+        assert len(set(examples)) == len(examples)
+        drawn[step, examples] = True
     return drawn
 
 
 def test_inclusion_is_independent_with_the_plans_probability() -> None:
     drawn = _membership(_PLAN)
     counts, n, steps, q = drawn.sum(0), 300, 4_000, 0.1
-    # Each row's count is Binomial(steps, q) and each batch's size Binomial(n, q): fixed sizes or epochs are neither.
+    # Each example's count is Binomial(steps, q) and each batch's size Binomial(n, q): fixed sizes or epochs are
+    # neither.
     chi_square = ((counts - steps * q) ** 2 / (steps * q * (1 - q))).sum()
     assert 1e-6 < scipy.stats.chi2(n).sf(chi_square) < 1 - 1e-6
     sizes = drawn.sum(1)
     chi_square = ((sizes - n * q) ** 2 / (n * q * (1 - q))).sum()
     assert 1e-6 < scipy.stats.chi2(steps).sf(chi_square) < 1 - 1e-6
-    # Rows are uncorrelated within a batch, and a row with itself from one batch to the next.
+    # Examples are uncorrelated within a batch, and an example with itself from one batch to the next.
     correlation = np.corrcoef(drawn.T.astype(float))
     assert np.abs(correlation[np.triu_indices(n, 1)]).mean() < 1.2 * np.sqrt(2 / np.pi / steps)
     lag = np.mean((drawn[1:] - q) * (drawn[:-1] - q)) / (q * (1 - q))
@@ -54,12 +55,12 @@ def test_shuffled_batches_would_fail_these_tests() -> None:
 
 
 def test_sizes_are_binomial_and_every_position_and_pair_has_its_probability() -> None:
-    """Exact distributions for few rows: every one of the 2^4 possible draws comes as often as it should."""
+    """Exact distributions for few examples: every one of the 2^4 possible draws comes as often as it should."""
     rng, draws, q = np.random.default_rng(7), 40_000, 0.3
     seen = np.zeros(16)
     for batch in poisson_batches(4, q, draws, 8, rng):
-        seen[sum(1 << row for row in batch.indices[batch.weights > 0])] += 1
-    sizes = np.array([bin(rows).count("1") for rows in range(16)])
+        seen[sum(1 << example for example in batch.indices[batch.weights > 0])] += 1
+    sizes = np.array([bin(examples).count("1") for examples in range(16)])
     expected = draws * q**sizes * (1 - q) ** (4 - sizes)
     assert scipy.stats.chisquare(seen, expected).pvalue > 1e-6
     # The same test refuses draws of one fixed size, and a probability that is off by 3 %.
@@ -70,7 +71,7 @@ def test_sizes_are_binomial_and_every_position_and_pair_has_its_probability() ->
 
 
 @pytest.mark.parametrize("q", [1.0, 0.9, 0.4, 0.2, 1e-3])
-def test_first_and_last_row_are_drawn_like_any_other(q: float) -> None:
+def test_first_and_last_example_are_drawn_like_any_other(q: float) -> None:
     n, draws = 50, 5_000
     counts = np.zeros(n)
     for batch in poisson_batches(n, q, draws, 64, np.random.default_rng(3)):
@@ -79,7 +80,7 @@ def test_first_and_last_row_are_drawn_like_any_other(q: float) -> None:
         assert scipy.stats.binomtest(int(counts[position]), draws, q).pvalue > 1e-6
 
 
-def test_a_draw_from_many_rows_takes_time_and_memory_for_the_drawn_ones_alone() -> None:
+def test_a_draw_from_many_examples_takes_time_and_memory_for_the_drawn_ones_alone() -> None:
     n = 2**31 - 1
     tracemalloc.start()
     started = time.perf_counter()
@@ -90,15 +91,15 @@ def test_a_draw_from_many_rows_takes_time_and_memory_for_the_drawn_ones_alone() 
     seconds = time.perf_counter() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 4 * 2**20  # a number for each row would take 16 GB
+    assert peak < 4 * 2**20  # a number for each example would take 16 GB
     assert seconds < 20
-    rows = np.concatenate(drawn)
-    assert abs(len(rows) - 200 * 256) < 6 * np.sqrt(200 * 256)
-    assert scipy.stats.kstest(rows / n, "uniform").pvalue > 1e-6
+    examples = np.concatenate(drawn)
+    assert abs(len(examples) - 200 * 256) < 6 * np.sqrt(200 * 256)
+    assert scipy.stats.kstest(examples / n, "uniform").pvalue > 1e-6
     assert all(np.all(np.diff(part) > 0) for part in drawn)
 
 
-def test_more_rows_than_positions_are_refused_with_the_plan() -> None:
+def test_more_examples_than_positions_are_refused_with_the_plan() -> None:
     DPSGD(2**31 - 1, 256, 1, 1.0)
     with pytest.raises(ValueError, match="`num_examples` should be at most 2147483647; got 2147483648"):
         DPSGD(2**31, 256, 1, 1.0)
@@ -110,9 +111,9 @@ def test_over_full_draws_take_more_chunks_and_drop_nothing() -> None:
     for batch in poisson_batches(1_000, 0.5, 50, 64, rng):
         assert batch.indices.shape == batch.weights.shape
         assert batch.indices.shape[1] == 64
-        rows = batch.indices[batch.weights > 0]
-        assert len(set(rows)) == len(rows) == batch.weights.sum()
-        sizes.append(len(rows))
+        examples = batch.indices[batch.weights > 0]
+        assert len(set(examples)) == len(examples) == batch.weights.sum()
+        sizes.append(len(examples))
     assert abs(np.mean(sizes) - 500) < 5 * np.sqrt(250 / 50)
 
 

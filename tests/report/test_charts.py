@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.report.test_report import Page
-from tfdpgen.attacks import tpr_cap
+from tfdpgen.attacks import tpr_upper_bound
 from tfdpgen.privacy.accounting import epsilon_of, poisson_gaussian_event
 from tfdpgen.report.charts import Axis, Line, line_chart
 from tfdpgen.report.curves import epsilon_chart, roc_chart
@@ -114,13 +114,13 @@ def test_roc_curves_stand_beside_what_the_promise_allows() -> None:
     def height(rate: float) -> float:
         return 1 + math.log10(rate) / 3
 
-    for css_class, pairs in (("line cap", [(1.0, 1e-5)]), ("line cap far", [group, (1.9, 1e-5)])):
+    for css_class, pairs in (("line bound", [(1.0, 1e-5)]), ("line bound far", [group, (1.9, 1e-5)])):
         for x, y in places(chart, css_class):
-            allowed = min(tpr_cap(10 ** (3 * x - 3), *pair) for pair in pairs)
+            allowed = min(tpr_upper_bound(10 ** (3 * x - 3), *pair) for pair in pairs)
             assert y == pytest.approx(height(allowed), abs=6e-3)
     without = roc_chart("a", {"roc": roc, "is_membership": False}, epsilon=1.0, delta=1e-5)
     assert without is not None
-    assert "line cap" not in without
+    assert "line bound" not in without
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tfdpgen.attacks import privacy_loss_cap
+from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource
 from tfdpgen.report import render_report, write_report
@@ -57,7 +57,7 @@ class Page(html.parser.HTMLParser):
         return [attrs for _, attrs in self.tags if css_class in (attrs.get("class") or "").split()]
 
 
-def _attack_figures(accuracy: float, half_width: float, auc: float, is_membership: bool) -> dict[str, Any]:
+def _attack_metrics(accuracy: float, half_width: float, auc: float, is_membership: bool) -> dict[str, Any]:
     low, high = accuracy - half_width, accuracy + half_width
     return {
         "accuracy": accuracy,
@@ -92,8 +92,8 @@ def _summary() -> dict[str, Any]:
         "privacy": privacy,
         "utility": {"p1": 0.9783, "p2": 0.8431, "p3": 0.9012, "p4": 0.9624, "accuracy_loss": 0.1352},
         "attacks": {
-            "classifier_noise": _attack_figures(0.9721, 0.0163, 0.9871, is_membership=False),
-            "classifier_holdout": _attack_figures(0.5173, 0.0312, 0.5214, is_membership=True),
+            "classifier_noise": _attack_metrics(0.9721, 0.0163, 0.9871, is_membership=False),
+            "classifier_holdout": _attack_metrics(0.5173, 0.0312, 0.5214, is_membership=True),
         },
         "release": True,
         "versions": {"tfdpgen": "0.1.0", "tensorflow": "2.15.1"},
@@ -106,13 +106,13 @@ def summary(_summary: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(_summary)
 
 
-def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
+def test_every_metric_appears(summary: dict[str, Any], digits: LabeledDataset):
     text = Page(render_report(summary, digits)).text
     privacy = summary["privacy"]
     rates = [*summary["utility"].values()]
-    for figures in summary["attacks"].values():
+    for metrics in summary["attacks"].values():
         for metric in ("accuracy", "privacy_loss", "auc"):
-            rates += [figures[metric], *figures[f"{metric}_interval"]]
+            rates += [metrics[metric], *metrics[f"{metric}_interval"]]
     expected = [f"{rate:.3f}" for rate in rates]
     epsilons = ("epsilon", "epsilon_rdp", "epsilon_replace_one", "epsilon_compute_dp_sgd_privacy")
     expected += [f"{privacy[name]:.4g}" for name in (*epsilons, "noise_multiplier", "l2_norm_clip")]
@@ -121,32 +121,34 @@ def test_every_figure_appears(summary: dict[str, Any], digits: LabeledDataset):
     expected += [*privacy["assumptions"], privacy["unit"], privacy["neighboring_relation"], privacy["noise_source"]]
     expected += [" ".join(privacy[name].split()) for name in ("statement", "compute_dp_sgd_privacy_statement")]
     expected += ["2.5 · 10⁻⁵", "129", "401", "1,077", "1,797", "poisson", "PLD", "digits", "c_vae"]
-    expected += ["7 repetitions", "211 private rows", "223 others", "1.2", "31.9", "0.1.0", "2.15.1"]
-    assert [figure for figure in expected if figure not in text] == []
+    expected += ["7 repetitions", "211 private examples", "223 others", "1.2", "31.9", "0.1.0", "2.15.1"]
+    assert [metric for metric in expected if metric not in text] == []
 
 
 def test_the_cap_stands_beside_membership_attacks_alone(summary: dict[str, Any], digits: LabeledDataset):
     page = Page(render_report(summary, digits))
     epsilon, delta = summary["privacy"]["epsilon"], summary["privacy"]["delta"]
-    cap = privacy_loss_cap(epsilon, delta)
-    exchange_cap = privacy_loss_cap(2 * epsilon, (1 + math.exp(epsilon)) * delta)
-    (line,) = page.having("cap")
-    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + cap), abs=0.01)
-    assert f"cap {cap:.3f}" in page.text
-    assert f"group privacy guarantees {exchange_cap:.3f}" in page.text
+    upper_bound = privacy_loss_upper_bound(epsilon, delta)
+    exchange_upper_bound = privacy_loss_upper_bound(2 * epsilon, (1 + math.exp(epsilon)) * delta)
+    (line,) = page.having("bound")
+    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + upper_bound), abs=0.01)
+    assert f"upper bound {upper_bound:.3f}" in page.text
+    assert f"group privacy guarantees {exchange_upper_bound:.3f}" in page.text
     assert "not a membership question" in page.text
-    assert "Above the cap" not in page.text
+    assert "Above the upper bound" not in page.text
 
     del summary["attacks"]["classifier_holdout"]
     without = Page(render_report(summary, digits))
-    assert without.having("cap") == []
+    assert without.having("bound") == []
 
 
-def test_an_attack_above_the_cap_is_called_out(summary: dict[str, Any], digits: LabeledDataset):
+def test_an_attack_above_its_upper_bound_is_called_out(summary: dict[str, Any], digits: LabeledDataset):
     summary["privacy"]["epsilon"] = 0.01
-    assert "Above the cap" not in Page(render_report(summary, digits)).text, "its interval reaches below the cap"
-    summary["attacks"]["classifier_holdout"] = _attack_figures(0.7, 0.02, 0.75, is_membership=True)
-    assert "Above the cap" in Page(render_report(summary, digits)).text
+    assert "Above the upper bound" not in Page(render_report(summary, digits)).text, (
+        "its interval reaches below the upper bound"
+    )
+    summary["attacks"]["classifier_holdout"] = _attack_metrics(0.7, 0.02, 0.75, is_membership=True)
+    assert "Above the upper bound" in Page(render_report(summary, digits)).text
 
 
 def test_only_a_release_is_called_releasable(summary: dict[str, Any], digits: LabeledDataset):
@@ -163,7 +165,7 @@ def test_only_a_release_is_called_releasable(summary: dict[str, Any], digits: La
     assert "drawn from a seed" in Page(render_report(seeded, digits)).text
 
 
-def test_internal_figures_are_marked(summary: dict[str, Any], digits: LabeledDataset):
+def test_internal_metrics_are_marked(summary: dict[str, Any], digits: LabeledDataset):
     text = Page(render_report(summary, digits)).text
     for marked in ("internal page", "Utility internal", "Attacks internal", "accuracy loss internal"):
         assert marked in text
@@ -175,7 +177,7 @@ def test_what_comes_from_outside_is_escaped(summary: dict[str, Any], digits: Lab
     spec = DataSpec((8, 8, 1), 10, class_names=(hostile, "&amp;", *map(str, range(2, 10))))
     summary["dataset"] = summary["method"] = hostile
     summary["attacks"] = {
-        hostile + name: figures | {"description": hostile} for name, figures in summary["attacks"].items()
+        hostile + name: metrics | {"description": hostile} for name, metrics in summary["attacks"].items()
     }
     summary["versions"] = {hostile: hostile}
     summary["seconds"] = {hostile: 1.0}
@@ -208,8 +210,8 @@ def test_samples_are_the_first_of_each_class_enlarged(channels: int, summary: di
     images = np.repeat(digits.images, channels, axis=3)
     images[..., 0] //= 2  # so that channels differ
     spec = DataSpec((8, 8, channels), 10)
-    rows = [*np.flatnonzero(digits.labels == 4)[:3], *np.flatnonzero(digits.labels == 7)[:9]]
-    synthetic = LabeledDataset(images, digits.labels, spec).take(rows)
+    examples = [*np.flatnonzero(digits.labels == 4)[:3], *np.flatnonzero(digits.labels == 7)[:9]]
+    synthetic = LabeledDataset(images, digits.labels, spec).take(examples)
     page = Page(render_report(summary, synthetic, samples_per_class=5))
     four, seven = (attributes for tag, attributes in page.tags if tag == "img")
     assert four["alt"] == "3 generated images of class 4"
@@ -236,7 +238,7 @@ def test_missing_parts_are_said_to_be_missing(digits: LabeledDataset):
         "The statement names no assumptions",
         "The time that the steps took is not stated",
         "The versions of the software are not stated",
-        "an unstated number of private rows",
+        "an unstated number of private examples",
         "not stated",
     ):
         assert sentence in page.text
@@ -245,7 +247,7 @@ def test_missing_parts_are_said_to_be_missing(digits: LabeledDataset):
     assert "ndefined" not in page.text
 
 
-def test_an_attack_without_intervals_or_with_undefined_figures_is_shown(
+def test_an_attack_without_intervals_or_with_undefined_metrics_is_shown(
     summary: dict[str, Any], digits: LabeledDataset
 ):
     summary["attacks"] = {"bare": {"accuracy": 0.512, "auc": math.nan, "is_membership": True}}
@@ -260,7 +262,7 @@ def test_an_unbounded_epsilon_is_shown(summary: dict[str, Any], digits: LabeledD
     summary["privacy"]["epsilon"] = math.inf
     page = Page(render_report(summary, digits))
     assert "ε = unbounded" in page.text
-    assert "cap 1.000" in page.text
+    assert "upper bound 1.000" in page.text
 
 
 def test_a_summary_without_a_promise_is_refused(summary: dict[str, Any], digits: LabeledDataset):
@@ -289,7 +291,7 @@ def test_write_report_replaces_whole_pages(summary: dict[str, Any], digits: Labe
 def _matrix(p1: float, p2: float, p3: float, p4: float) -> dict[str, Any]:
     accuracies = {"p1": p1, "p2": p2, "p3": p3, "p4": p4, "accuracy_loss": p1 - p2}
     intervals = {name: [value - 0.0213, value + 0.0117] for name, value in accuracies.items()}
-    return {**accuracies, "intervals": intervals, "num_rows": [1077, 4321]}
+    return {**accuracies, "intervals": intervals, "num_examples": [1077, 4321]}
 
 
 @pytest.fixture
@@ -305,7 +307,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
     summary["fidelity"] = {
         "scattering": {
             "description": "Fixed wavelets.",
-            "num_rows": 359,
+            "num_examples": 359,
             "generated": generated,
             "real": {name: 10 * value for name, value in generated.items()},
         }
@@ -327,22 +329,22 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
         "correction": "Bonferroni over nine attacks",
     }
     summary["memorisation"] = {
-        "description": "Distances to the nearest rows.",
+        "description": "Distances to the nearest examples.",
         "near_copies_of_train": 0.00234,
         "share_nearer_to_train_interval": [0.481, 0.523],
     }
     summary["audit"] = {"claimed_epsilon": 2.97, "lower_bound": 1.234, "confidence": 0.95, "guesses": 417, "right": 251}
     summary["published_metrics"] = {
-        "figures": {"p2": {"value": 0.8391, "interval": [0.7812, 0.8876]}},
+        "metrics": {"p2": {"value": 0.8391, "interval": [0.7812, 0.8876]}},
         "confidence": 0.95,
         "epsilon": 0.498,
         "delta": 1e-5,
-        "statement": "p2 on 360 private test rows, with noise.",
+        "statement": "p2 on 360 private test examples, with noise.",
     }
     return summary
 
 
-def test_every_further_figure_appears(full: dict[str, Any], digits: LabeledDataset):
+def test_every_further_metric_appears(full: dict[str, Any], digits: LabeledDataset):
     page = Page(render_report(full, digits))
     forest = full["utility"]["classifiers"]["random_forest"]
     expected = [f"{forest[name]:.3f}" for name in ("p1", "p2", "p3", "p4", "accuracy_loss")]
@@ -350,13 +352,13 @@ def test_every_further_figure_appears(full: dict[str, Any], digits: LabeledDatas
         expected += [f"[{low:.3f}, {high:.3f}]" for low, high in matrix["intervals"].values()]
     for kind in ("generated", "real"):
         expected += [f"{value:.4g}" for value in full["fidelity"]["scattering"][kind].values()]
-    expected += ["Fixed wavelets. 359 images of each kind", "at most 4,321 rows", "Label agreement = 0.901"]
+    expected += ["Fixed wavelets. 359 images of each kind", "at most 4,321 examples", "Label agreement = 0.901"]
     expected += ["0.019", "[0.008, 0.037]", "Sees: samples. Yeom et al. 2018.", "TPR at 0.1 % FPR"]
     expected += ["Highest of 9 membership attacks", "0.975: Bonferroni over nine attacks", "[-0.057, 0.126]"]
-    expected += ["Distances to the nearest rows.", "0.00234", "[0.481, 0.523]"]
+    expected += ["Distances to the nearest examples.", "0.00234", "[0.481, 0.523]"]
     expected += ["1.234", "guesses417", "right251"]
-    expected += ["0.839", "[0.781, 0.888]", "p2 on 360 private test rows, with noise.", "Test rows: ε = 0.498"]
-    assert [figure for figure in expected if figure not in page.text] == []
+    expected += ["0.839", "[0.781, 0.888]", "p2 on 360 private test examples, with noise.", "Test examples: ε = 0.498"]
+    assert [metric for metric in expected if metric not in page.text] == []
     assert len(page.having("chart")) == 2  # one ROC curve, and epsilon against steps
     assert "Above the claim" not in page.text
     assert "None" not in page.text
@@ -366,7 +368,7 @@ def test_published_accuracies_alone_may_be_released(full: dict[str, Any], digits
     text = Page(render_report(full, digits)).text
     assert "Published accuracies may be released" in text
     assert "may not, but for the published accuracies" in text
-    for marked in ("Fidelity internal", "Memorisation internal", "attack figures, memorisation, auditsinternal"):
+    for marked in ("Fidelity internal", "Memorisation internal", "attack metrics, memorisation, auditsinternal"):
         assert marked in text
     withheld = Page(render_report(full | {"release": False}, digits)).text
     assert "Published accuracies not for release" in withheld
@@ -374,7 +376,7 @@ def test_published_accuracies_alone_may_be_released(full: dict[str, Any], digits
     del full["published_metrics"]
     without = Page(render_report(full, digits)).text
     assert "ublished accuracies" not in without
-    assert "Test rows: ε" not in without
+    assert "Test examples: ε" not in without
 
 
 def test_an_audit_above_the_claim_is_called_out(full: dict[str, Any], digits: LabeledDataset):
@@ -407,12 +409,12 @@ def test_what_a_method_without_steps_has_none_of_is_not_said_to_be_missing(
 def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: LabeledDataset):
     harmless = Page(render_report(full, digits))
     hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
-    figures = full["attacks"]["classifier_holdout"]
-    full["attacks"][hostile] = figures | dict.fromkeys(("access", "paper"), hostile)
+    metrics = full["attacks"]["classifier_holdout"]
+    full["attacks"][hostile] = metrics | dict.fromkeys(("access", "paper"), hostile)
     full["strongest_attack"] |= dict.fromkeys(("name", "correction"), hostile)
     full["memorisation"] |= {"description": hostile, hostile: hostile}
     full["audit"] |= {"description": hostile, "adversary": hostile}
-    full["published_metrics"] |= {"statement": hostile, "figures": {hostile: {"value": 0.5, "interval": [0, 1]}}}
+    full["published_metrics"] |= {"statement": hostile, "metrics": {hostile: {"value": 0.5, "interval": [0, 1]}}}
     full["fidelity"][hostile] = full["fidelity"]["scattering"] | {"description": hostile}
     full["utility"]["classifiers"][hostile] = full["utility"]["classifiers"]["random_forest"]
     page = Page(render_report(full, digits))
@@ -440,16 +442,16 @@ def test_what_was_not_measured_says_why_and_nothing_else_is_lost(full: dict[str,
         **nothing,
         "balanced": {},
         "intervals": nothing,
-        "num_rows": [None, None],
+        "num_examples": [None, None],
         "not_measured": dict.fromkeys(("p1", "p3", "accuracy_loss"), reason),
     }
-    full["fidelity"]["cnn"] = {"description": "A CNN.", "not_measured": "There should be at least 6 rows each."}
+    full["fidelity"]["cnn"] = {"description": "A CNN.", "not_measured": "There should be at least 6 examples each."}
     text = Page(render_report(full, digits)).text
     assert f"Not measured: p1 mlp, p3 mlp. {reason}" in text
     assert "Not measured: p1. There are no test examples." in text
-    assert "cnn: A CNN. Not measured: There should be at least 6 rows each." in text
+    assert "cnn: A CNN. Not measured: There should be at least 6 examples each." in text
     assert "0.843" in text  # p2 is there all the same
-    assert "at most 4,321 rows" in text
+    assert "at most 4,321 examples" in text
 
 
 def test_cautions_are_marked_internal(full: dict[str, Any], digits: LabeledDataset) -> None:

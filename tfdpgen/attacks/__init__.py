@@ -1,4 +1,4 @@
-"""How much of the private rows shows: attacks on a release, and what turns their scores into numbers.
+"""How much of the private examples shows: attacks on a release, and what turns their scores into numbers.
 
 Importing this package registers every attack in `ATTACKS`.
 """
@@ -15,7 +15,6 @@ from tfdpgen.attacks.base import (
     register,
     run_here,
 )
-from tfdpgen.attacks.caps import auc_cap, caps, privacy_loss_cap, tpr_cap
 from tfdpgen.attacks.classifier import CLASSIFIER_HOLDOUT, CLASSIFIER_NOISE
 from tfdpgen.attacks.critic_gradient import CRITIC_GRADIENT
 from tfdpgen.attacks.critic_neighbours import CRITIC_NEIGHBOURS
@@ -34,6 +33,7 @@ from tfdpgen.attacks.results import (
     strongest_attack,
 )
 from tfdpgen.attacks.running import draw_synthetic, run_attacks
+from tfdpgen.attacks.upper_bounds import auc_upper_bound, privacy_loss_upper_bound, tpr_upper_bound, upper_bounds
 
 __all__ = [
     "ATTACKS",
@@ -59,18 +59,18 @@ __all__ = [
     "ShadowConfig",
     "StrongestAttack",
     "Task",
-    "auc_cap",
-    "caps",
+    "auc_upper_bound",
     "compare_scores",
     "draw_synthetic",
     "get",
     "lira_scores",
     "memorisation",
-    "privacy_loss_cap",
+    "privacy_loss_upper_bound",
     "register",
     "run_attacks",
     "run_here",
     "run_shadow_attacks",
     "strongest_attack",
-    "tpr_cap",
+    "tpr_upper_bound",
+    "upper_bounds",
 ]

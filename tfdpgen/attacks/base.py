@@ -5,7 +5,7 @@
     attack.score(known, candidates, np.random.default_rng(0))       # float [n]; higher is likelier a member
 
 An attacker first prepares (trains a classifier, fits a density) and then scores each candidate on its own. It never
-sees who is a member, nor any private row that is not among its candidates: `Knowledge` is all that it has.
+sees who is a member, nor any private example that is not among its candidates: `Knowledge` is all that it has.
 `run_attacks` knows the members, and compares. A new attack is a preparing function in a file of its own, registered
 with what it asks:
 
@@ -50,14 +50,14 @@ class Knowledge:
 
     Attributes:
       release: the generator, to draw from at will.
-      synthetic: rows that were handed out, with their labels.
-      reference: real rows of the same population that are neither members nor candidates, for calibration. A real
+      synthetic: examples that were handed out, with their labels.
+      reference: real examples of the same population that are neither members nor candidates, for calibration. A real
         attacker has them from elsewhere.
       networks: what was trained privately beside the generator (`tfdpgen.methods.Synthesizer.networks`), by name.
         Empty for attackers that hold no more than was released.
 
     Raises:
-      ValueError: if there are no synthetic or no reference rows, or their shape or classes are not the release's.
+      ValueError: if there are no synthetic or no reference examples, or their shape or classes are not the release's.
     """
 
     release: ReleaseLike
@@ -68,12 +68,12 @@ class Knowledge:
     def __post_init__(self) -> None:
         expected = self.release.spec.image_shape, self.release.spec.num_classes
         for name in ("synthetic", "reference"):
-            rows: LabeledDataset = getattr(self, name)
-            got = rows.spec.image_shape, rows.spec.num_classes
-            if not len(rows) or got != expected:
+            examples: LabeledDataset = getattr(self, name)
+            got = examples.spec.image_shape, examples.spec.num_classes
+            if not len(examples) or got != expected:
                 raise ValueError(
-                    f"`{name}` should hold rows of the release's image_shape and num_classes, {expected}; got "
-                    f"{len(rows)} rows of {got}."
+                    f"`{name}` should hold examples of the release's image_shape and num_classes, {expected}; got "
+                    f"{len(examples)} examples of {got}."
                 )
 
 
@@ -88,14 +88,15 @@ class Attack:
     """A question put to a scoring function.
 
     Attributes:
-      name: what the registry and all figures call it.
-      description: a sentence or two for a reader of the figures: what is compared with what, and what is asked.
-      access: what the attacker holds: "samples" (the release and rows drawn from it), "model" (the networks that were
-        trained privately beside it, too) or "many trainings" (releases of the same method from rows that it chose).
+      name: what the registry and all metrics call it.
+      description: a sentence or two for a reader of the metrics: what is compared with what, and what is asked.
+      access: what the attacker holds: "samples" (the release and examples drawn from it), "model" (the networks that
+        were trained privately beside it, too) or "many trainings" (releases of the same method from examples that it
+        chose).
       paper: where the attack comes from.
-      is_membership: whether it asks private rows against rows of the same source that were never trained on, which is
-        what differential privacy bounds. If False, it asks private rows against uniform noise: whether the release
-        shows what private rows look like at all, which no epsilon bounds and every useful release does.
+      is_membership: whether it asks private examples against examples of the same source that were never trained on,
+        which is what differential privacy bounds. If False, it asks private examples against uniform noise: whether the
+        release shows what private examples look like at all, which no epsilon bounds and every useful release does.
       prepare_fn: (knowledge, rng) -> a function of candidates (images and labels) to float [n], or to float
         [n, columns] where attacks share their preparation; higher is likelier a member. Any randomness comes from
         `rng`, and a score depends on its own candidate alone. Attacks with the same `prepare_fn` are prepared and
@@ -104,7 +105,7 @@ class Attack:
         scores, which an attacker who knows that half of them are members can compute.
       column: which of the scorer's columns is this attack's.
       networks: names of the networks that it needs.
-      is_search: whether the scorer compares each candidate with many rows. It is then prepared once for all
+      is_search: whether the scorer compares each candidate with many examples. It is then prepared once for all
         repetitions, can be pickled, holds NumPy arrays only, and may run anywhere.
     """
 
@@ -121,7 +122,7 @@ class Attack:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a reader of its figures has to know, as keyword arguments of `compare_scores`."""
+        """What a reader of its metrics has to know, as keyword arguments of `compare_scores`."""
         return {name: getattr(self, name) for name in ("description", "access", "paper", "is_membership")}
 
     def can_run(self, known: Knowledge) -> bool:
@@ -195,10 +196,10 @@ def run_here(tasks: Sequence[Task]) -> list[npt.NDArray[np.floating]]:
     return [scorer(candidates) for scorer, candidates in tasks]
 
 
-def _chunks(rows: LabeledDataset) -> Iterator[LabeledDataset]:
-    """The rows in parts of `CHUNK`."""
-    for start in range(0, len(rows), CHUNK):
-        yield rows.take(np.arange(start, min(start + CHUNK, len(rows))))
+def _chunks(examples: LabeledDataset) -> Iterator[LabeledDataset]:
+    """The examples in parts of `CHUNK`."""
+    for start in range(0, len(examples), CHUNK):
+        yield examples.take(np.arange(start, min(start + CHUNK, len(examples))))
 
 
 ATTACKS: dict[str, Attack] = {}

@@ -1,15 +1,15 @@
-"""The classifier attack: does the release teach a classifier what private rows look like?
+"""The classifier attack: does the release teach a classifier what private examples look like?
 
 The attacker draws images from the release (label True) and uniform noise (label False), trains a small CNN to tell
-them apart, and asks it about candidates. No private row is used for training. Two questions are put to it:
+them apart, and asks it about candidates. No private example is used for training. Two questions are put to it:
 
-- `classifier_noise`: private rows against fresh noise. P is its accuracy and (P - 0.5) / 0.5 the privacy loss of this
-  attack. A release that looks at all like the data scores high, however private it is: telling digits from noise needs
-  knowledge of the population, not of any row. It measures resemblance, and no epsilon bounds it.
-- `classifier_holdout`: private rows against rows of the same source that were never trained on. That is the membership
-  question (Shokri et al. 2017, arXiv 1610.05820, section II), which differential privacy bounds. This attacker is a
-  weak one, since nothing in its training rewards telling members from other real rows: a low figure shows that this
-  attack fails, not that all do.
+- `classifier_noise`: private examples against fresh noise. P is its accuracy and (P - 0.5) / 0.5 the privacy loss of
+  this attack. A release that looks at all like the data scores high, however private it is: telling digits from noise
+  needs knowledge of the population, not of any example. It measures resemblance, and no epsilon bounds it.
+- `classifier_holdout`: private examples against examples of the same source that were never trained on. That is the
+  membership question (Shokri et al. 2017, arXiv 1610.05820, section II), which differential privacy bounds. This
+  attacker is a weak one, since nothing in its training rewards telling members from other real examples: a low score
+  shows that this attack fails, not that all do.
 
 An attacker who cannot tell generated images from noise on images kept aside for that has learnt nothing, and says so:
 all scores are then 0, even odds. Otherwise the arbitrary side on which an untrained classifier happens to put all real
@@ -55,8 +55,8 @@ def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
     noise = rng.integers(256, size=generated.shape, dtype=np.uint8)
     images = np.concatenate([generated, noise])
     is_generated = np.repeat([1.0, 0.0], NUM_GENERATED)
-    rows = rng.permutation(len(images))
-    aside, train = np.split(rows, [int(_KEPT_ASIDE * len(rows))])
+    order = rng.permutation(len(images))
+    aside, train = np.split(order, [int(_KEPT_ASIDE * len(order))])
 
     model = _build_classifier(spec.image_shape, rng)
     model.compile(keras.optimizers.Adam(1e-3), keras.losses.BinaryCrossentropy(from_logits=True))
@@ -106,8 +106,9 @@ CLASSIFIER_NOISE = register(
     Attack(
         name="classifier_noise",
         description=(
-            "A classifier trained on generated images against uniform noise is asked about private rows and fresh "
-            "noise. It measures how far the release resembles the private rows; differential privacy does not bound it."
+            "A classifier trained on generated images against uniform noise is asked about private examples and "
+            "fresh noise. It measures how far the release resembles the private examples; differential privacy does "
+            "not bound it."
         ),
         access="samples",
         paper="The researchers' own attack: generated images against uniform noise",
@@ -121,8 +122,8 @@ CLASSIFIER_HOLDOUT = register(
     Attack(
         name="classifier_holdout",
         description=(
-            "The same classifier is asked about private rows and rows of the same source that were never trained on: "
-            "the membership question, which differential privacy bounds."
+            "The same classifier is asked about private examples and examples of the same source that were never "
+            "trained on: the membership question, which differential privacy bounds."
         ),
         access="samples",
         paper="The researchers' own attack, asked the question of Shokri et al. 2017, arXiv 1610.05820",

@@ -1,9 +1,10 @@
-"""Gradient: a critic has less to learn from the rows that it was trained on than from others.
+"""Gradient: a critic has less to learn from the examples that it was trained on than from others.
 
 Nasr, Shokri and Houmansadr 2019, "Comprehensive privacy analysis of deep learning", arXiv 1812.00910: training drives
-the gradients of the loss on its own rows towards 0, and a white-box attacker can compute the gradient of any row's loss
-by all weights. Of that paper this takes the norm alone, which needs no known members to train an attacker with: the
-smaller it is where the critic is asked to call the candidate real, the likelier the candidate is a member.
+the gradients of the loss on its own examples towards 0, and a white-box attacker can compute the gradient of any
+example's loss by all weights. Of that paper this takes the norm alone, which needs no known members to train an
+attacker with: the smaller it is where the critic is asked to call the candidate real, the likelier the candidate is a
+member.
 
     get("critic_gradient").score(known, candidates, rng)        # known.networks["critic"], as in `logan.py`
 
@@ -27,13 +28,13 @@ from tfdpgen.attacks.critic import scores_that_count
 from tfdpgen.data import LabeledDataset
 from tfdpgen.privacy.clipping import PerExampleTape, check_network, clipped_gradient_sum, per_example_gradients
 
-_ROWS = 128  # whose gradients are computed at a time
+_EXAMPLES = 128  # whose gradients are computed at a time
 _SMALLEST = 1e-30  # norm: a network whose units are all dead has none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _GradientNorm:
-    """Scorer: minus the logarithm of the norm of the gradient of a real row's loss.
+    """Scorer: minus the logarithm of the norm of the gradient of a real example's loss.
 
     Attributes:
       critic: a built Keras model.
@@ -45,19 +46,21 @@ class _GradientNorm:
 
     def __call__(self, candidates: LabeledDataset) -> npt.NDArray[np.float64]:
         """Scores float64 [n]."""
-        parts = [np.arange(start, min(start + _ROWS, len(candidates))) for start in range(0, len(candidates), _ROWS)]
+        parts = [
+            np.arange(start, min(start + _EXAMPLES, len(candidates))) for start in range(0, len(candidates), _EXAMPLES)
+        ]
         return np.concatenate([self._scores(candidates.take(part)) for part in parts] or [np.zeros(0)])
 
-    def _scores(self, rows: LabeledDataset) -> npt.NDArray[np.float64]:
-        """The scores of few rows.
+    def _scores(self, examples: LabeledDataset) -> npt.NDArray[np.float64]:
+        """The scores of few examples.
 
         The gradient of softplus(-s) by s is minus the odds that s is a fake's, which vanish in 32 bits where s is
         large. They are computed relative to the largest among an image's parts, whose logarithm is added in the end.
         """
         tape = PerExampleTape(self.critic) if self.is_fast else tf.GradientTape(persistent=True)
         with tape:
-            images = rows.images.astype(np.float32) / 255
-            scores = scores_that_count(self.critic, images, rows.labels, rows.spec.num_classes)
+            images = examples.images.astype(np.float32) / 255
+            scores = scores_that_count(self.critic, images, examples.labels, examples.spec.num_classes)
             log_odds = tf.stop_gradient(-tf.nn.softplus(scores))
             largest = tf.reduce_max(log_odds, axis=1)
             losses = -tf.reduce_mean(tf.exp(log_odds - largest[:, None]) * scores, axis=1)
@@ -70,8 +73,10 @@ class _GradientNorm:
         if self.is_fast:
             return clipped_gradient_sum(tape, losses, variables, l2_norm_clip=1.0).norms
         gradients = per_example_gradients(tape, losses, variables)
-        rows = tf.shape(losses)[0]
-        return tf.sqrt(tf.add_n([tf.reduce_sum(tf.reshape(part, [rows, -1]) ** 2, axis=1) for part in gradients]))
+        num_examples = tf.shape(losses)[0]
+        return tf.sqrt(
+            tf.add_n([tf.reduce_sum(tf.reshape(part, [num_examples, -1]) ** 2, axis=1) for part in gradients])
+        )
 
 
 def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
@@ -80,7 +85,7 @@ def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
     critic = known.networks["critic"]
     try:
         check_network(critic)
-    except ValueError:  # a layer without a rule: its gradients are taken row by row
+    except ValueError:  # a layer without a rule: its gradients are taken example by example
         return _GradientNorm(critic, is_fast=False)
     return _GradientNorm(critic, is_fast=True)
 

@@ -1,11 +1,11 @@
-"""Neighbours: a critic scores the rows that it was trained on higher than their slightly changed copies.
+"""Neighbours: a critic scores the examples that it was trained on higher than their slightly changed copies.
 
-Some rows look real to any critic. What a critic has learnt by heart shows in how far its score falls off around a row:
-the score of a candidate, less the mean score of its neighbours. Mattern, Mireshghallah, Jin, Schoelkopf, Sachan and
-Berg-Kirkpatrick 2023, "Membership inference attacks against language models via neighbourhood comparison", arXiv
-2305.18462, do so for sentences; Fu, Wang, Gao, Liu, Li and Jiang 2023, arXiv 2308.12143, for records of generative
-models. It calibrates by difficulty (Watson, Guo, Cormode and Sablayrolles 2022, arXiv 2111.08440) without a second
-model, which would have to be trained.
+Some examples look real to any critic. What a critic has learnt by heart shows in how far its score falls off around an
+example: the score of a candidate, less the mean score of its neighbours. Mattern, Mireshghallah, Jin, Schoelkopf,
+Sachan and Berg-Kirkpatrick 2023, "Membership inference attacks against language models via neighbourhood comparison",
+arXiv 2305.18462, do so for sentences; Fu, Wang, Gao, Liu, Li and Jiang 2023, arXiv 2308.12143, for records of
+generative models. It calibrates by difficulty (Watson, Guo, Cormode and Sablayrolles 2022, arXiv 2111.08440) without a
+second model, which would have to be trained.
 
     get("critic_neighbours").score(known, candidates, rng)      # known.networks["critic"], as in `logan.py`
 

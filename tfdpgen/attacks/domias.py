@@ -1,9 +1,10 @@
-"""DOMIAS: where synthetic rows are denser than the population is, a generator has overfitted.
+"""DOMIAS: where synthetic examples are denser than the population is, a generator has overfitted.
 
 Van Breugel, Sun, Qian and van der Schaar 2023, "Membership inference attacks against synthetic data through overfitting
-detection", arXiv 2302.12580: the score is p_G(x) / p_R(x), the density of synthetic rows over that of reference rows.
-The paper estimates densities by a normalising flow (BNAF) or by Gaussian kernels, with scipy's default bandwidth
-(Scott's rule). Here they are Gaussian kernels, of the first 8 principal components: kernels fail in many dimensions.
+detection", arXiv 2302.12580: the score is p_G(x) / p_R(x), the density of synthetic examples over that of reference
+examples. The paper estimates densities by a normalising flow (BNAF) or by Gaussian kernels, with scipy's default
+bandwidth (Scott's rule). Here they are Gaussian kernels, of the first 8 principal components: kernels fail in many
+dimensions.
 
     get("domias").score(known, candidates, rng)         # log p_G - log p_R
 """
@@ -21,12 +22,12 @@ from tfdpgen.attacks.projection import Projection
 from tfdpgen.data import LabeledDataset
 
 _COMPONENTS = 8
-_MOST_ROWS = 20_000  # of either density; more change it little
+_MOST_EXAMPLES = 20_000  # of either density; more change it little
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _DensityRatio:
-    """Scorer: log density of synthetic rows minus that of reference rows."""
+    """Scorer: log density of synthetic examples minus that of reference examples."""
 
     projection: Projection
     synthetic: npt.NDArray[np.float32]
@@ -39,9 +40,10 @@ class _DensityRatio:
 
 
 def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
-    """Fits the components to as many synthetic as reference rows."""
+    """Fits the components to as many synthetic as reference examples."""
     synthetic, reference = (
-        rows.images[rng.permutation(len(rows))[:_MOST_ROWS]] for rows in (known.synthetic, known.reference)
+        examples.images[rng.permutation(len(examples))[:_MOST_EXAMPLES]]
+        for examples in (known.synthetic, known.reference)
     )
     smaller = min(len(synthetic), len(reference), 5_000)
     projection = Projection.fit(
@@ -50,14 +52,16 @@ def prepare(known: Knowledge, rng: np.random.Generator) -> Scorer:
     return _DensityRatio(projection, projection(synthetic), projection(reference))
 
 
-def _log_density(rows: npt.NDArray[np.float32], points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Log density float64 [n] at points [k, n] by Gaussian kernels on rows [m, k].
+def _log_density(examples: npt.NDArray[np.float32], points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Log density float64 [n] at points [k, n] by Gaussian kernels on examples [m, k].
 
-    Rows that lie in fewer than k dimensions, or are too few, are spread by a thousandth first.
+    Examples that lie in fewer than k dimensions, or are too few, are spread by a thousandth first.
     """
-    spread = rows.astype(np.float64).T
-    if rows.shape[0] <= rows.shape[1] or np.linalg.matrix_rank(np.cov(spread)) < rows.shape[1]:
-        jitter = np.random.default_rng(0).normal(0, 1e-3, (rows.shape[1], max(len(rows), 4 * rows.shape[1])))
+    spread = examples.astype(np.float64).T
+    if examples.shape[0] <= examples.shape[1] or np.linalg.matrix_rank(np.cov(spread)) < examples.shape[1]:
+        jitter = np.random.default_rng(0).normal(
+            0, 1e-3, (examples.shape[1], max(len(examples), 4 * examples.shape[1]))
+        )
         spread = np.resize(spread.T, jitter.T.shape).T + jitter
     return gaussian_kde(spread).logpdf(points.astype(np.float64))
 
@@ -66,8 +70,8 @@ DOMIAS = register(
     Attack(
         name="domias",
         description=(
-            "A candidate is the likelier a member the denser synthetic rows lie around it, compared with the "
-            "attacker's own rows."
+            "A candidate is the likelier a member the denser synthetic examples lie around it, compared with the "
+            "attacker's own examples."
         ),
         access="samples",
         paper="van Breugel, Sun, Qian & van der Schaar 2023, arXiv 2302.12580 (Gaussian kernels)",

@@ -1,7 +1,7 @@
 """LiRA: train the method many times, with each candidate and without it, and compare the release with both.
 
 Carlini, Chien, Nasr, Song, Terzis and Tramer 2022, "Membership inference attacks from first principles", arXiv
-2112.03570. A score alone says little: some rows are easy for any generator. Shadow trainings say what score this
+2112.03570. A score alone says little: some examples are easy for any generator. Shadow trainings say what score this
 candidate gets when it was in the training set and when it was not; both are taken for Gaussian. `lira_online_*` is the
 log likelihood ratio of the two, `lira_offline_*` looks at the trainings without the candidate alone.
 
@@ -9,15 +9,15 @@ log likelihood ratio of the two, `lira_offline_*` looks at the trainings without
     results = run_shadow_attacks(release, splits.train, splits.holdout, train_fn, shadows, "shadows/")
     results["lira_online_gan_leaks"].tpr_at_1_percent_fpr
 
-Any attack of one candidate may be what is compared: by default the distance to the nearest synthetic row of its label,
-and the plain scores that critic or autoencoder give, where there are any. The attacker is the one that differential
-privacy is about: it knows all training rows but the candidates, and half of the candidates belong to each shadow's
-training set, balanced so that each candidate is in exactly half of them. Below 64 shadows one variance serves all
-candidates, as the paper advises.
+Any attack of one candidate may be what is compared: by default the distance to the nearest synthetic example of its
+label, and the plain scores that critic or autoencoder give, where there are any. The attacker is the one that
+differential privacy is about: it knows all training examples but the candidates, and half of the candidates belong to
+each shadow's training set, balanced so that each candidate is in exactly half of them. Below 64 shadows one variance
+serves all candidates, as the paper advises.
 
 Each shadow's scores are a file of their own in the folder, so that a run that was stopped goes on. Shadows are trained
-on private rows and cost nobody budget because nothing but the attack's figures comes of them: folder and figures are
-internal.
+on private examples and cost nobody budget because nothing but the attack's metrics comes of them: folder and metrics
+are internal.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import scipy.stats
 
 from tfdpgen.attacks.base import Knowledge, ReleaseLike, check_candidates, get
 from tfdpgen.attacks.results import AttackResult, compare_scores
-from tfdpgen.attacks.running import draw_synthetic, joined, some_rows, split_reference
+from tfdpgen.attacks.running import draw_synthetic, joined, some_examples, split_reference
 from tfdpgen.choices import check_shadows
 from tfdpgen.data import Dataset, LabeledDataset
 
@@ -56,7 +56,7 @@ class ShadowConfig:
       num_shadows: even, at least 4; half of them have any given candidate.
       method: says what is trained, so that the shadows of another method in the same folder are refused.
       num_candidates: members and as many others that are asked about; as many as there are if None.
-      num_synthetic: rows drawn from each release.
+      num_synthetic: examples drawn from each release.
       bases: names of registered membership attacks whose scores are compared; those that lack networks are left out.
       processes: trainings at a time. 1 trains in this process. More start Python anew, so that a script that calls
         this has to do so below `if __name__ == "__main__":`, as with everything in `multiprocessing`.
@@ -95,14 +95,14 @@ def run_shadow_attacks(
     networks: Mapping[str, Any] | None = None,
     verbose: int = 0,
 ) -> dict[str, AttackResult]:
-    """Trains shadows and attacks a release with what they show. All rows are read into memory.
+    """Trains shadows and attacks a release with what they show. All examples are read into memory.
 
     Args:
       release: what is attacked.
-      members: the rows that it was trained on.
-      nonmembers: rows of the same source that it was not trained on. Half of them become the reference, as in
+      members: the examples that it was trained on.
+      nonmembers: examples of the same source that it was not trained on. Half of them become the reference, as in
         `run_attacks`.
-      train_fn: (rows, seed) -> a release and networks, trained as `release` was. With several processes it is
+      train_fn: (examples, seed) -> a release and networks, trained as `release` was. With several processes it is
         pickled.
       config: how many shadows, and of what.
       folder: keeps each shadow's scores, `shadow-<number>.npz`; made if missing. Internal.
@@ -113,15 +113,15 @@ def run_shadow_attacks(
       "lira_online_<base>" and "lira_offline_<base>" for each base that the networks suffice for.
 
     Raises:
-      ValueError: if shapes differ, no base can run, or the folder holds the shadows of other rows or settings.
+      ValueError: if shapes differ, no base can run, or the folder holds the shadows of other examples or settings.
     """
-    for rows in (members, nonmembers):
-        check_candidates(release.spec, rows)
+    for examples in (members, nonmembers):
+        check_candidates(release.spec, examples)
     reference, others = split_reference(nonmembers, config.seed)
     k = min(len(members), len(others), *([] if config.num_candidates is None else [config.num_candidates]))
     rng = np.random.default_rng([config.seed, k])
     positions = rng.permutation(len(members))
-    asked = joined([some_rows(members, positions[:k]), some_rows(others, rng.permutation(len(others))[:k])])
+    asked = joined([some_examples(members, positions[:k]), some_examples(others, rng.permutation(len(others))[:k])])
     order = rng.permutation(2 * k)
     is_member = (np.arange(2 * k) < k)[order]
     candidates = asked.take(order)
@@ -133,7 +133,7 @@ def run_shadow_attacks(
     path.mkdir(parents=True, exist_ok=True)
     job = _Job(
         train_fn,
-        some_rows(members, np.sort(positions[k:])),
+        some_examples(members, np.sort(positions[k:])),
         candidates,
         reference,
         dataclasses.replace(config, bases=bases),
@@ -177,7 +177,7 @@ def lira_scores(
     *,
     is_online: bool,
 ) -> npt.NDArray[np.float64]:
-    """How much likelier each candidate's score is with the candidate among the training rows than without.
+    """How much likelier each candidate's score is with the candidate among the training examples than without.
 
     Args:
       target: [n], the scores that the attacked release gives.
@@ -235,11 +235,11 @@ class _Job:
 
     @property
     def fingerprint(self) -> str:
-        """Says which rows and settings a shadow's scores belong to; not how many processes there were."""
+        """Says which examples and settings a shadow's scores belong to; not how many processes there were."""
         settings = dataclasses.asdict(dataclasses.replace(self.config, processes=1))
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for rows in (self.always, self.candidates, self.reference):
-            digest.update(rows.images.tobytes() + rows.labels.tobytes())
+        for examples in (self.always, self.candidates, self.reference):
+            digest.update(examples.images.tobytes() + examples.labels.tobytes())
         return digest.hexdigest()
 
     def finished(self) -> list[int]:
@@ -248,9 +248,9 @@ class _Job:
 
     def train(self, number: int) -> int:
         """Trains one shadow and leaves its scores in the folder, whole or not at all."""
-        rows = joined([self.always, self.candidates.take(np.flatnonzero(self.is_in[number]))])
+        examples = joined([self.always, self.candidates.take(np.flatnonzero(self.is_in[number]))])
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0] >> 1)
-        release, networks = self.train_fn(rows, seed)
+        release, networks = self.train_fn(examples, seed)
         synthetic = draw_synthetic(release, self.config.num_synthetic, seed)
         known = Knowledge(release, synthetic, self.reference, networks)
         scores = _base_scores(known, self.candidates, self.config.bases, self.config.seed)
@@ -272,8 +272,8 @@ def _check(path: Path, fingerprint: str) -> npt.NDArray[np.float64]:
     with np.load(path, allow_pickle=False) as arrays:
         if str(arrays["fingerprint"]) != fingerprint:
             raise ValueError(
-                f"`folder` should hold shadows of these rows and settings or none; {path} is of others. Name another "
-                "folder, or remove it."
+                f"`folder` should hold shadows of these examples and settings or none; {path} is of others. Name "
+                "another folder, or remove it."
             )
         return arrays["scores"]
 

@@ -1,4 +1,4 @@
-"""LOGAN: a critic scores the rows that it was trained on higher than others.
+"""LOGAN: a critic scores the examples that it was trained on higher than others.
 
 Hayes, Melis, Danezis and De Cristofaro 2019, arXiv 1705.07663, white-box attack: rank candidates by the
 trained discriminator. The critic of a DP-GAN is trained by DP-SGD, so that even who holds it can learn no more than

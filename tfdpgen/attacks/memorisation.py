@@ -1,15 +1,16 @@
-"""Memorisation: are synthetic rows nearer to the training rows than to other rows of the same source?
+"""Memorisation: are synthetic examples nearer to the training examples than to other examples of the same source?
 
     found = memorisation(synthetic, splits.train, splits.holdout, seed=0)
     found.share_nearer_to_train                         # 0.5 where nothing was memorised
 
 The nearest-record distances that are often shown as a proof of privacy (criticised by Ganev and De Cristofaro 2023,
-arXiv 2312.05114, and Yao et al. 2025, arXiv 2505.01524). They prove nothing of the kind: rows can leak without a copy,
-and a release may be near to the training rows because both are near to the population. What they do show is a generator
-that copies. They are therefore kept apart from the attacks, and no cap stands beside them.
+arXiv 2312.05114, and Yao et al. 2025, arXiv 2505.01524). They prove nothing of the kind: examples can leak without a
+copy, and a release may be near to the training examples because both are near to the population. What they do show is a
+generator that copies. They are therefore kept apart from the attacks, and no upper bound stands beside them.
 
-Train and holdout are reduced to equally many rows, since the nearest of more rows is nearer. Distances are Euclidean,
-of pixels in [0, 1], whatever the label. All figures are internal: they are computed from private rows without noise.
+Train and holdout are reduced to equally many examples, since the nearest of more examples is nearer. Distances are
+Euclidean, of pixels in [0, 1], whatever the label. All metrics are internal: they are computed from private examples
+without noise.
 """
 
 from __future__ import annotations
@@ -25,30 +26,31 @@ from tfdpgen.attacks.neighbours import Nearest, flat
 from tfdpgen.attacks.results import Interval, clopper_pearson
 from tfdpgen.data import Dataset, LabeledDataset
 
-_MOST_ROWS = 5_000  # of each kind that distances are computed between
+_MOST_EXAMPLES = 5_000  # of each kind that distances are computed between
 _NEAR = 1.0  # per cent
 
 DESCRIPTION = (
-    "Distances from synthetic rows to the nearest of equally many training and held-out rows. A generator that copies "
-    "shows here; one that leaks without copying does not. This is no measure of privacy."
+    "Distances from synthetic examples to the nearest of equally many training and held-out examples. A generator that "
+    "copies shows here; one that leaks without copying does not. This is no measure of privacy."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Memorisation:
-    """How near synthetic rows come to training rows and to others; internal.
+    """How near synthetic examples come to training examples and to others; internal.
 
     Attributes:
-      share_nearer_to_train: share of synthetic rows whose nearest training row is nearer than the nearest held-out
-        row; ties count half. 0.5 without memorisation.
-      share_nearer_to_train_interval: Clopper and Pearson's, at 95 %; of the synthetic rows, given the others.
-      median_distance_to_train, median_distance_to_holdout: of synthetic rows.
-      median_distance_of_real: of held-out rows to their nearest training row.
-      near_copy_distance: the distance within which 1 % of held-out rows have a training row.
-      near_copies_of_train, near_copies_of_holdout: share of synthetic rows within that distance of one; 0.01 is what
-        fresh real rows would have.
-      exact_copies: synthetic rows, of all of them, that equal any training row, pixel by pixel.
-      num_synthetic, num_reference: synthetic rows, and training and held-out rows each, that distances are between.
+      share_nearer_to_train: share of synthetic examples whose nearest training example is nearer than the nearest
+        held-out example; ties count half. 0.5 without memorisation.
+      share_nearer_to_train_interval: Clopper and Pearson's, at 95 %; of the synthetic examples, given the others.
+      median_distance_to_train, median_distance_to_holdout: of synthetic examples.
+      median_distance_of_real: of held-out examples to their nearest training example.
+      near_copy_distance: the distance within which 1 % of held-out examples have a training example.
+      near_copies_of_train, near_copies_of_holdout: share of synthetic examples within that distance of one; 0.01 is
+        what fresh real examples would have.
+      exact_copies: synthetic examples, of all of them, that equal any training example, pixel by pixel.
+      num_synthetic, num_reference: synthetic examples, and training and held-out examples each, that distances are
+        between.
     """
 
     share_nearer_to_train: float
@@ -64,10 +66,10 @@ class Memorisation:
     num_reference: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON-ready values, with a description."""
-        figures = dataclasses.asdict(self)
+        """The metrics as JSON-ready values, with a description."""
+        metrics = dataclasses.asdict(self)
         interval = list(self.share_nearer_to_train_interval)
-        return {"description": DESCRIPTION, **figures, "share_nearer_to_train_interval": interval}
+        return {"description": DESCRIPTION, **metrics, "share_nearer_to_train_interval": interval}
 
 
 def memorisation(
@@ -78,27 +80,28 @@ def memorisation(
     seed: int,
     run_tasks: RunTasks = run_here,
 ) -> Memorisation:
-    """Compares distances of synthetic rows to training rows with those to other rows.
+    """Compares distances of synthetic examples to training examples with those to other examples.
 
     Args:
-      synthetic: rows that were handed out.
-      members: rows that the generator was trained on.
-      nonmembers: rows of the same source that it was not trained on.
-      seed: for which rows are compared where there are more than 5,000 of a kind.
+      synthetic: examples that were handed out.
+      members: examples that the generator was trained on.
+      nonmembers: examples of the same source that it was not trained on.
+      seed: for which examples are compared where there are more than 5,000 of a kind.
       run_tasks: as in `run_attacks`.
 
     Raises:
-      ValueError: if there are no rows of one kind.
+      ValueError: if there are no examples of one kind.
     """
     if not (len(synthetic) and len(members) and len(nonmembers)):
         raise ValueError(
-            "`synthetic`, `members` and `nonmembers` should have rows; "
+            "`synthetic`, `members` and `nonmembers` should have examples; "
             f"got {len(synthetic)}, {len(members)} and {len(nonmembers)}."
         )
     rng = np.random.default_rng(seed)
-    size = min(len(members), len(nonmembers), _MOST_ROWS)
+    size = min(len(members), len(nonmembers), _MOST_EXAMPLES)
     train, holdout, drawn = (
-        _some(rows, limit, rng) for rows, limit in ((members, size), (nonmembers, size), (synthetic, _MOST_ROWS))
+        _some(examples, limit, rng)
+        for examples, limit in ((members, size), (nonmembers, size), (synthetic, _MOST_EXAMPLES))
     )
     to_train, to_holdout = Nearest(train.images), Nearest(holdout.images)
     searches = [chunked(to_train, drawn), chunked(to_holdout, drawn), chunked(to_train, holdout)]
@@ -125,19 +128,19 @@ def memorisation(
 
 
 def _some(dataset: Dataset, size: int, rng: np.random.Generator) -> LabeledDataset:
-    """At most `size` random rows."""
+    """At most `size` random examples."""
     positions = np.sort(rng.permutation(len(dataset))[:size])
-    return LabeledDataset(*dataset.rows(positions), dataset.spec)
+    return LabeledDataset(*dataset.examples(positions), dataset.spec)
 
 
 def _copies(synthetic: LabeledDataset, members: Dataset) -> int:
-    """Synthetic rows that equal a member; members are read block by block."""
+    """Synthetic examples that equal a member; members are read block by block."""
     of_synthetic: dict[bytes, int] = {}
-    for row in _bytes(synthetic.images):
-        of_synthetic[row] = of_synthetic.get(row, 0) + 1
-    return sum(of_synthetic.pop(row, 0) for images, _ in members.blocks() for row in _bytes(images))
+    for example in _bytes(synthetic.images):
+        of_synthetic[example] = of_synthetic.get(example, 0) + 1
+    return sum(of_synthetic.pop(example, 0) for images, _ in members.blocks() for example in _bytes(images))
 
 
 def _bytes(images: npt.NDArray[np.uint8]) -> list[bytes]:
     """Each image's bytes."""
-    return [row.tobytes() for row in flat(images)]
+    return [example.tobytes() for example in flat(images)]

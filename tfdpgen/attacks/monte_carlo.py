@@ -1,11 +1,11 @@
-"""Monte Carlo: how many synthetic rows fall close to a candidate?
+"""Monte Carlo: how many synthetic examples fall close to a candidate?
 
 Hilprecht, Haerterich and Bernau 2019, "Monte Carlo and reconstruction membership inference attacks against generative
-models": generators that overfit put more of their draws around training rows than elsewhere. Distances are
+models": generators that overfit put more of their draws around training examples than elsewhere. Distances are
 taken after a principal component analysis to 40 components, as in the paper, and a draw is close if it lies within a
 radius epsilon. The paper's median heuristic takes for it the median, over the candidates, of the distance to the
-nearest draw. Here it is the median over the attacker's reference rows, which lie as candidates lie, so that no score
-depends on who else is asked about. Only draws of the candidate's label count.
+nearest draw. Here it is the median over the attacker's reference examples, which lie as candidates lie, so that no
+score depends on who else is asked about. Only draws of the candidate's label count.
 
     get("monte_carlo").score(known, candidates, rng)    # the share of draws within the radius
 """
@@ -60,8 +60,8 @@ MONTE_CARLO = register(
     Attack(
         name="monte_carlo",
         description=(
-            "A candidate is the likelier a member the more synthetic rows of its label fall close to it, in the 40 "
-            "directions in which the attacker's own rows differ most."
+            "A candidate is the likelier a member the more synthetic examples of its label fall close to it, in the 40 "
+            "directions in which the attacker's own examples differ most."
         ),
         access="samples",
         paper="Hilprecht, Haerterich & Bernau 2019 (Monte Carlo, PCA, median heuristic)",

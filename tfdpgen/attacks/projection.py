@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 
 from tfdpgen.attacks.neighbours import flat
 
-_MOST_ROWS = 10_000  # that the components are fitted to
+_MOST_EXAMPLES = 10_000  # that the components are fitted to
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class Projection:
 
     @classmethod
     def fit(cls, images: npt.NDArray[np.uint8], num_components: int, *, is_whitened: bool = False) -> Self:
-        """The components of images uint8 [n, h, w, c]; fewer than asked for where rows or pixels do not suffice.
+        """The components of images uint8 [n, h, w, c]; fewer than asked for where examples or pixels do not suffice.
 
         With `is_whitened` the images have variance 1 along each of them.
         """
-        points = flat(images[:_MOST_ROWS]).astype(np.float64) / 255
+        points = flat(images[:_MOST_EXAMPLES]).astype(np.float64) / 255
         solver = "full" if points.shape[0] < points.shape[1] else "covariance_eigh"  # the faster of the exact ones
         pca = PCA(min(num_components, *points.shape), svd_solver=solver).fit(points)
         scales = np.sqrt(np.maximum(np.asarray(pca.explained_variance_), 1e-12)) if is_whitened else 1.0

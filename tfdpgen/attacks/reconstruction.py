@@ -1,4 +1,4 @@
-"""Reconstruction: an autoencoder gives back the rows that it was trained on better than others.
+"""Reconstruction: an autoencoder gives back the examples that it was trained on better than others.
 
 Hilprecht, Haerterich and Bernau 2019, "Monte Carlo and reconstruction membership inference attacks against generative
 models": encode a candidate, decode several draws of its latents, and take the mean distance. `vae_elbo` takes the whole

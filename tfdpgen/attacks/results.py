@@ -1,4 +1,4 @@
-"""Results: from scores of members and non-members to figures, each with an interval.
+"""Results: from scores of members and non-members to metrics, each with an interval.
 
     result = compare_scores(member_scores, nonmember_scores, threshold=None)     # [repetitions, candidates] each
     result.privacy_loss, result.privacy_loss_interval
@@ -7,7 +7,7 @@
 Intervals are Clopper and Pearson's (1934), since the bootstrap collapses where an attack errs never, which is where
 it matters. Every interval holds Student's t over the repetitions too. `compare_scores` says what is counted for which.
 
-All figures are computed from private rows without noise: they are internal and not covered by any epsilon.
+All metrics are computed from private examples without noise: they are internal and not covered by any epsilon.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class AttackResult:
       auc: the probability that a random member scores higher than a random non-member; ties count half.
       tpr_at_1_percent_fpr, tpr_at_01_percent_fpr: the true positive rate where the false positive rate is 0.01 or 0.001
         (Carlini et al. 2022, arXiv 2112.03570). Fewer than 100 or 1000 non-members cannot show that rate:
-        the figure is then interpolated, and its interval starts at 0.
+        the metric is then interpolated, and its interval starts at 0.
       accuracy_interval and the like: see `compare_scores`.
       roc: the whole curve.
       repetitions: how often the attack was run.
       num_members, num_nonmembers: candidates in one repetition.
       description, access, paper: of the attack.
-      is_membership: whether caps have anything to do with it.
+      is_membership: whether upper bounds have anything to do with it.
       accuracies: of each repetition.
     """
 
@@ -85,9 +85,9 @@ class AttackResult:
     accuracies: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON-ready values."""
-        figures = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return {**figures, "roc": {name: list(values) for name, values in vars(self.roc).items()}}
+        """The metrics as JSON-ready values."""
+        metrics = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {**metrics, "roc": {name: list(values) for name, values in vars(self.roc).items()}}
 
     def accuracy_interval_at(self, confidence: float) -> Interval:
         """The interval of the accuracy at another confidence."""
@@ -100,8 +100,8 @@ class StrongestAttack:
 
     Attributes:
       name: of the attack.
-      privacy_loss: its figure.
-      interval: holds the true privacy loss with `confidence`, although the highest of several figures was picked.
+      privacy_loss: its metric.
+      interval: holds the true privacy loss with `confidence`, although the highest of several metrics was picked.
       confidence: of the interval.
       looked_at: how many membership attacks were compared.
       correction: what the interval allows for, in words.
@@ -115,7 +115,7 @@ class StrongestAttack:
     correction: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON-ready values."""
+        """The metrics as JSON-ready values."""
         return {**dataclasses.asdict(self), "interval": list(self.interval)}
 
 
@@ -132,10 +132,10 @@ def compare_scores(
 ) -> AttackResult:
     """Compares the scores of members with those of non-members.
 
-    Each interval holds two: Student's t over the repetitions' figures, which covers the chance in draws and training,
+    Each interval holds two: Student's t over the repetitions' metrics, which covers the chance in draws and training,
     and one for the candidates of a single repetition, which covers the chance in who was asked. The second keeps an
     interval from vanishing where all repetitions agree (5 times 100 of 100 right is no proof of certainty) and stands
-    alone where there is one repetition. It counts rows once, since repetitions ask about the same people:
+    alone where there is one repetition. It counts examples once, since repetitions ask about the same people:
 
     - accuracy: Clopper and Pearson's, of as many answers as there were. Two groups with a rate each vary less than one
       with the rate between (Hoeffding 1956), so that it covers at least as often as it says.
@@ -144,7 +144,7 @@ def compare_scores(
     - true positive rate at a false positive rate f: the rate of false positives above the j-th largest of the scores of
       n non-members is Beta(j, n + 1 - j), whatever the scores' law. The interval goes from Clopper and Pearson's lower
       bound at a threshold whose false positive rate lies below f to the upper bound at one where it lies above, each
-      with a quarter of the error. The figure itself interpolates, which breaks ties at random.
+      with a quarter of the error. The metric itself interpolates, which breaks ties at random.
 
     Args:
       member_scores: [repetitions, members]; higher is likelier a member.
@@ -209,7 +209,7 @@ def compare_scores(
 def strongest_attack(results: Mapping[str, AttackResult], confidence: float = 0.95) -> StrongestAttack | None:
     """The membership attack with the highest privacy loss, and an interval that allows for having picked it.
 
-    The highest of k figures is high by chance too. Each of the k intervals is therefore computed with a k-th of the
+    The highest of k metrics is high by chance too. Each of the k intervals is therefore computed with a k-th of the
     error (Bonferroni), so that with `confidence` all of them hold at once, and thus the one that was picked. Attacks on
     the same candidates are dependent, which Bonferroni's correction allows.
 
@@ -246,21 +246,21 @@ def clopper_pearson(
     return low, high
 
 
-def _interval(figures: npt.NDArray[np.float64], num_answers: int, confidence: float) -> Interval:
+def _interval(metrics: npt.NDArray[np.float64], num_answers: int, confidence: float) -> Interval:
     """The hull of Student's t over repetitions and Clopper and Pearson's of `num_answers`, within [0, 1]."""
-    mean = float(np.mean(figures))
+    mean = float(np.mean(metrics))
     bounds = clopper_pearson(mean * num_answers, num_answers, (1 - confidence) / 2)
     low, high = min(mean, float(bounds[0])), max(mean, float(bounds[1]))  # rounding aside, the mean lies between them
-    error = float(_student(figures, confidence))
+    error = float(_student(metrics, confidence))
     return max(min(low, mean - error), 0.0), min(max(high, mean + error), 1.0)
 
 
-def _student(figures: npt.NDArray[np.float64], confidence: float) -> npt.NDArray[np.float64]:
+def _student(metrics: npt.NDArray[np.float64], confidence: float) -> npt.NDArray[np.float64]:
     """Half the width of Student's interval over repetitions (the first axis); 0 for one repetition."""
-    if len(figures) < 2:
-        return np.zeros(figures.shape[1:])
-    t = float(scipy.stats.t.ppf((1 + confidence) / 2, len(figures) - 1))
-    return t * np.std(figures, axis=0, ddof=1) / math.sqrt(len(figures))
+    if len(metrics) < 2:
+        return np.zeros(metrics.shape[1:])
+    t = float(scipy.stats.t.ppf((1 + confidence) / 2, len(metrics) - 1))
+    return t * np.std(metrics, axis=0, ddof=1) / math.sqrt(len(metrics))
 
 
 def _tprs(

@@ -3,8 +3,8 @@
     results = run_attacks(release, splits.train, splits.holdout, seed=0)
     results["gan_leaks"].privacy_loss, results["gan_leaks"].privacy_loss_interval
 
-Attacks see candidates, shuffled, and never who is a member; `compare_scores` (`results.py`) makes figures of what they
-score. The figures are computed from private rows without noise: they are internal and not covered by any epsilon.
+Attacks see candidates, shuffled, and never who is a member; `compare_scores` (`results.py`) makes metrics of what they
+score. The metrics are computed from private examples without noise: they are internal and not covered by any epsilon.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tfdpgen.attacks.base import (
 from tfdpgen.attacks.results import AttackResult, compare_scores
 from tfdpgen.data import Dataset, LabeledDataset
 
-NUM_SYNTHETIC = 6_000  # rows drawn where none are given
+NUM_SYNTHETIC = 6_000  # examples drawn where none are given
 MOST_REFERENCE = 10_000
 _REFERENCE_SHARE = 0.5  # of the non-members
 
@@ -55,14 +55,14 @@ def run_attacks(
 
     Half of the non-members, at most 10,000, become the attackers' reference and are never asked about. Each repetition
     draws k members and k others without replacement, shuffles them, and lets each attack score them. The others are
-    rows of the rest of `nonmembers` if the attack asks for membership, and else uniform noise with random labels.
+    examples of the rest of `nonmembers` if the attack asks for membership, and else uniform noise with random labels.
     Attacks that share their preparation are prepared once a repetition, and searches once for all repetitions.
 
     Args:
       release: anything with `spec` and `sample(labels, seed)`.
-      members: rows that the release was trained on.
-      nonmembers: rows of the same source that it was not trained on; at least 2.
-      synthetic: the rows that were handed out; 6,000 are drawn from the release if None.
+      members: examples that the release was trained on.
+      nonmembers: examples of the same source that it was not trained on; at least 2.
+      synthetic: the examples that were handed out; 6,000 are drawn from the release if None.
       networks: what was trained privately beside the generator, by name; attacks that need more are left out.
       repetitions: at least 1.
       num_candidates: k; as many as both data sets have if None or if there are fewer.
@@ -86,12 +86,12 @@ def run_attacks(
         or len(nonmembers) < 2
     ):
         raise ValueError(
-            "`repetitions`, `num_candidates` and the rows of `members` should be at least 1, and those of `nonmembers` "
-            f"2; got {repetitions}, {num_candidates}, {len(members)} and {len(nonmembers)}."
+            "`repetitions`, `num_candidates` and the examples of `members` should be at least 1, and those of "
+            f"`nonmembers` 2; got {repetitions}, {num_candidates}, {len(members)} and {len(nonmembers)}."
         )
     chosen = [get(name) for name in (ATTACKS if names is None else names)]
-    for rows in (members, nonmembers):
-        check_candidates(release.spec, rows)
+    for examples in (members, nonmembers):
+        check_candidates(release.spec, examples)
     reference, others = split_reference(nonmembers, seed)
     known = Knowledge(
         release,
@@ -118,15 +118,15 @@ def run_attacks(
     for repetition in range(repetitions):
         rng = np.random.default_rng([seed, repetition])
         kinds = {
-            "member": some_rows(members, rng.choice(len(members), k, replace=False)),
-            "nonmember": some_rows(others, rng.choice(len(others), k, replace=False)),
+            "member": some_examples(members, rng.choice(len(members), k, replace=False)),
+            "nonmember": some_examples(others, rng.choice(len(others), k, replace=False)),
             "noise": _noise(release, k, rng),
         }
         for i, group in enumerate(groups):
             names_of = ["member", *sorted({_opponent(attack) for attack in group})]
-            rows = joined([kinds[name] for name in names_of])
-            order = rng.permutation(len(rows))  # so that no position tells who is a member
-            parts = chunked(searches[i] if i in searches else group[0].prepare_fn(known, rng), rows.take(order))
+            examples = joined([kinds[name] for name in names_of])
+            order = rng.permutation(len(examples))  # so that no position tells who is a member
+            parts = chunked(searches[i] if i in searches else group[0].prepare_fn(known, rng), examples.take(order))
             if i in searches:
                 tasks += parts
             asked.append(_Asked(i, names_of, order, len(parts), None if i in searches else run_here(parts)))
@@ -154,9 +154,9 @@ def run_attacks(
     }
 
 
-def draw_synthetic(release: ReleaseLike, num_rows: int, seed: int) -> LabeledDataset:
-    """Rows drawn from a release, whose labels cycle through the classes."""
-    labels = np.arange(num_rows, dtype=np.int64) % release.spec.num_classes
+def draw_synthetic(release: ReleaseLike, num_examples: int, seed: int) -> LabeledDataset:
+    """Examples drawn from a release, whose labels cycle through the classes."""
+    labels = np.arange(num_examples, dtype=np.int64) % release.spec.num_classes
     return LabeledDataset(release.sample(labels, seed=seed), labels, release.spec)
 
 
@@ -177,27 +177,27 @@ def _opponent(attack: Attack) -> str:
 
 
 def split_reference(nonmembers: Dataset, seed: int) -> tuple[LabeledDataset, Dataset]:
-    """The attackers' reference, and the rows that may be asked about: disjoint, a function of positions and seed."""
+    """The attackers' reference and the examples that they may be asked about: disjoint, chosen by position and seed."""
     positions = np.random.default_rng([seed, len(nonmembers)]).permutation(len(nonmembers))
     size = min(MOST_REFERENCE, int(_REFERENCE_SHARE * len(nonmembers)))
     reference, others = np.sort(positions[:size]), np.sort(positions[size:])
-    return some_rows(nonmembers, reference), nonmembers.take(others)
+    return some_examples(nonmembers, reference), nonmembers.take(others)
 
 
-def some_rows(dataset: Dataset, positions: npt.NDArray[np.int64]) -> LabeledDataset:
-    """Some rows of a data set."""
-    return LabeledDataset(*dataset.rows(positions), dataset.spec)
+def some_examples(dataset: Dataset, positions: npt.NDArray[np.int64]) -> LabeledDataset:
+    """Some examples of a data set."""
+    return LabeledDataset(*dataset.examples(positions), dataset.spec)
 
 
-def _noise(release: ReleaseLike, num_rows: int, rng: np.random.Generator) -> LabeledDataset:
+def _noise(release: ReleaseLike, num_examples: int, rng: np.random.Generator) -> LabeledDataset:
     """Uniform noise with random labels."""
     spec = release.spec
-    images = rng.integers(256, size=(num_rows, *spec.image_shape), dtype=np.uint8)
-    return LabeledDataset(images, rng.integers(spec.num_classes, size=num_rows), spec)
+    images = rng.integers(256, size=(num_examples, *spec.image_shape), dtype=np.uint8)
+    return LabeledDataset(images, rng.integers(spec.num_classes, size=num_examples), spec)
 
 
 def joined(parts: Sequence[LabeledDataset]) -> LabeledDataset:
-    """The rows of all parts."""
+    """The examples of all parts."""
     images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
     return LabeledDataset(images, labels, parts[0].spec)
 

@@ -1,17 +1,17 @@
 """Labelled images, in memory or not, and the public facts about them.
 
 `DataSpec` holds what may be known without paying for it: shape, value range and classes. They are declared by whoever
-supplies the data, never read off the private rows, so nothing computed from a `DataSpec` costs privacy.
+supplies the data, never read off the private examples, so nothing computed from a `DataSpec` costs privacy.
 
     spec = DataSpec(image_shape=(8, 8, 1), num_classes=10)
     dataset = LabeledDataset(images, labels, spec)      # uint8 [n, 8, 8, 1], int64 [n]; checked here
     dataset.take([0, 5, 7])
 
-`Dataset` is what everything that touches private rows asks of them: their number, any of them by position, and all of
-them block by block. `LabeledDataset` has them in memory, `tfdpgen.data.records.RecordDataset` reads them from disk.
+`Dataset` is what everything that touches private examples asks of them: their number, any of them by position, and all
+of them block by block. `LabeledDataset` has them in memory, `tfdpgen.data.records.RecordDataset` reads them from disk.
 
-    dataset.rows([0, 5, 7])                             # uint8 [3, 8, 8, 1], int64 [3]
-    for images, labels in dataset.blocks():             # all rows, in order, a megabyte at a time
+    dataset.examples([0, 5, 7])                         # uint8 [3, 8, 8, 1], int64 [3]
+    for images, labels in dataset.blocks():             # all examples, in order, a megabyte at a time
         ...
 
 Where several examples are one user's, `user_ids` says which; methods that promise privacy to a user need it.
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 Positions = Sequence[int] | npt.NDArray[np.integer]
-Rows = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+Examples = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 _BLOCK_BYTES = 2**20
 
@@ -126,9 +126,9 @@ def check_class_names(names: Sequence[str], what: str = "`class_names`") -> None
 
 
 class Dataset(abc.ABC):
-    """Labelled images, wherever they are; one row is one image and its label.
+    """Labelled images, wherever they are; one example is one image and its label.
 
-    Every row that comes out agrees with the spec: images uint8 [h, w, c] in [0, 255], labels int64 in
+    Every example that comes out agrees with the spec: images uint8 [h, w, c] in [0, 255], labels int64 in
     [0, spec.num_classes).
 
     Attributes:
@@ -143,29 +143,29 @@ class Dataset(abc.ABC):
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
-    def rows(self, positions: Positions) -> Rows:
+    def examples(self, positions: Positions) -> Examples:
         """The images uint8 [k, h, w, c] and labels int64 [k] at k `positions`, in their order."""
 
     @abc.abstractmethod
     def take(self, positions: Positions) -> Self:
-        """A data set of the rows at `positions`, in their order."""
+        """A data set of the examples at `positions`, in their order."""
 
-    def blocks(self) -> Iterator[Rows]:
-        """All rows in their order, a megabyte of them at a time."""
+    def blocks(self) -> Iterator[Examples]:
+        """All examples in their order, a megabyte of them at a time."""
         size = max(1, _BLOCK_BYTES // math.prod(self.spec.image_shape))
         for start in range(0, len(self), size):
-            yield self.rows(np.arange(start, min(start + size, len(self))))
+            yield self.examples(np.arange(start, min(start + size, len(self))))
 
     def in_memory(self, most: int | None = None) -> LabeledDataset:
-        """The first `most` rows, or all of them, in memory."""
+        """The first `most` examples, or all of them, in memory."""
         size = len(self) if most is None else min(most, len(self))
         users = self.user_ids if self.user_ids is None else self.user_ids[:size]
-        return LabeledDataset(*self.rows(np.arange(size)), self.spec, users)
+        return LabeledDataset(*self.examples(np.arange(size)), self.spec, users)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabeledDataset(Dataset):
-    """Labelled images in memory; one row is one image and its label.
+    """Labelled images in memory; one example is one image and its label.
 
     Attributes:
       images: uint8 [n, height, width, channels] in [0, 255].
@@ -210,13 +210,13 @@ class LabeledDataset(Dataset):
         users = "unknown" if self.user_ids is None else "known"
         return f"{type(self).__name__}({len(self):,} examples, {self.spec}, users {users})"
 
-    def rows(self, positions: Positions) -> Rows:
+    def examples(self, positions: Positions) -> Examples:
         positions = np.asarray(positions, dtype=np.int64)
         return self.images[positions], self.labels[positions]
 
     def take(self, positions: Positions) -> Self:
         users = self.user_ids if self.user_ids is None else self.user_ids[np.asarray(positions, np.int64)]
-        return type(self)(*self.rows(positions), self.spec, users)
+        return type(self)(*self.examples(positions), self.spec, users)
 
     def in_memory(self, most: int | None = None) -> LabeledDataset:
         users = self.user_ids if self.user_ids is None else self.user_ids[:most]

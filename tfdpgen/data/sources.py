@@ -43,7 +43,7 @@ from tfdpgen.data.splits import Splits
 from tfdpgen.data.tfds_sets import read_tfds
 from tfdpgen.data.values import to_bytes
 
-MIN_ROWS_PER_SPLIT = 10
+MIN_EXAMPLES_PER_SPLIT = 10
 _Number = TypeVar("_Number", int, float)
 
 _ACCEPTED = (
@@ -111,12 +111,12 @@ def load_splits(
         )
     splits = _split(parts, dataset)
     smallest = min(len(splits.train), len(splits.holdout), len(splits.test))
-    if smallest < MIN_ROWS_PER_SPLIT:
+    if smallest < MIN_EXAMPLES_PER_SPLIT:
         raise DataError(
-            f"`dataset` {dataset!r} should leave at least {MIN_ROWS_PER_SPLIT} examples for each of train, holdout and "
-            f"test; got {len(splits.train)}, {len(splits.holdout)} and {len(splits.test)}. Supply more: "
-            f"{5 * MIN_ROWS_PER_SPLIT} are enough without a test split of the source's own, and "
-            f"{10 * MIN_ROWS_PER_SPLIT} of 'train' with one."
+            f"`dataset` {dataset!r} should leave at least {MIN_EXAMPLES_PER_SPLIT} examples for each of train, holdout "
+            f"and test; got {len(splits.train)}, {len(splits.holdout)} and {len(splits.test)}. Supply more: "
+            f"{5 * MIN_EXAMPLES_PER_SPLIT} are enough without a test split of the source's own, and "
+            f"{10 * MIN_EXAMPLES_PER_SPLIT} of 'train' with one."
         )
     return splits
 
@@ -135,20 +135,20 @@ def _numbers(name: str, values: Sequence[float], kind: type[_Number]) -> tuple[_
         raise DataError(f"`{name}` should be a sequence of numbers; got {values!r}.") from error
 
 
-def partition(num_rows: int, *percentages: int) -> list[npt.NDArray[np.int64]]:
-    """Disjoint sets of positions that together are 0..num_rows-1.
+def partition(num_examples: int, *percentages: int) -> list[npt.NDArray[np.int64]]:
+    """Disjoint sets of positions that together are 0..num_examples-1.
 
     Args:
-      num_rows: how many examples (or users) there are; the only thing that the result depends on.
+      num_examples: how many examples (or users) there are; the only thing that the result depends on.
       *percentages: the shares of all parts but the first, each rounded up; the first part is what they leave.
 
     Returns:
       One array of positions for each part, in the order of a fixed public permutation.
     """
     # RandomState, not Generator: NumPy guarantees its stream never to change, and with it who is in which split.
-    positions = np.random.RandomState(20240229).permutation(num_rows).astype(np.int64, copy=False)
-    sizes = [-(-num_rows * percentage // 100) for percentage in percentages]
-    first = max(num_rows - sum(sizes), 0)
+    positions = np.random.RandomState(20240229).permutation(num_examples).astype(np.int64, copy=False)
+    sizes = [-(-num_examples * percentage // 100) for percentage in percentages]
+    first = max(num_examples - sum(sizes), 0)
     return np.split(positions, np.cumsum([first, *sizes[:-1]]))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from tfdpgen.data.dataset import DataError, Dataset, DataSpec, LabeledDataset
 from tfdpgen.data.npz import NpzFile
-from tfdpgen.data.records import read_rows, write_rows
+from tfdpgen.data.records import read_examples, write_examples
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class Splits:
     """The disjoint parts of one source, with the same public facts.
 
     Attributes:
-      train: the private rows, which privacy is promised to.
-      holdout: rows from the same source that no release has seen: the non-members that attacks are tested on.
-      test: rows that measure utility.
+      train: the private examples, which privacy is promised to.
+      holdout: examples from the same source that no release has seen: the non-members that attacks are tested on.
+      test: examples that measure utility.
 
     Raises:
       ValueError: if the parts disagree about the public facts.
@@ -71,7 +71,7 @@ class Splits:
                 _users(folder, field.name).unlink(missing_ok=True)
             else:
                 unfinished = on_disk.with_suffix(".unfinished")
-                write_rows(part, unfinished)  # which may be a view of the file that it replaces
+                write_examples(part, unfinished)  # which may be a view of the file that it replaces
                 unfinished.replace(on_disk)
                 in_memory.unlink(missing_ok=True)
                 _users(folder, field.name).unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def _load_records(folder: Path, name: str, spec: DataSpec) -> Dataset:
             users = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} should be the array that `Splits.save` writes; {error}.") from error
-    return read_rows(folder / f"{name}.array_record", spec, users)
+    return read_examples(folder / f"{name}.array_record", spec, users)
 
 
 def _load_npz(path: Path, spec: DataSpec) -> LabeledDataset:

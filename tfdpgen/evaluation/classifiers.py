@@ -2,23 +2,23 @@
 
     classifier = fit_classifier("random_forest", synthetic, trained_on="generated", seed=0)
     classifier.predict(images)              # int64 [n]
-    classifier.right(private_test)          # bool [n]: which rows it names rightly
+    classifier.right(private_test)          # bool [n]: which examples it names rightly
 
 | name | what it is |
 |---|---|
-| cnn | the CNN of `utility.train_classifier`, on all rows |
+| cnn | the CNN of `utility.train_classifier`, on all examples |
 | logistic_regression | multinomial, penalty chosen from three |
 | mlp | one hidden layer of 128, stopped early |
-| random_forest | 60 trees, each of half the rows; size of leaves chosen from two |
+| random_forest | 60 trees, each of half the examples; size of leaves chosen from two |
 | gradient_boosting | histogram gradient boosting (Ke et al. 2017, "LightGBM"), stopped early |
 
 All but the CNN are scikit-learn's, learn from pixels as they are (sides longer than 32 are averaged down), and see
-`MOST_ROWS` rows at most, drawn at random, which keeps the whole set within minutes. Whatever is chosen, penalty, size
-of leaves or number of epochs, is chosen on a tenth of the rows that the classifier is given: one that learns from
-generated rows is chosen by generated rows alone.
+`MOST_EXAMPLES` examples at most, drawn at random, which keeps the whole set within minutes. Whatever is chosen,
+penalty, size of leaves or number of epochs, is chosen on a tenth of the examples that the classifier is given: one that
+learns from generated examples is chosen by generated examples alone.
 
-A classifier remembers whether it learnt from private rows (`trained_on`): such a one was trained without differential
-privacy, and neither it nor its accuracy may leave.
+A classifier remembers whether it learnt from private examples (`trained_on`): such a one was trained without
+differential privacy, and neither it nor its accuracy may leave.
 
 Some examples cannot be learnt from: a single class, or a class with too few examples to set one aside by which to stop.
 `fit_classifier` raises a `CannotFitError` then; `try_classifier` returns a `NotFitted` with the reason, which
@@ -48,13 +48,13 @@ from tfdpgen.evaluation.cnn import train_classifier
 
 TrainedOn = Literal["private", "generated"]
 
-MOST_ROWS = 10_000  # that a scikit-learn classifier sees of a data set
+MOST_EXAMPLES = 10_000  # that a scikit-learn classifier sees of a data set
 _VALIDATION = 0.1
 _LEAST_EXAMPLES = 20  # that a scikit-learn classifier can choose its settings by
 _LONGEST_SIDE = 32
 _BATCH = 1024
 _INTERRUPTED = "Training interrupted by user"  # how scikit-learn's MLP warns of a Ctrl-C, which it does not pass on
-_MLP_BATCH, _MLP_PATIENCE = 64, 150  # rows; steps without a better score
+_MLP_BATCH, _MLP_PATIENCE = 64, 150  # examples; steps without a better score
 
 
 class CannotFitError(ValueError):
@@ -82,26 +82,26 @@ class Classifier:
 
     Attributes:
       name: of its kind.
-      trained_on: "private" if it has seen private rows, without differential privacy; then nothing of it may leave.
-      num_rows: rows that it was given, those included that only chose its settings.
+      trained_on: "private" if it has seen private examples, without differential privacy; then nothing of it may leave.
+      num_examples: examples that it was given, those included that only chose its settings.
       predict: uint8 images [n, h, w, c] -> classes int64 [n].
       model: the Keras model of a CNN, None for others.
     """
 
     name: str
     trained_on: TrainedOn
-    num_rows: int
+    num_examples: int
     predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
     model: Any = None
 
     def right(self, dataset: LabeledDataset) -> npt.NDArray[np.bool_]:
-        """Which rows it names rightly, bool [n].
+        """Which examples it names rightly, bool [n].
 
         Raises:
-          ValueError: if there are no rows.
+          ValueError: if there are no examples.
         """
         if not len(dataset):
-            raise ValueError("`dataset` should have rows to test on; it is empty.")
+            raise ValueError("`dataset` should have examples to test on; it is empty.")
         return self.predict(dataset.images) == dataset.labels
 
 
@@ -112,14 +112,14 @@ _SETTINGS: Mapping[str, Sequence[Callable[[int, int], Any]]] = {
         for penalty in (0.01, 0.1, 1.0)
     ),
     "mlp": (
-        # Few rows make short epochs: patience is counted in steps.
-        lambda seed, rows: MLPClassifier(
+        # Few examples make short epochs: patience is counted in steps.
+        lambda seed, num_examples: MLPClassifier(
             (128,),
             random_state=seed,
             **_STOPPED_EARLY
             | {
-                "batch_size": min(_MLP_BATCH, rows // 2),
-                "n_iter_no_change": max(5, _MLP_PATIENCE * _MLP_BATCH // rows),
+                "batch_size": min(_MLP_BATCH, num_examples // 2),
+                "n_iter_no_change": max(5, _MLP_PATIENCE * _MLP_BATCH // num_examples),
             },
         ),
     ),
@@ -151,15 +151,15 @@ def fit_classifier(
 
     Args:
       name: one of `CLASSIFIERS`.
-      dataset: its rows; at least two classes among them.
-      trained_on: whether `dataset` is private or generated. Nothing can tell it from the rows.
+      dataset: its examples; at least two classes among them.
+      trained_on: whether `dataset` is private or generated. Nothing can tell it from the examples.
       soft_labels: float32 [n, num_classes], for the CNN alone; see `train_classifier`.
       seed: of everything that is drawn.
       verbose: Keras's verbosity, of the CNN.
 
     Raises:
       CannotFitError: if the classifier cannot learn from these examples: there are too few of them, or of one class.
-      ValueError: for an unknown name or kind of rows, or soft labels that the classifier cannot learn.
+      ValueError: for an unknown name or kind of examples, or soft labels that the classifier cannot learn.
     """
     check_classifiers([name])
     if trained_on not in ("private", "generated"):
@@ -177,24 +177,29 @@ def fit_classifier(
         return Classifier(name, trained_on, len(dataset), named, model)
     if soft_labels is not None:
         raise ValueError(f"`soft_labels` can be learnt by the cnn alone; got them for {name}.")
-    drawn = np.random.default_rng(seed).permutation(len(dataset))[:MOST_ROWS]
-    rows = dataset.take(drawn)
-    classes = len(np.unique(rows.labels))
-    if classes < 2 or len(rows) < _LEAST_EXAMPLES:
+    drawn = np.random.default_rng(seed).permutation(len(dataset))[:MOST_EXAMPLES]
+    examples = dataset.take(drawn)
+    classes = len(np.unique(examples.labels))
+    if classes < 2 or len(examples) < _LEAST_EXAMPLES:
         raise CannotFitError(
-            f"{name} needs at least {_LEAST_EXAMPLES} examples, of two classes or more; got {len(rows)} of {classes}."
+            f"{name} needs at least {_LEAST_EXAMPLES} examples, of two classes or more; got {len(examples)} of "
+            f"{classes}."
         )
     try:
-        estimator = _best(_SETTINGS[name], _pixels(rows.images), rows.labels, seed)
+        estimator = _best(_SETTINGS[name], _pixels(examples.images), examples.labels, seed)
     except ValueError as error:  # scikit-learn's own refusal, as of a class too small to be stratified
         if "least populated class" in str(error):
             raise CannotFitError(
                 f"{name} sets a tenth of its examples aside to know when to stop, and needs two examples or more of "
-                f"each class for that; classes with a single one: {_alone(rows.labels)} of {classes}."
+                f"each class for that; classes with a single one: {_alone(examples.labels)} of {classes}."
             ) from error
         reason = " ".join(str(error).split())
-        raise CannotFitError(f"{name} cannot learn from {len(rows)} examples of {classes} classes: {reason}") from error
-    return Classifier(name, trained_on, len(rows), lambda images: estimator.predict(_pixels(images)).astype(np.int64))
+        raise CannotFitError(
+            f"{name} cannot learn from {len(examples)} examples of {classes} classes: {reason}"
+        ) from error
+    return Classifier(
+        name, trained_on, len(examples), lambda images: estimator.predict(_pixels(images)).astype(np.int64)
+    )
 
 
 def _alone(labels: npt.NDArray[np.int64]) -> int:
@@ -220,7 +225,8 @@ def _best(
     labels: npt.NDArray[np.int64],
     seed: int,
 ) -> Any:
-    """The estimator that does best on a tenth of the rows, which it has not learnt from; a single one learns from all.
+    """The estimator that does best on a tenth of the examples, which it has not learnt from; a single one learns from
+    all.
 
     Those that stop early set a tenth aside themselves.
 
@@ -250,7 +256,7 @@ def _best(
 
 
 def _pixels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Images as rows of pixels in [0, 1], float32 [n, d]; sides longer than 32 pixels are averaged down to 32."""
+    """Images as vectors of pixels in [0, 1], float32 [n, d]; sides longer than 32 pixels are averaged down to 32."""
     sides = [min(side, _LONGEST_SIDE) for side in images.shape[1:3]]
     if tuple(sides) != images.shape[1:3]:
         parts = [

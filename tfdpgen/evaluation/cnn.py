@@ -1,11 +1,11 @@
-"""The CNN that judges generated images: small, the same for every data set, chosen by its own rows alone.
+"""The CNN that judges generated images: small, the same for every data set, chosen by its own examples alone.
 
     model = train_classifier(synthetic, seed=0)
     accuracy(model, private_test)
 
-It was fixed before any private test row was looked at: its architecture, epochs and learning rate follow from the image
-shape and the number of rows, and its best epoch is chosen on rows split off the training data that it is given. A
-classifier trained on generated data is thus chosen by generated data alone.
+It was fixed before any private test example was looked at: its architecture, epochs and learning rate follow from the
+image shape and the number of examples, and its best epoch is chosen on examples split off the training data that it is
+given. A classifier trained on generated data is thus chosen by generated data alone.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ def train_classifier(
     seed: int,
     verbose: int = 0,
 ) -> keras.Model:
-    """Trains the CNN that all figures here come from.
+    """Trains the CNN that all metrics here come from.
 
     Small data need many passes and large data few: about 1,500 steps of Adam (learning rate 1e-3, cosine decay to 0),
     but at least 6 epochs, or 12 with soft labels, which are harder to learn by heart, and at most 30; batches of 32
-    rows below 10,000 rows and of 128 from there on. Training stops when a quarter of these epochs has not lowered the
-    validation loss, and keeps the weights of the best epoch.
+    examples below 10,000 examples and of 128 from there on. Training stops when a quarter of these epochs has not
+    lowered the validation loss, and keeps the weights of the best epoch.
 
     The result is a function of the arguments (on one machine): no global seed is read or set.
 
     Args:
-      dataset: at least 2 rows.
-      soft_labels: float32 [n, num_classes], a probability of each class in each row, to be learnt in place of the
+      dataset: at least 2 examples.
+      soft_labels: float32 [n, num_classes], a probability of each class in each example, to be learnt in place of the
         labels (Hinton et al. 2015, "Distilling the knowledge in a neural network").
-      validation: in (0, 1), the share of `dataset` that only chooses the best epoch; at least one row.
-      seed: for initialisation, validation rows, order and dropout.
+      validation: in (0, 1), the share of `dataset` that only chooses the best epoch; at least one example.
+      seed: for initialisation, validation examples, order and dropout.
       verbose: Keras's verbosity.
 
     Returns:
       A model from uint8 images [n, h, w, c] to class probabilities [n, num_classes].
 
     Raises:
-      ValueError: if `validation` lies outside (0, 1), there are too few rows, or `soft_labels` have another shape.
+      ValueError: if `validation` lies outside (0, 1), there are too few examples, or `soft_labels` have another shape.
     """
     if not 0 < validation < 1:
         raise ValueError(f"`validation` should lie strictly between 0 and 1; got {validation!r}.")
@@ -60,15 +60,17 @@ def train_classifier(
     if soft_labels is not None and targets.shape != (len(dataset), dataset.spec.num_classes):
         raise ValueError(
             f"`soft_labels` should be of shape [{len(dataset)}, {dataset.spec.num_classes}], a probability of each "
-            f"class in each row; got {list(targets.shape)}."
+            f"class in each example; got {list(targets.shape)}."
         )
     num_validation = math.ceil(validation * len(dataset))
     num_train = len(dataset) - num_validation
     if num_train < 1:
-        raise ValueError(f"`dataset` should have at least a row to train on and one to validate; got {len(dataset)}.")
+        raise ValueError(
+            f"`dataset` should have at least an example to train on and one to validate; got {len(dataset)}."
+        )
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(dataset))
-    chosen, held_out = rows[num_validation:], rows[:num_validation]
+    order = rng.permutation(len(dataset))
+    chosen, held_out = order[num_validation:], order[:num_validation]
 
     batch_size = min(num_train, 32 if num_train < 10_000 else 128)
     steps = num_train // batch_size
@@ -99,12 +101,12 @@ def train_classifier(
 
 
 def accuracy(model: keras.Model, dataset: LabeledDataset) -> float:
-    """The share of rows in [0, 1] whose most probable class is their label.
+    """The share of examples in [0, 1] whose most probable class is their label.
 
     Raises:
-      ValueError: if there are no rows.
+      ValueError: if there are no examples.
     """
     if not len(dataset):
-        raise ValueError("`dataset` should have rows to test on; it is empty.")
+        raise ValueError("`dataset` should have examples to test on; it is empty.")
     probabilities = model.predict(dataset.images, batch_size=1024, verbose=0)
     return float(np.mean(probabilities.argmax(axis=-1) == dataset.labels))

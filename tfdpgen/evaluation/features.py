@@ -5,17 +5,17 @@
     space = inception_space("inception_v3_..._notop.h5")    # ImageNet's InceptionV3, where its weights are at hand
     space.features(images)                                  # uint8 [n, h, w, c] -> float32 [n, d]
 
-| space | shaped by | figures are comparable |
+| space | shaped by | metrics are comparable |
 |---|---|---|
 | `scattering` | nothing: fixed wavelets | across runs and methods, on one data set |
-| `cnn` | the rows that its classifier was trained on | between releases that one and the same CNN judges |
+| `cnn` | the examples that its classifier was trained on | between releases that one and the same CNN judges |
 | `inception` | ImageNet | with what the same weights and resizing gave elsewhere |
 
 `scattering` (Bruna & Mallat 2013, arXiv 1203.1513) sees strokes, edges and textures, and knows nothing of classes: of
-images with each other's labels it says the same. `cnn` sees what tells classes apart; trained on private rows it is as
-private as they are, and a bit closer to its own training rows than to others, so that real rows to compare with should
-be rows that it has not seen. Figures in different spaces, and of different numbers of rows, are not comparable with
-each other. Nothing is downloaded.
+images with each other's labels it says the same. `cnn` sees what tells classes apart; trained on private examples it is
+as private as they are, and a bit closer to its own training examples than to others, so that real examples to compare
+with should be examples that it has not seen. Metrics in different spaces, and of different numbers of examples, are not
+comparable with each other. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class FeatureSpace:
     """A fixed function of single images.
 
     Attributes:
-      name: under which figures are reported.
+      name: under which metrics are reported.
       description: what it is, in a sentence.
       function: float32 images [b, h, w, c] in [0, 255] -> float32 [b, d].
       batch_size: images at a time.
-      most_rows: rows beyond which a measurement in this space takes too long to be worth it.
+      most_rows: examples beyond which a measurement in this space takes too long to be worth it.
     """
 
     name: str
     description: str
     function: Callable[[tf.Tensor], Any]
     batch_size: int = _BATCH
-    most_rows: int = 10_000
+    most_examples: int = 10_000
 
     def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Images uint8 [n, h, w, c] as points float32 [n, d].
@@ -88,7 +88,7 @@ def cnn_space(classifier: Classifier) -> FeatureSpace:
     """The 128 outputs of the last hidden layer of a CNN.
 
     Args:
-      classifier: of kind "cnn". If it was trained on private rows, its features are internal.
+      classifier: of kind "cnn". If it was trained on private examples, its features are internal.
 
     Raises:
       ValueError: if it is another kind.
@@ -97,7 +97,7 @@ def cnn_space(classifier: Classifier) -> FeatureSpace:
         raise ValueError(f"`classifier` should be a cnn, whose layers can be read; got {classifier.name}.")
     hidden = next(layer for layer in reversed(classifier.model.layers[:-1]) if isinstance(layer, keras.layers.Dense))
     network = keras.Model(classifier.model.inputs, hidden.output)
-    description = f"The last hidden layer of the evaluation's CNN, trained on {classifier.trained_on} rows."
+    description = f"The last hidden layer of the evaluation's CNN, trained on {classifier.trained_on} examples."
     return FeatureSpace("cnn", description, lambda images: network(images, training=False))
 
 
@@ -105,7 +105,7 @@ def inception_space(weights: str | os.PathLike[str]) -> FeatureSpace:
     """The 2,048 outputs of InceptionV3's last pooling (Heusel et al. 2017), with Keras's weights for ImageNet.
 
     Images become 299 x 299 by bicubic interpolation; grey ones get three equal channels. Keras's weights are not those
-    of the reference implementation of FID, so its figures differ from published ones by a few per cent.
+    of the reference implementation of FID, so its metrics differ from published ones by a few per cent.
 
     Args:
       weights: the file `INCEPTION_FILE`; "keras" for the one in ~/.keras/models, where Keras keeps what it has
@@ -140,4 +140,4 @@ def inception_space(weights: str | os.PathLike[str]) -> FeatureSpace:
         return network(colours / 127.5 - 1.0, training=False)
 
     description = "The last pooling of InceptionV3, trained on ImageNet (Keras's weights)."
-    return FeatureSpace("inception", description, function, batch_size=32, most_rows=2_000)
+    return FeatureSpace("inception", description, function, batch_size=32, most_examples=2_000)

@@ -6,9 +6,9 @@
     density_coverage(features(real), features(generated))      # the same, not fooled by outliers
     measure_fidelity(scattering_space(), private_test, private_holdout, synthetic, seed=0)
 
-A figure by itself says little, since all of them depend on the features and on how many rows there were. So
-`measure_fidelity` takes equally many rows of everything and reports, beside the generated rows, what other real rows
-get. All figures are computed on private rows without noise and are internal.
+A metric by itself says little, since all of them depend on the features and on how many examples there were. So
+`measure_fidelity` takes equally many examples of everything and reports, beside the generated examples, what other real
+examples get. All metrics are computed on private examples without noise and are internal.
 
 Sources: Frechet inception distance, Heusel et al. 2017 (arXiv 1706.08500), section 2.3; precision and recall,
 Kynkaanniemi et al. 2019 (arXiv 1904.06991), equation 1; density and coverage, Naeem et al. 2020 (arXiv 2002.09797),
@@ -32,7 +32,7 @@ from tfdpgen.evaluation.features import FeatureSpace
 Features = npt.NDArray[np.floating]
 
 _MEMORY_MIB = 64  # of distances at a time
-_MOST_OF_A_CLASS = 500  # rows whose distances to each other are averaged
+_MOST_OF_A_CLASS = 500  # examples whose distances to each other are averaged
 
 
 class TooFewExamplesError(ValueError):
@@ -43,7 +43,7 @@ def frechet_distance(real: Features, generated: Features) -> float:
     """The Frechet distance of the two Gaussians that have the features' means and covariances; FID for Inception's.
 
     ||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2)), with the unbiased covariances. It is biased upwards, the more the fewer
-    rows there are: compare figures of equally many rows only.
+    examples there are: compare metrics of equally many examples only.
 
     Args:
       real: [n, d], n >= 2.
@@ -53,11 +53,11 @@ def frechet_distance(real: Features, generated: Features) -> float:
       At least 0, in squared units of the features.
 
     Raises:
-      ValueError: if the shapes do not fit, there are too few rows, or a feature is not finite.
+      ValueError: if the shapes do not fit, there are too few examples, or a feature is not finite.
     """
     real, generated = _checked(real, generated, least=2)
     difference = real.mean(axis=0) - generated.mean(axis=0)
-    covariance, other = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (real, generated))
+    covariance, other = (np.atleast_2d(np.cov(examples, rowvar=False)) for examples in (real, generated))
     # tr (C C')^(1/2) is the sum of roots of the eigenvalues of C^(1/2) C' C^(1/2), which is symmetric.
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
@@ -66,7 +66,7 @@ def frechet_distance(real: Features, generated: Features) -> float:
 
 
 def precision_recall(real: Features, generated: Features, neighbours: int = 3) -> tuple[float, float]:
-    """Improved precision and recall, by balls that reach to the k-th nearest row of the same kind.
+    """Improved precision and recall, by balls that reach to the k-th nearest example of the same kind.
 
     Args:
       real: [n, d], n > k.
@@ -74,24 +74,24 @@ def precision_recall(real: Features, generated: Features, neighbours: int = 3) -
       neighbours: k.
 
     Returns:
-      (share of generated rows within a ball around a real one, share of real rows within a ball around a generated
-      one).
+      (share of generated examples within a ball around a real one, share of real examples within a ball around a
+      generated one).
 
     Raises:
-      ValueError: if the shapes do not fit, there are too few rows, or a feature is not finite.
+      ValueError: if the shapes do not fit, there are too few examples, or a feature is not finite.
     """
     real, generated = _checked(real, generated, least=neighbours + 1)
     around_real, around_generated = _radii(real, neighbours), _radii(generated, neighbours)
     is_like_real = np.zeros(len(generated), bool)
     reached = []
-    for rows, distances in _distances(real, generated):
-        is_like_real |= (distances <= around_real[rows, None]).any(axis=0)
+    for block, distances in _distances(real, generated):
+        is_like_real |= (distances <= around_real[block, None]).any(axis=0)
         reached.append((distances <= around_generated).any(axis=1))
     return float(is_like_real.mean()), float(np.concatenate(reached).mean())
 
 
 def density_coverage(real: Features, generated: Features, neighbours: int = 5) -> tuple[float, float]:
-    """Density and coverage, by balls around real rows alone, since generated rows may have outliers.
+    """Density and coverage, by balls around real examples alone, since generated examples may have outliers.
 
     Args:
       real: [n, d], n > k.
@@ -99,33 +99,34 @@ def density_coverage(real: Features, generated: Features, neighbours: int = 5) -
       neighbours: k.
 
     Returns:
-      (balls that a generated row lies in, over k, on average: about 1 for rows like the real ones, and more where they
-      crowd; share of real rows whose ball holds a generated one).
+      (balls that a generated example lies in, over k, on average: about 1 for examples like the real ones, and more
+      where they crowd; share of real examples whose ball holds a generated one).
 
     Raises:
-      ValueError: if the shapes do not fit, there are too few rows, or a feature is not finite.
+      ValueError: if the shapes do not fit, there are too few examples, or a feature is not finite.
     """
     real, generated = _checked(real, generated, least=neighbours + 1)
     radii = _radii(real, neighbours)
     inside, covered = 0, 0
-    for rows, distances in _distances(real, generated):
-        is_inside = distances <= radii[rows, None]
+    for block, distances in _distances(real, generated):
+        is_inside = distances <= radii[block, None]
         inside += int(is_inside.sum())
         covered += int(is_inside.any(axis=1).sum())
     return inside / (neighbours * len(generated)), covered / len(real)
 
 
 def vendi_score(features: Features) -> float:
-    """How many different rows there are, in effect: e to the entropy of the eigenvalues of their cosine similarities.
+    """How many different examples there are, in effect: e to the entropy of the eigenvalues of their cosine
+    similarities.
 
     Args:
-      features: [n, d]; a row of zeros is like no other.
+      features: [n, d]; an example whose features are all 0 is like no other.
 
     Returns:
-      From 1, where all rows point the same way, to min(n, d).
+      From 1, where all examples point the same way, to min(n, d).
 
     Raises:
-      ValueError: if there are no rows, or a feature is not finite.
+      ValueError: if there are no examples, or a feature is not finite.
     """
     features, _ = _checked(features, features, least=1)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
@@ -151,7 +152,7 @@ def class_imbalance(labels: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
 
 
 def diversity(features: Features, labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
-    """How different the rows of one class are: their mean distance to each other, for each class.
+    """How different the examples of one class are: their mean distance to each other, for each class.
 
     Args:
       features: [n, d].
@@ -159,13 +160,13 @@ def diversity(features: Features, labels: npt.NDArray[np.int64], num_classes: in
       num_classes: number of classes.
 
     Returns:
-      [num_classes], in units of the features, from the first 500 rows of each class; NaN below two rows.
+      [num_classes], in units of the features, from the first 500 examples of each class; NaN below two examples.
     """
     distances = np.full(num_classes, np.nan)
     for label in range(num_classes):
-        rows = np.asarray(features[labels == label][:_MOST_OF_A_CLASS], np.float64)
-        if len(rows) > 1:
-            distances[label] = pdist(rows).mean()
+        examples = np.asarray(features[labels == label][:_MOST_OF_A_CLASS], np.float64)
+        if len(examples) > 1:
+            distances[label] = pdist(examples).mean()
     return distances
 
 
@@ -177,39 +178,41 @@ def measure_fidelity(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """All measures in one feature space, of generated rows and, as the level to reach, of other real rows.
+    """All measures in one feature space, of generated examples and, as the level to reach, of other real examples.
 
     Args:
       space: where images are compared.
-      reference: real rows that neither the generator nor the space has seen.
-      others: further such rows, from which `real` is measured.
-      generated: generated rows.
-      seed: of the choice of rows, equally many of each of the three.
+      reference: real examples that neither the generator nor the space has seen.
+      others: further such examples, from which `real` is measured.
+      generated: generated examples.
+      seed: of the choice of examples, equally many of each of the three.
 
     Returns:
-      {description, num_rows, generated: {fid, precision, recall, density, coverage, diversity, vendi_score,
+      {description, num_examples, generated: {fid, precision, recall, density, coverage, diversity, vendi_score,
       class_imbalance}, real: {the same}}, JSON-ready. `diversity` is a class's divided by that of the reference's
       class, averaged over classes: below 1 where images of a class are more alike than real ones.
 
     Raises:
-      TooFewExamplesError: if a data set has fewer than 6 rows.
+      TooFewExamplesError: if a data set has fewer than 6 examples.
       ValueError: if the image shapes differ.
     """
-    for name, rows in (("others", others), ("generated", generated)):
-        if rows.spec.image_shape != reference.spec.image_shape:
+    for name, examples in (("others", others), ("generated", generated)):
+        if examples.spec.image_shape != reference.spec.image_shape:
             raise ValueError(
                 f"`{name}` should have the image_shape of `reference`, {reference.spec.image_shape}; "
-                f"got {rows.spec.image_shape}."
+                f"got {examples.spec.image_shape}."
             )
-    num_rows = min(len(reference), len(others), len(generated), space.most_rows)
-    if num_rows < 6:
+    num_examples = min(len(reference), len(others), len(generated), space.most_examples)
+    if num_examples < 6:
         raise TooFewExamplesError(
-            f"`reference`, `others` and `generated` should have at least 6 rows each; got {len(reference)}, "
+            f"`reference`, `others` and `generated` should have at least 6 examples each; got {len(reference)}, "
             f"{len(others)} and {len(generated)}."
         )
     rng = np.random.default_rng(seed)
-    drawn = [rows.take(rng.permutation(len(rows))[:num_rows]) for rows in (reference, others, generated)]
-    points = [space.features(rows.images) for rows in drawn]
+    drawn = [
+        examples.take(rng.permutation(len(examples))[:num_examples]) for examples in (reference, others, generated)
+    ]
+    points = [space.features(examples.images) for examples in drawn]
     classes = reference.spec.num_classes
     level = diversity(points[0], drawn[0].labels, classes)
 
@@ -232,7 +235,7 @@ def measure_fidelity(
 
     return {
         "description": space.description,
-        "num_rows": num_rows,
+        "num_examples": num_examples,
         "generated": measured(2),
         "real": measured(1),
     }
@@ -241,26 +244,26 @@ def measure_fidelity(
 def _checked(real: Features, generated: Features, least: int) -> tuple[Features, Features]:
     """Both as float64."""
     first, second = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    for name, rows in (("real", first), ("generated", second)):
-        fits = rows.ndim == 2 and rows.shape[1:] == first.shape[1:] and len(rows) >= least
-        if not fits or not np.isfinite(rows).all():
+    for name, examples in (("real", first), ("generated", second)):
+        fits = examples.ndim == 2 and examples.shape[1:] == first.shape[1:] and len(examples) >= least
+        if not fits or not np.isfinite(examples).all():
             raise ValueError(
-                f"`{name}` should hold at least {least} rows of finite features, [n, d] with one d for both; got "
-                f"shape {list(rows.shape)} beside {list(first.shape)}{'' if fits else ', which does not fit'}."
+                f"`{name}` should hold at least {least} examples of finite features, [n, d] with one d for both; got "
+                f"shape {list(examples.shape)} beside {list(first.shape)}{'' if fits else ', which does not fit'}."
             )
     return first, second
 
 
 def _radii(features: Features, neighbours: int) -> npt.NDArray[np.float64]:
-    """Each row's distance to its k-th nearest other row."""
+    """Each example's distance to its k-th nearest other example."""
     if neighbours < 1:
         raise ValueError(f"`neighbours` should be at least 1; got {neighbours!r}.")
-    # Without rows to ask about, a row does not count as its own neighbour.
+    # Without examples to ask about, an example does not count as its own neighbour.
     return NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(features).kneighbors()[0][:, -1]
 
 
 def _distances(real: Features, generated: Features) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    """All distances, some real rows at a time."""
+    """All distances, some real examples at a time."""
     start = 0
     for part in pairwise_distances_chunked(real, generated, working_memory=_MEMORY_MIB):
         yield slice(start, start + len(part)), part

@@ -10,19 +10,19 @@
 | trained generated | p2              | p4                  |
 
 p2 ("train on synthetic, test on real", Esteban et al. 2017, arXiv 1706.02633, section 4.2) is what a receiver of the
-data gets, and p1 - p2 what privacy has cost. p3 on plain generated rows is also called label agreement: the share of
-them that a classifier of real rows names as they are labelled.
+data gets, and p1 - p2 what privacy has cost. p3 on plain generated examples is also called label agreement: the share
+of them that a classifier of real examples names as they are labelled.
 
 Balanced accuracy, the mean of the accuracies on each class, stands beside each of them (`balanced`): where nearly all
 examples are of one class, a classifier that always answers that class has a high accuracy and knows nothing. Classes
 without an example in the test set are left out of the mean, as in scikit-learn's `balanced_accuracy_score`.
 `cautions_about` says where a test set is too small or too uneven for its accuracies to say much.
 
-Where a classifier could not be trained, or a test set is empty, the figures are None and `not_measured` says why.
+Where a classifier could not be trained, or a test set is empty, the metrics are None and `not_measured` says why.
 
-All figures are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
-private rows without differential privacy. Neither the figures nor that classifier may be published; `published` says
-what may be.
+All metrics are internal: no noise is added to them, and p1 and p3 come from a classifier that was trained on
+private examples without differential privacy. Neither the metrics nor that classifier may be published; `published`
+says what may be.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class UtilityMatrix:
     """Accuracies in [0, 1] of the two classifiers on the two test sets; internal, see above.
 
     Attributes:
-      p1: trained on private rows, tested on private rows; None where that could not be measured.
-      p2: trained on generated rows, tested on private rows; or None.
-      p3: trained on private rows, tested on generated rows: label agreement; or None.
-      p4: trained on generated rows, tested on generated rows; or None.
+      p1: trained on private examples, tested on private examples; None where that could not be measured.
+      p2: trained on generated examples, tested on private examples; or None.
+      p3: trained on private examples, tested on generated examples: label agreement; or None.
+      p4: trained on generated examples, tested on generated examples; or None.
       balanced: the balanced accuracies in [0, 1] of p1 to p4, by name; or None.
       intervals: 95 % intervals of p1 to p4 (exact binomial) and of accuracy_loss (paired bootstrap), by name; None
         for what was not measured.
-      num_rows: rows that each of the two classifiers was given: (private, generated); None for one that was not
+      num_examples: examples that each of the two classifiers was given: (private, generated); None for one that was not
         trained.
-      not_measured: why, for each figure that is None, by name.
+      not_measured: why, for each metric that is None, by name.
     """
 
     p1: float | None
@@ -68,23 +68,23 @@ class UtilityMatrix:
     p4: float | None
     balanced: Mapping[str, float | None]
     intervals: Mapping[str, Interval | None]
-    num_rows: tuple[int | None, int | None]
+    num_examples: tuple[int | None, int | None]
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def accuracy_loss(self) -> float | None:
-        """p1 - p2: the accuracy that is lost by training on generated instead of private rows; None without either."""
+        """p1 - p2: the accuracy lost by training on generated instead of private examples; None without either."""
         return None if self.p1 is None or self.p2 is None else self.p1 - self.p2
 
     def to_dict(self) -> dict[str, Any]:
-        """p1 to p4, accuracy_loss, balanced, intervals, num_rows and not_measured as JSON-ready values."""
+        """p1 to p4, accuracy_loss, balanced, intervals, num_examples and not_measured as JSON-ready values."""
         intervals = {name: list(interval) if interval else None for name, interval in self.intervals.items()}
         return {
             **{name: getattr(self, name) for name in ACCURACIES},
             "accuracy_loss": self.accuracy_loss,
             "balanced": dict(self.balanced),
             "intervals": intervals,
-            "num_rows": list(self.num_rows),
+            "num_examples": list(self.num_examples),
             "not_measured": dict(self.not_measured),
         }
 
@@ -102,10 +102,10 @@ def utility_matrix(
     """Trains one classifier on each training set and tests both on both test sets.
 
     Args:
-      private_train: the rows that the generator was trained on.
-      private_test: real rows that neither generator nor classifier has seen.
-      synthetic_train: generated rows; as many as private_train for a fair p1 - p2.
-      synthetic_test: further generated rows.
+      private_train: the examples that the generator was trained on.
+      private_test: real examples that neither generator nor classifier has seen.
+      synthetic_train: generated examples; as many as private_train for a fair p1 - p2.
+      synthetic_test: further generated examples.
       classifier: one of `CLASSIFIERS`.
       seed: for initialisation, order and dropout of both classifiers.
       verbose: Keras's verbosity: 0 silent, 1 progress bar, 2 a line an epoch.
@@ -137,10 +137,10 @@ def compare_classifiers(
     """The matrix of two classifiers that are trained already, or of what could not be trained.
 
     Args:
-      private: trained on private rows.
-      generated: trained on generated rows.
-      private_test: real rows that neither generator nor classifier has seen.
-      synthetic_test: generated rows that the second has not seen.
+      private: trained on private examples.
+      generated: trained on generated examples.
+      private_test: real examples that neither generator nor classifier has seen.
+      synthetic_test: generated examples that the second has not seen.
 
     Raises:
       ValueError: if the two are not trained on what their names say.
@@ -148,7 +148,7 @@ def compare_classifiers(
     if (private.trained_on, generated.trained_on) != ("private", "generated"):
         raise ValueError(
             "`private` and `generated` should be trained on what their names say; "
-            f"got classifiers that were trained on {private.trained_on} and {generated.trained_on} rows."
+            f"got classifiers that were trained on {private.trained_on} and {generated.trained_on} examples."
         )
     right: dict[str, npt.NDArray[np.bool_]] = {}
     balanced: dict[str, float | None] = dict.fromkeys(ACCURACIES)
@@ -175,9 +175,9 @@ def compare_classifiers(
     intervals["accuracy_loss"] = difference_interval(right["p1"], right["p2"]) if both else None
     if not both:
         reasons["accuracy_loss"] = reasons.get("p1") or reasons["p2"]
-    given = [None if isinstance(each, NotFitted) else each.num_rows for each in (private, generated)]
+    given = [None if isinstance(each, NotFitted) else each.num_examples for each in (private, generated)]
     return UtilityMatrix(
-        **accuracies, balanced=balanced, intervals=intervals, num_rows=(given[0], given[1]), not_measured=reasons
+        **accuracies, balanced=balanced, intervals=intervals, num_examples=(given[0], given[1]), not_measured=reasons
     )
 
 

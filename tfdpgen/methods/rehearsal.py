@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
-from tfdpgen.data.dataset import DataSpec, LabeledDataset, Rows
+from tfdpgen.data.dataset import DataSpec, Examples, LabeledDataset
 from tfdpgen.machine import PeakMemory
 from tfdpgen.methods.base import Synthesizer, method_class
 from tfdpgen.methods.labeller import train_labeller
@@ -218,13 +218,13 @@ class _Timed(LabeledDataset):
         super().__init__(dataset.images, dataset.labels, dataset.spec)
         object.__setattr__(self, "_readings", [])
 
-    def blocks(self) -> Iterator[Rows]:
+    def blocks(self) -> Iterator[Examples]:
         self._readings.append(0.0)
         size, started = -(-len(self) // _PARTS), 0.0
         for start in range(0, len(self), size):
             if start == size:
                 started = time.perf_counter()
-            yield self.rows(np.arange(start, min(start + size, len(self))))
+            yield self.examples(np.arange(start, min(start + size, len(self))))
         if len(self) > size:
             self._readings[-1] = (time.perf_counter() - started) / (len(self) - size)
 

@@ -2,8 +2,8 @@
 
     release = train("stroke_vae", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
-For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.features.stroke_images`, without any private row, what
-strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release count, mean
+For drawings and handwriting, light on dark. A VAE learns from `tfdpgen.features.stroke_images`, without any private row,
+what strokes look like. The encoder then maps private rows to few numbers, of which Gaussian mechanisms release count, mean
 and covariance of each class: a class-conditional prior (Kingma & Welling 2014; Sohn et al. 2015) that costs little
 because the latent space is small and its scale is known beforehand. Where rows outweigh the noise, the rest of the
 budget buys a labeller of augmented examples (`tfdpgen.release`). Where they do not, what is drawn looks too little like

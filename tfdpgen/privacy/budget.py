@@ -1,4 +1,4 @@
-"""The budget: how much may be learnt about any one row.
+"""The budget: how much may be learnt about any one example.
 
     budget = PrivacyBudget(epsilon=3.0, delta=1e-5)
 
@@ -37,7 +37,7 @@ class PrivacyBudget:
         check_budget(self.epsilon, self.delta)
 
     def check_num_examples(self, num_examples: int) -> None:
-        """Refuses a delta that would permit publishing some row outright.
+        """Refuses a delta that would permit publishing some example outright.
 
         Raises:
           ValueError: if delta is not smaller than 1 / num_examples.

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfdpgen.data.dataset import Dataset, LabeledDataset, Rows
+from tfdpgen.data.dataset import Dataset, Examples, LabeledDataset
 from tfdpgen.privacy import DPSGD
 
 ReadFn = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
@@ -70,12 +70,12 @@ def _gather(dataset: LabeledDataset) -> Callable[[tf.Tensor], ReadFn]:
 def _read_on_host(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
     """Rows from a data set that is not in memory."""
 
-    def read(indices: np.ndarray, i: np.ndarray) -> Rows:
+    def read(indices: np.ndarray, i: np.ndarray) -> Examples:
         if i == len(indices):
             size = indices.shape[1]
             return np.zeros((size, *dataset.spec.image_shape), np.uint8), np.zeros(size, np.int64)
         positions, places = np.unique(indices[i], return_inverse=True)  # padding is one row, many times
-        images, labels = dataset.rows(positions)
+        images, labels = dataset.examples(positions)
         return images[places], labels[places]
 
     def rows_of(indices: tf.Tensor) -> ReadFn:

@@ -1,6 +1,6 @@
 """The ledger: what has been reserved on a data set, across runs and processes.
 
-A run reserves its whole cost before it touches a row, and nothing gives a reservation back: a crash or a retry can
+A run reserves its whole cost before it touches an example, and nothing gives a reservation back: a crash or a retry can
 waste budget, never exceed it.
 
     ledger = Ledger("privacy.sqlite")
@@ -8,7 +8,7 @@ waste budget, never exceed it.
     ledger.reserve(dataset_id(train), plan.event, delta=1e-5, limit=PrivacyBudget(8, 1e-5))     # or it is refused
     ledger.spent(dataset_id(train), delta=1e-5)        # epsilon of everything reserved so far, composed
 
-The file names data sets by digests of their rows and belongs inside the trust boundary.
+The file names data sets by digests of their examples and belongs inside the trust boundary.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class BudgetExceededError(RuntimeError):
 
 
 def dataset_id(dataset: Dataset) -> str:
-    """A digest of the rows in their order, the same in memory and on disk.
+    """A digest of the examples in their order, the same in memory and on disk.
 
-    It is computed from private rows and stays inside the trust boundary. Rows on disk are read once, block by block;
-    their labels are kept until all images are digested, in a byte a row where there are at most 256 classes.
+    It is computed from private examples and stays inside the trust boundary. Examples on disk are read once, block by
+    block; their labels are kept until all images are digested, in a byte an example where there are at most 256
+    classes.
     """
     digest = hashlib.sha256(json.dumps(dataset.spec.to_dict()).encode())
     labels, kind = [], np.min_scalar_type(dataset.spec.num_classes - 1)

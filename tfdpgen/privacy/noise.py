@@ -1,9 +1,9 @@
 """Where privacy's randomness comes from: the operating system.
 
-Both the Poisson draws and the Gaussian noise hide a row only as long as nobody can predict them. A `NoiseSource` is
-therefore keyed by `os.urandom`; no global seed (`tf.random.set_seed`, `np.random.seed`) reaches it, and it has no seed
-that could end up in a configuration. TensorFlow's own `Generator.from_non_deterministic_state` is not used: it expands
-32 bits of entropy, few enough to be searched.
+Both the Poisson draws and the Gaussian noise hide an example only as long as nobody can predict them. A `NoiseSource`
+is therefore keyed by `os.urandom`; no global seed (`tf.random.set_seed`, `np.random.seed`) reaches it, and it has no
+seed that could end up in a configuration. TensorFlow's own `Generator.from_non_deterministic_state` is not used: it
+expands 32 bits of entropy, few enough to be searched.
 
     noise = NoiseSource()                          # keyed by the operating system
     noise.gaussian().draw([[784, 400], [400]], stddev=0.5)

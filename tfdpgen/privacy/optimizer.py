@@ -2,7 +2,7 @@
 
     optimizer = DPKerasAdam(l2_norm_clip=1.0, noise_multiplier=1.1, expected_batch_size=256, learning_rate=1e-3)
     with optimizer.gradient_tape(network) as tape:
-        losses = loss_fn(labels, network(images)) * weights       # rank 1; weight 0 where a row is padding
+        losses = loss_fn(labels, network(images)) * weights       # rank 1; weight 0 where an example is padding
     optimizer.minimize(losses, network.trainable_variables, tape=tape)
 
 What differs from the stock classes: the clipped sum comes from book-keeping instead of jacobians; the noise comes from
@@ -52,8 +52,8 @@ class _GaussianSumQuery(_GAUSSIAN_QUERY.GaussianSumQuery):
 class _PrivateUpdate:
     """What the optimizers share: Keras's update on clipped and noised gradient sums, in front of the stock class.
 
-    Unit of privacy: one row of the losses. Sensitivity of what is noised: `l2_norm_clip`. A batch that is all padding
-    still takes a step, of noise alone.
+    Unit of privacy: one example of the losses. Sensitivity of what is noised: `l2_norm_clip`. A batch that is all
+    padding still takes a step, of noise alone.
 
     Args:
       l2_norm_clip: bound on the L2 norm of one example's gradient; greater than 0. Infinity only without noise.
@@ -94,8 +94,8 @@ class _PrivateUpdate:
             raise ValueError(f"`noise_multiplier` should be finite and at least 0; got {noise_multiplier!r}.")
         if num_microbatches is not None:
             raise ValueError(
-                "`num_microbatches` should be None: averaging examples before the clip lets one row move the sum by "
-                f"up to twice the clip, which nobody accounts; got {num_microbatches!r}."
+                "`num_microbatches` should be None: averaging examples before the clip lets one example move the sum "
+                f"by up to twice the clip, which nobody accounts; got {num_microbatches!r}."
             )
         if expected_batch_size is not None and expected_batch_size < 1:
             raise ValueError(f"`expected_batch_size` should be at least 1; got {expected_batch_size!r}.")
@@ -153,7 +153,9 @@ class _PrivateUpdate:
     def noised_gradients(self, sums: Sequence[tf.Tensor], divisor: tf.Tensor | float | None = None) -> list[tf.Tensor]:
         """Adds the noise of one logical step to a clipped sum and divides by the expected batch size."""
         if divisor is None and self._expected_batch_size is None:
-            raise ValueError("`expected_batch_size` should be given to apply a sum whose number of rows is private.")
+            raise ValueError(
+                "`expected_batch_size` should be given to apply a sum whose number of examples is private."
+            )
         query: _GaussianSumQuery = self._dp_sum_query  # pyright: ignore[reportAttributeAccessIssue]
         noised, _, _ = query.get_noised_result(list(sums), None)
         scale: Any = self._expected_batch_size if divisor is None else divisor
@@ -235,6 +237,6 @@ class DPKerasSGD(_PrivateUpdate, _StockSGD):
 
 
 class DPKerasAdamW(_PrivateUpdate, _StockAdamW):
-    """AdamW on clipped and noised gradient sums: Adam with decoupled `weight_decay`, which sees no row and is free."""
+    """AdamW on clipped and noised gradient sums: Adam with decoupled `weight_decay`, which sees no example."""
 
     __doc__ = f"""{__doc__}{_ARGUMENTS}"""

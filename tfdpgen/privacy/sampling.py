@@ -1,17 +1,17 @@
-"""Poisson batches: every row joins every batch independently, with one probability.
+"""Poisson batches: every example joins every batch independently, with one probability.
 
 This is the sampling that the Poisson epsilon is about; shuffled batches of fixed size are something else and cost
 more. The size of a batch varies and is private, so every batch is padded to whole chunks of one fixed physical shape,
 and nothing downstream may divide by the realised size. An empty batch is normal, and an over-full one takes another
-chunk: no row that was drawn is ever dropped.
+chunk: no example that was drawn is ever dropped.
 
-A draw takes time and memory for the rows that it holds, not for all that there are: the gaps between the drawn rows of
-independent draws with one probability are independent and geometric, so the gaps are drawn (Vitter 1984, "Faster
-methods for random sampling", calls these skips).
+A draw takes time and memory for the examples that it holds, not for all that there are: the gaps between the drawn
+examples of independent draws with one probability are independent and geometric, so the gaps are drawn (Vitter 1984,
+"Faster methods for random sampling", calls these skips).
 
     for batch in poisson_batches(num_examples, sampling_probability, steps, chunk, rng):
         batch.indices    # int32 [chunks, chunk], 0 where padded
-        batch.weights    # float32, the same shape: 1 for a drawn row, 0 for padding
+        batch.weights    # float32, the same shape: 1 for a drawn example, 0 for padding
 
 Source: Abadi et al. 2016, "Deep learning with differential privacy", section 3.1 (lots); Chua et al. 2024, "How
 private are DP-SGD implementations?", on what shuffling costs instead.
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 MOST_EXAMPLES = 2**31 - 1  # positions are int32
-MOST_IN_CHUNK = 320  # larger chunks take more memory and, on two cores, no less time a row
+MOST_IN_CHUNK = 320  # larger chunks take more memory and, on two cores, no less time an example
 
 
 class PoissonBatch(NamedTuple):
@@ -41,8 +41,8 @@ def physical_batch_size(num_examples: int, expected_batch_size: int, most: int =
     """A public physical shape, of which as few as possible hold nearly every draw: to four standard deviations.
 
     Args:
-      num_examples: rows to draw from.
-      expected_batch_size: rows drawn on average.
+      num_examples: examples to draw from.
+      expected_batch_size: examples drawn on average.
       most: bound on the shape, for the sake of memory; a multiple of 8.
     """
     deviation = math.sqrt(expected_batch_size * (1 - expected_batch_size / num_examples))
@@ -53,17 +53,17 @@ def physical_batch_size(num_examples: int, expected_batch_size: int, most: int =
 def poisson_batches(
     num_examples: int, sampling_probability: float, steps: int, chunk: int, rng: np.random.Generator
 ) -> Iterator[PoissonBatch]:
-    """Draws `steps` batches, each row independently with `sampling_probability`.
+    """Draws `steps` batches, each example independently with `sampling_probability`.
 
     Args:
-      num_examples: rows to draw from; at most `MOST_EXAMPLES`.
+      num_examples: examples to draw from; at most `MOST_EXAMPLES`.
       sampling_probability: in (0, 1].
       steps: number of batches.
       chunk: physical shape of a chunk.
       rng: keyed by the operating system, unless nothing is to be released.
 
     Yields:
-      `PoissonBatch`es. Which rows a batch holds, and how many, is private.
+      `PoissonBatch`es. Which examples a batch holds, and how many, is private.
     """
     for _ in range(steps):
         drawn = _draw(num_examples, sampling_probability, rng)
@@ -76,7 +76,7 @@ def poisson_batches(
 
 
 def _draw(num_examples: int, sampling_probability: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Ascending positions of the rows of one draw."""
+    """Ascending positions of the examples of one draw."""
     mean = num_examples * sampling_probability
     enough = int(mean + 6 * math.sqrt(mean)) + 8  # nearly always; what is missing is drawn next
     parts = [np.array([-1])]

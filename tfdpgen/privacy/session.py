@@ -448,6 +448,6 @@ def _blocks_of_users(dataset: Dataset) -> Any:
     for position, end in enumerate(ends):
         if end - first >= size or position == len(ends) - 1:
             chosen = order[first:end]
-            images, labels = dataset.rows(chosen)
+            images, labels = dataset.examples(chosen)
             yield images, labels, np.unique(users[chosen], return_inverse=True)[1].astype(np.int64)
             first = end

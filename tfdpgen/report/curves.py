@@ -1,4 +1,4 @@
-"""What the report draws, from the figures of a summary: ROC curves, and epsilon as the training went on.
+"""What the report draws, from the metrics of a summary: ROC curves, and epsilon as the training went on.
 
     roc_chart(summary["attacks"], epsilon=3.0, delta=1e-5, epsilon_replace_one=5.7)
     epsilon_chart(summary["privacy"])
@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from tfdpgen.attacks.caps import tpr_cap
+from tfdpgen.attacks.upper_bounds import tpr_upper_bound
 from tfdpgen.privacy.accounting import epsilon_of, poisson_gaussian_event
 from tfdpgen.report.charts import Axis, Line, line_chart
 
 _LOWEST_RATE = 1e-3
 _RATES = tuple(float(rate) for rate in np.geomspace(_LOWEST_RATE, 1.0, 61))
 _SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the steps; each takes a fraction of a second
-_LARGEST_EPSILON = 300.0  # beyond it every cap is 1
+_LARGEST_EPSILON = 300.0  # beyond it every upper bound is 1
 
 
 def roc_chart(
     name: str,
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     *,
     epsilon: float,
     delta: float,
@@ -38,29 +38,29 @@ def roc_chart(
 
     Args:
       name: of the attack.
-      figures: `roc` of {fpr, tpr, low, high}, equally long lists of rates, and `is_membership`.
-      epsilon: of the promise, where a row is added or removed.
+      metrics: `roc` of {fpr, tpr, low, high}, equally long lists of rates, and `is_membership`.
+      epsilon: of the promise, where an example is added or removed.
       delta: of the promise.
-      epsilon_replace_one: of the same mechanisms where a row is exchanged, if it was accounted.
+      epsilon_replace_one: of the same mechanisms where an example is exchanged, if it was accounted.
 
     Returns:
       The chart, or None without a curve.
     """
-    roc = figures.get("roc") or {}
+    roc = metrics.get("roc") or {}
     fpr, tpr, low, high = (_numbers(roc.get(key)) for key in ("fpr", "tpr", "low", "high"))
     if fpr is None or tpr is None or len(fpr) != len(tpr):
         return None
     band = (low, high) if low and high and len(low) == len(high) == len(fpr) else None
     # The curve enters the logarithmic axis where it is cut off: at its value there, not at that of rate 0.
     lines = [_cut(Line(name, fpr, tpr, band=band)), Line("guessing", _RATES, _RATES, style="chance")]
-    if figures.get("is_membership"):
+    if metrics.get("is_membership"):
         epsilon = min(epsilon, _LARGEST_EPSILON)
-        added = [tpr_cap(rate, epsilon, delta) for rate in _RATES]
-        lines.append(Line("most that ε, δ allow: a row added or removed", _RATES, added, style="cap"))
+        added = [tpr_upper_bound(rate, epsilon, delta) for rate in _RATES]
+        lines.append(Line("most that ε, δ allow: an example added or removed", _RATES, added, style="bound"))
         group = 2 * epsilon, min(1.0, (1 + math.exp(epsilon)) * delta)
         pairs = [group, *([(min(epsilon_replace_one, _LARGEST_EPSILON), delta)] if epsilon_replace_one else [])]
-        exchanged = [min(tpr_cap(rate, *pair) for pair in pairs) for rate in _RATES]
-        lines.append(Line("a row exchanged for another", _RATES, exchanged, style="cap far"))
+        exchanged = [min(tpr_upper_bound(rate, *pair) for pair in pairs) for rate in _RATES]
+        lines.append(Line("an example exchanged for another", _RATES, exchanged, style="bound far"))
     return line_chart(
         f"ROC curve of {name} on logarithmic axes",
         Axis("false positive rate", _LOWEST_RATE, 1.0, is_log=True),
@@ -81,14 +81,14 @@ def epsilon_chart(privacy: Mapping[str, Any]) -> Markup | None:
     facts = [privacy.get(key) for key in ("num_examples", "expected_batch_size", "steps", "noise_multiplier", "delta")]
     if not all(isinstance(fact, (int, float)) and math.isfinite(fact) and fact > 0 for fact in facts):
         return None
-    rows, batch, steps, noise_multiplier, delta = (float(fact) for fact in facts if fact is not None)
-    if batch > rows or delta >= 1 or steps < 2:
+    num_examples, batch, steps, noise_multiplier, delta = (float(fact) for fact in facts if fact is not None)
+    if batch > num_examples or delta >= 1 or steps < 2:
         return None
     numbers = sorted({max(1, round(share * steps)) for share in _SHARES})
     lines = []
     for accountant, name in (("pld", "PLD, which decides"), ("rdp", "RDP")):
         spent = [
-            epsilon_of(poisson_gaussian_event(batch / rows, noise_multiplier, number), delta, accountant)
+            epsilon_of(poisson_gaussian_event(batch / num_examples, noise_multiplier, number), delta, accountant)
             for number in numbers
         ]
         lines.append(Line(name, [0, *numbers], [0.0, *spent]))

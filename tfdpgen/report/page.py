@@ -5,12 +5,12 @@
 
 The page says what was promised, shows generated images, and sets what was measured beside what theory allows. It needs
 no network and no script: images are data URIs, intervals and charts are inline SVG. Everything that comes from the
-summary or the data set is escaped. Figures that are computed on private rows without noise are marked internal on the
-page. It shows generated images only, never a private row, not even beside them for comparison.
+summary or the data set is escaped. Metrics that are computed on private examples without noise are marked internal on
+the page. It shows generated images only, never a private example, not even beside them for comparison.
 
-The cap on a membership attack's advantage follows from the definition of differential privacy: Kairouz et al. 2015,
-"The Composition Theorem for Differential Privacy"; Humphries et al. 2023, "Investigating Membership Inference Attacks
-under Data Dependencies".
+The upper bound on a membership attack's advantage follows from the definition of differential privacy: Kairouz et al.
+2015, "The Composition Theorem for Differential Privacy"; Humphries et al. 2023, "Investigating Membership Inference
+Attacks under Data Dependencies".
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tfdpgen.attacks import privacy_loss_cap
+from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import LabeledDataset
 from tfdpgen.report.curves import epsilon_chart, roc_chart
 
 _TILE_PIXELS = 56  # smallest height of an enlarged sample
 _GAP_PIXELS = 8  # between two samples of a row
-_LARGEST_EPSILON = 300.0  # beyond it e^epsilon overflows, and every cap is 1 to double precision anyway
+_LARGEST_EPSILON = 300.0  # beyond it e^epsilon overflows, and every upper bound is 1 to double precision anyway
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _METRICS = (  # key, name, lowest and highest possible value, what guessing reaches
     ("accuracy", "accuracy", 0.0, 1.0, 0.5),
@@ -84,7 +84,7 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
     if samples_per_class < 1:
         raise ValueError(f"`samples_per_class` should be at least 1; got {samples_per_class!r}.")
     epsilon, delta = min(float(privacy["epsilon"]), _LARGEST_EPSILON), float(privacy["delta"])
-    cap = privacy_loss_cap(epsilon, delta)
+    upper_bound = privacy_loss_upper_bound(epsilon, delta)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -92,13 +92,15 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
             summary=summary,
             privacy=privacy,
             factor=math.exp(epsilon),
-            cap=cap,
-            exchange_cap=_exchange_cap(epsilon, delta),
+            upper_bound=upper_bound,
+            exchange_upper_bound=_exchange_upper_bound(epsilon, delta),
             rows=[_sample_row(synthetic, label, samples_per_class) for label in range(synthetic.spec.num_classes)],
             image_shape=synthetic.spec.image_shape,
             num_synthetic=summary.get("num_synthetic") or len(synthetic),
-            attacks=[_attack(name, figures, cap, privacy) for name, figures in (summary.get("attacks") or {}).items()],
-            strongest=_strongest(summary.get("strongest_attack"), cap),
+            attacks=[
+                _attack(name, metrics, upper_bound, privacy) for name, metrics in (summary.get("attacks") or {}).items()
+            ],
+            strongest=_strongest(summary.get("strongest_attack"), upper_bound),
             audit=_audit(summary.get("audit")),
             memorisation=_memorisation(summary.get("memorisation")),
             most_examples=_most_examples(summary.get("utility") or {}),
@@ -172,10 +174,10 @@ def _interval(values: Any) -> str:
     return f"[{', '.join(_rate(value) for value in values)}]"
 
 
-def _exchange_cap(epsilon: float, delta: float) -> float:
-    """The cap where a row is exchanged for another: one removal and one addition, by group privacy."""
+def _exchange_upper_bound(epsilon: float, delta: float) -> float:
+    """The upper bound where an example is exchanged for another: one removal and one addition, by group privacy."""
     delta = (1 + math.exp(epsilon)) * delta
-    return privacy_loss_cap(2 * epsilon, delta) if delta < 1 else 1.0
+    return privacy_loss_upper_bound(2 * epsilon, delta) if delta < 1 else 1.0
 
 
 def _bar(
@@ -184,108 +186,110 @@ def _bar(
     interval: Sequence[float] | None,
     axis: tuple[float, float],
     chance: float | None,
-    cap: float | None = None,
+    upper_bound: float | None = None,
 ) -> dict[str, Any]:
-    """A figure on an axis as the template draws it, with its places in per cent."""
+    """A metric on an axis as the template draws it, with its places in per cent."""
     return {
         "name": name,
         "value": value,
         "interval": interval,
         "axis": axis,
-        "cap": cap,
+        "upper_bound": upper_bound,
         "chance_at": _place(chance, *axis),
         "value_at": _place(value, *axis),
         "interval_at": [_place(bound, *axis) for bound in interval] if interval else None,
-        "cap_at": _place(cap, *axis),
+        "bound_at": _place(upper_bound, *axis),
     }
 
 
-def _attack(name: str, figures: Mapping[str, Any], cap: float, privacy: Mapping[str, Any]) -> dict[str, Any]:
+def _attack(name: str, metrics: Mapping[str, Any], upper_bound: float, privacy: Mapping[str, Any]) -> dict[str, Any]:
     """One attack as the template wants it: a row for each metric, and the curve."""
-    is_membership = bool(figures.get("is_membership"))
+    is_membership = bool(metrics.get("is_membership"))
     epsilon, delta, replaced = (privacy.get(key) for key in ("epsilon", "delta", "epsilon_replace_one"))
-    metrics = [
+    bars = [
         _bar(
             label,
-            figures.get(key),
-            figures.get(f"{key}_interval"),
+            metrics.get(key),
+            metrics.get(f"{key}_interval"),
             (low, high),
             chance,
-            cap if is_membership and key == "privacy_loss" else None,
+            upper_bound if is_membership and key == "privacy_loss" else None,
         )
         for key, label, low, high, chance in _METRICS
     ]
-    interval = figures.get("privacy_loss_interval")
+    interval = metrics.get("privacy_loss_interval")
     return {
         "name": name,
         "is_membership": is_membership,
-        "description": figures.get("description"),
-        "access": figures.get("access"),
-        "paper": figures.get("paper"),
+        "description": metrics.get("description"),
+        "access": metrics.get("access"),
+        "paper": metrics.get("paper"),
         "chart": roc_chart(
-            name, figures, epsilon=float(epsilon or 0), delta=float(delta or 0), epsilon_replace_one=replaced
+            name, metrics, epsilon=float(epsilon or 0), delta=float(delta or 0), epsilon_replace_one=replaced
         ),
-        "repetitions": figures.get("repetitions"),
-        "num_members": figures.get("num_members"),
-        "num_nonmembers": figures.get("num_nonmembers"),
-        "metrics": metrics,
-        "contradicts": is_membership and bool(interval) and interval[0] > cap,
+        "repetitions": metrics.get("repetitions"),
+        "num_members": metrics.get("num_members"),
+        "num_nonmembers": metrics.get("num_nonmembers"),
+        "metrics": bars,
+        "contradicts": is_membership and bool(interval) and interval[0] > upper_bound,
     }
 
 
-def _strongest(figures: Mapping[str, Any] | None, cap: float) -> dict[str, Any] | None:
-    """The strongest membership attack, with its interval beside the cap."""
-    if not figures:
+def _strongest(metrics: Mapping[str, Any] | None, upper_bound: float) -> dict[str, Any] | None:
+    """The strongest membership attack, with its interval beside the upper bound."""
+    if not metrics:
         return None
-    bar = _bar("privacy loss", figures.get("privacy_loss"), figures.get("interval"), (-1.0, 1.0), 0.0, cap)
-    return {**figures, "bar": bar}
+    bar = _bar("privacy loss", metrics.get("privacy_loss"), metrics.get("interval"), (-1.0, 1.0), 0.0, upper_bound)
+    return {**metrics, "bar": bar}
 
 
-def _audit(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _audit(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Epsilon as claimed and as an audit could show it, on one axis."""
-    if not figures:
+    if not metrics:
         return None
-    claimed, shown = figures.get("claimed_epsilon"), figures.get("lower_bound")
+    claimed, shown = metrics.get("claimed_epsilon"), metrics.get("lower_bound")
     finite = [value for value in (claimed, shown) if value is not None and math.isfinite(value)]
     axis = (0.0, 1.1 * max([*finite, 0.1]))
     others = {
         name.replace("_", " "): value
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if name not in ("claimed_epsilon", "lower_bound", "description") and not isinstance(value, (dict, list))
     }
     return {
         "bars": [
             _bar("ε as claimed", claimed, None, axis, None),
-            _bar("ε shown at least", shown, None, axis, None, cap=claimed),
+            _bar("ε shown at least", shown, None, axis, None, upper_bound=claimed),
         ],
-        "description": figures.get("description"),
+        "description": metrics.get("description"),
         "others": others,
         "contradicts": len(finite) == 2 and finite[1] > finite[0],
     }
 
 
-def _memorisation(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _memorisation(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The description, and the numbers with their names in words."""
-    if not figures:
+    if not metrics:
         return None
-    numbers = {name.replace("_", " "): value for name, value in figures.items() if name != "description"}
-    return {"description": figures.get("description"), "numbers": numbers}
+    numbers = {name.replace("_", " "): value for name, value in metrics.items() if name != "description"}
+    return {"description": metrics.get("description"), "numbers": numbers}
 
 
 def _most_examples(utility: Mapping[str, Any]) -> int | None:
     """The largest number of examples that a classifier beside the CNN was given."""
-    given = [n for figures in (utility.get("classifiers") or {}).values() for n in figures.get("num_rows") or () if n]
+    given = [
+        n for metrics in (utility.get("classifiers") or {}).values() for n in metrics.get("num_examples") or () if n
+    ]
     return max(given, default=None)
 
 
 def _reasons(utility: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Why accuracies are missing: the figures by the reason that they share, those of a classifier with its name."""
+    """Why accuracies are missing: the metrics by the reason that they share, those of a classifier with its name."""
     reasons: dict[str, list[str]] = {}
     by_classifier = {"": utility, **(utility.get("classifiers") or {})}
-    for classifier, figures in by_classifier.items():
-        for figure, reason in (figures.get("not_measured") or {}).items():
-            if figure != "accuracy_loss":
-                reasons.setdefault(reason, []).append(f"{figure} {classifier.replace('_', ' ')}".strip())
+    for classifier, metrics in by_classifier.items():
+        for metric, reason in (metrics.get("not_measured") or {}).items():
+            if metric != "accuracy_loss":
+                reasons.setdefault(reason, []).append(f"{metric} {classifier.replace('_', ' ')}".strip())
     return reasons
 
 

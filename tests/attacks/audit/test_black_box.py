@@ -1,4 +1,4 @@
-"""The black-box audit: it finds rows that are handed out again, and concludes nothing where none is known."""
+"""The black-box audit: it finds examples that are handed out again, and concludes nothing where none is known."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _SPEC = DataSpec((12, 10, 3), 4)
 
 
 class _Copies:
-    """A release that hands out a share of the rows that it was trained on, each under its label, and else noise."""
+    """A release that hands out a share of the examples that it was trained on, each under its label, and else noise."""
 
-    def __init__(self, rows: LabeledDataset, share: float) -> None:
-        self.spec = rows.spec
-        kept = np.random.default_rng(0).random(len(rows)) < share
-        self._rows = rows.take(np.flatnonzero(kept))
+    def __init__(self, examples: LabeledDataset, share: float) -> None:
+        self.spec = examples.spec
+        kept = np.random.default_rng(0).random(len(examples)) < share
+        self._examples = examples.take(np.flatnonzero(kept))
 
     def sample(self, labels: np.ndarray, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         images = rng.integers(256, size=(len(labels), *self.spec.image_shape), dtype=np.uint8)
         for label in np.unique(labels):
-            own, places = np.flatnonzero(self._rows.labels == label), np.flatnonzero(np.asarray(labels) == label)
+            own, places = np.flatnonzero(self._examples.labels == label), np.flatnonzero(np.asarray(labels) == label)
             if len(own):
-                images[places] = self._rows.images[own[np.arange(len(places)) % len(own)]]
+                images[places] = self._examples.images[own[np.arange(len(places)) % len(own)]]
         return images
 
 
 @pytest.fixture(scope="module")
-def rows() -> LabeledDataset:
+def examples() -> LabeledDataset:
     rng = np.random.default_rng(5)
     images = rng.integers(256, size=(200, *_SPEC.image_shape), dtype=np.uint8)
     return LabeledDataset(images, rng.integers(4, size=200), _SPEC)
@@ -50,21 +50,21 @@ def test_canaries_are_blocks_of_black_and_white_with_any_label() -> None:
     assert small.shape == (5, 2, 3, 1)
 
 
-def test_a_release_that_hands_rows_out_again_is_refuted(rows: LabeledDataset) -> None:
+def test_a_release_that_hands_examples_out_again_is_refuted(examples: LabeledDataset) -> None:
     result = audit_release(
-        lambda joined: _Copies(joined, 1.0), rows, _BUDGET, method="copies", noise=NoiseSource.insecure(0)
+        lambda joined: _Copies(joined, 1.0), examples, _BUDGET, method="copies", noise=NoiseSource.insecure(0)
     )
     assert result.right == result.guesses == 200
     assert result.is_refuted
-    figures = result.to_dict()
-    assert (figures["adversary"], figures["method"]) == ("black_box", "copies")
-    assert (figures["claimed_epsilon"], figures["delta"], figures["canaries"]) == (3.0, 1e-5, 1_000)
+    metrics = result.to_dict()
+    assert (metrics["adversary"], metrics["method"]) == ("black_box", "copies")
+    assert (metrics["claimed_epsilon"], metrics["delta"], metrics["canaries"]) == (3.0, 1e-5, 1_000)
 
 
-def test_a_release_that_hands_out_half_of_them_is_refuted_by_what_is_called_included(rows: LabeledDataset) -> None:
+def test_a_release_that_hands_out_half_of_them_is_refuted_by_what_is_called_included(examples: LabeledDataset) -> None:
     result = audit_release(
         lambda joined: _Copies(joined, 0.5),
-        rows,
+        examples,
         _BUDGET,
         numbers=GuessNumbers(150, 0),
         noise=NoiseSource.insecure(0),
@@ -72,11 +72,11 @@ def test_a_release_that_hands_out_half_of_them_is_refuted_by_what_is_called_incl
     assert result.is_refuted
 
 
-def test_nothing_follows_from_a_release_that_knows_no_row(rows: LabeledDataset) -> None:
+def test_nothing_follows_from_a_release_that_knows_no_example(examples: LabeledDataset) -> None:
     bounds = [
         audit_release(
             lambda joined: _Copies(joined, 0.0),
-            rows,
+            examples,
             _BUDGET,
             canaries=300,
             seed=seed,
@@ -88,7 +88,7 @@ def test_nothing_follows_from_a_release_that_knows_no_row(rows: LabeledDataset) 
     assert all(not result.is_refuted for result in bounds)
 
 
-def test_coins_are_fresh_while_canaries_are_the_seeds(rows: LabeledDataset) -> None:
+def test_coins_are_fresh_while_canaries_are_the_seeds(examples: LabeledDataset) -> None:
     seen = []
 
     def train_fn(joined: LabeledDataset) -> _Copies:
@@ -96,11 +96,11 @@ def test_coins_are_fresh_while_canaries_are_the_seeds(rows: LabeledDataset) -> N
         return _Copies(joined, 0.0)
 
     for seed in (0, 1):
-        audit_release(train_fn, rows, _BUDGET, canaries=100, seed=3, noise=NoiseSource.insecure(seed))
+        audit_release(train_fn, examples, _BUDGET, canaries=100, seed=3, noise=NoiseSource.insecure(seed))
     canaries, labels = random_canaries(_SPEC, 100, np.random.default_rng(3))
     chosen = []
     for joined in seen:
-        np.testing.assert_array_equal(joined.images[: len(rows)], rows.images)
+        np.testing.assert_array_equal(joined.images[: len(examples)], examples.images)
         positions = [int(np.flatnonzero((canaries == image).all(axis=(1, 2, 3)))[0]) for image in joined.images[200:]]
         np.testing.assert_array_equal(joined.labels[200:], labels[positions])
         chosen.append(positions)
@@ -108,7 +108,7 @@ def test_coins_are_fresh_while_canaries_are_the_seeds(rows: LabeledDataset) -> N
     assert chosen[0] != chosen[1]
 
 
-def test_a_score_compares_the_canarys_own_label_with_the_others(rows: LabeledDataset) -> None:
+def test_a_score_compares_the_canarys_own_label_with_the_others(examples: LabeledDataset) -> None:
     canaries, labels = random_canaries(_SPEC, 60, np.random.default_rng(1))
     known = LabeledDataset(canaries[:30], labels[:30], _SPEC)
     scores = nearness_scores(_Copies(known, 1.0), canaries, labels, np.random.default_rng(0))
@@ -117,10 +117,10 @@ def test_a_score_compares_the_canarys_own_label_with_the_others(rows: LabeledDat
 
 
 def test_a_private_method_is_not_refuted() -> None:
-    rows = load_splits("digits").train.in_memory()
+    examples = load_splits("digits").train.in_memory()
     result = audit_release(
         lambda joined: train("class_gaussian", joined, _BUDGET, insecure_reproducible=True, verbose=0),
-        rows,
+        examples,
         _BUDGET,
         noise=NoiseSource.insecure(0),
     )
@@ -128,8 +128,8 @@ def test_a_private_method_is_not_refuted() -> None:
     assert result.right < result.guesses
 
 
-def test_too_few_canaries_or_too_large_a_delta_are_refused(rows: LabeledDataset) -> None:
+def test_too_few_canaries_or_too_large_a_delta_are_refused(examples: LabeledDataset) -> None:
     with pytest.raises(ValueError, match="`canaries`"):
-        audit_release(lambda joined: _Copies(joined, 0.0), rows, _BUDGET, canaries=1)
+        audit_release(lambda joined: _Copies(joined, 0.0), examples, _BUDGET, canaries=1)
     with pytest.raises(ValueError, match="delta"):
-        audit_release(lambda joined: _Copies(joined, 0.0), rows, PrivacyBudget(3.0, 1e-3))
+        audit_release(lambda joined: _Copies(joined, 0.0), examples, PrivacyBudget(3.0, 1e-3))

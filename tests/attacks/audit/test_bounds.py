@@ -1,4 +1,4 @@
-"""Bounds on epsilon: jax_privacy's figures, the theorem computed the slow way, and coverage on known mechanisms."""
+"""Bounds on epsilon: jax_privacy's metrics, the theorem computed the slow way, and coverage on known mechanisms."""
 
 from __future__ import annotations
 

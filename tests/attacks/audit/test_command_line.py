@@ -29,9 +29,9 @@ def test_claim_bound_and_guesses_are_printed_for_each_run(capsys: pytest.Capture
 def test_a_method_is_audited_on_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--adversary=black_box", "--dataset=digits", "--epsilon=3", "--canaries=200", "--seed=0"]
     assert command_line.main(flags) == 0
-    figures = capsys.readouterr().out.splitlines()[1].split()
-    assert figures[3] == "-"
-    assert figures[4].endswith("/40")
+    metrics = capsys.readouterr().out.splitlines()[1].split()
+    assert metrics[3] == "-"
+    assert metrics[4].endswith("/40")
 
 
 def test_a_refuted_claim_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,8 +84,8 @@ class NoiseOnlyForOneChunk(DPKerasSGD):
 
 
 @dataclasses.dataclass(frozen=True)
-class EveryRow(DPSGD):
-    """Every row joins every step, whatever probability is accounted."""
+class EveryExample(DPSGD):
+    """Every example joins every step, whatever probability is accounted."""
 
     def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[PoissonBatch]:
         rng = (noise or NoiseSource()).numpy_generator()
@@ -94,7 +94,7 @@ class EveryRow(DPSGD):
 
 @dataclasses.dataclass(frozen=True)
 class OneBatch(DPSGD):
-    """Every step takes the rows of the first."""
+    """Every step takes the examples of the first."""
 
     def batches(self, noise: NoiseSource | None = None, first_step: int = 0) -> Iterator[PoissonBatch]:
         batch = next(iter(super().batches(noise)))
@@ -140,7 +140,7 @@ def test_one_step_without_noise_among_several_is_caught() -> None:
     assert _audit(canary_plan(_BUDGET, 20_000, steps=4), OneStepWithoutNoise).is_refuted
 
 
-@pytest.mark.parametrize("mutant", [EveryRow, OneBatch])
+@pytest.mark.parametrize("mutant", [EveryExample, OneBatch])
 def test_a_mutant_of_the_sampler_is_caught(mutant: type[DPSGD]) -> None:
     plan = mutant(20_000, 2_000, 20, l2_norm_clip=1.0, noise_multiplier=0.95)
     result = _audit(plan, numbers=GuessNumbers(700, 0))
@@ -150,11 +150,11 @@ def test_a_mutant_of_the_sampler_is_caught(mutant: type[DPSGD]) -> None:
 
 def test_facts_are_those_of_the_plan() -> None:
     plan = DPSGD(500, 250, 3, l2_norm_clip=0.7, noise_multiplier=2.0)
-    figures = _audit(plan, DPKerasAdam).to_dict()
-    assert figures["adversary"] == "white_box"
-    assert figures["canaries"] == 500
-    assert figures["guesses"] == choose_guesses(plan, _DELTA).total
-    assert figures["optimizer"] == {
+    metrics = _audit(plan, DPKerasAdam).to_dict()
+    assert metrics["adversary"] == "white_box"
+    assert metrics["canaries"] == 500
+    assert metrics["guesses"] == choose_guesses(plan, _DELTA).total
+    assert metrics["optimizer"] == {
         "name": "DPKerasAdam",
         "steps": 3,
         "sampling_probability": 0.5,
@@ -162,7 +162,7 @@ def test_facts_are_those_of_the_plan() -> None:
         "l2_norm_clip": 0.7,
         "clip_mode": "flat",
     }
-    assert figures["seconds"] > 0
+    assert metrics["seconds"] > 0
 
 
 def test_a_plan_that_cannot_be_is_refused() -> None:

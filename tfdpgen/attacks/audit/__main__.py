@@ -48,7 +48,7 @@ def main(arguments: Sequence[str], program: str = "python -m tfdpgen.attacks.aud
     print(
         f"\n{flags.adversary}: {refuted} of {flags.runs} bounds, each at {flags.confidence:.0%} confidence and delta "
         f"{flags.delta:g}, are above the claim: {'it is refuted' if is_refuted else 'nothing is refuted'}. "
-        "The figures are internal, not for release."
+        "The metrics are internal, not for release."
     )
     return int(is_refuted)
 
@@ -64,8 +64,8 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
         "--adversary",
         default="white_box",
         choices=("white_box", "black_box"),
-        help="white_box: sees each noised update of the optimizer, no private row takes part; black_box: sees samples "
-        "of a method trained on the data set and canaries (default: white_box)",
+        help="white_box: sees each noised update of the optimizer, no private example takes part; black_box: sees "
+        "samples of a method trained on the data set and canaries (default: white_box)",
     )
     for name, kind, default, text in (
         ("epsilon", float, 4.0, "the claim that is tested"),
@@ -73,12 +73,14 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
         ("confidence", float, 0.95, "of a lower bound"),
         ("runs", int, 1, "how many audits, each with fresh coins and noise"),
         ("steps", int, 1, "white_box: steps of DP-SGD"),
-        ("sampling_probability", float, 1.0, "white_box: with which a row joins a step"),
-        ("dataset", str, "digits", "black_box: the private rows; as the pipeline takes it"),
+        ("sampling_probability", float, 1.0, "white_box: with which an example joins a step"),
+        ("dataset", str, "digits", "black_box: the private examples; as the pipeline takes it"),
         ("data_dir", str, "", "black_box: where TFDS keeps its data sets"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: {default!r})")
-    parser.add_argument("--canaries", type=int, help="rows that are planted (default: 50000 white_box, 1000 black_box)")
+    parser.add_argument(
+        "--canaries", type=int, help="examples that are planted (default: 50000 white_box, 1000 black_box)"
+    )
     parser.add_argument("--optimizer", default="sgd", choices=sorted(OPTIMIZERS), help="white_box (default: sgd)")
     parser.add_argument(
         "--method",
@@ -112,7 +114,7 @@ def _white_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) 
 
 def _black_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) -> Callable[[NoiseSource], AuditResult]:
     """A function from a noise source to an audit of the method."""
-    rows = load_splits(flags.dataset, data_dir=flags.data_dir or None).train.in_memory()
+    examples = load_splits(flags.dataset, data_dir=flags.data_dir or None).train.in_memory()
 
     def run(noise: NoiseSource) -> AuditResult:
         seed = int(noise.numpy_generator().integers(2**31))
@@ -125,7 +127,7 @@ def _black_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) 
                 insecure_reproducible=not noise.is_secure,
                 verbose=0,
             ),
-            rows,
+            examples,
             budget,
             canaries=canaries,
             method=flags.method,

@@ -1,25 +1,25 @@
-"""The black-box audit: canaries among the private rows, guessed from released samples alone.
+"""The black-box audit: canaries among the private examples, guessed from released samples alone.
 
-    def train_fn(rows):
-        return train("class_gaussian", rows, budget, verbose=0)
+    def train_fn(examples):
+        return train("class_gaussian", examples, budget, verbose=0)
 
-    audit_release(train_fn, rows, budget, canaries=1_000, seed=0).lower_bound
+    audit_release(train_fn, examples, budget, canaries=1_000, seed=0).lower_bound
 
-A canary is an image of coarse black and white blocks, drawn at random, with a random label: far from every row and
-from every other canary, so that a generator that learns anything of single rows learns it from these. A fair coin
-decides for each canary whether it joins the rows that are trained on. The adversary holds the finished release and all
-canaries, draws samples of each label, and scores a canary by how much nearer its own label's samples come to it than
-those of other labels do, which takes off what makes some images easy to come near. It works for any method, and
+A canary is an image of coarse black and white blocks, drawn at random, with a random label: far from every example and
+from every other canary, so that a generator that learns anything of single examples learns it from these. A fair coin
+decides for each canary whether it joins the examples that are trained on. The adversary holds the finished release and
+all canaries, draws samples of each label, and scores a canary by how much nearer its own label's samples come to it
+than those of other labels do, which takes off what makes some images easy to come near. It works for any method, and
 is weak: a method with a good account gives a bound near 0. What it finds are leaks for which no knowledge of the
-method is needed: rows handed out again, statistics without noise.
+method is needed: examples handed out again, statistics without noise.
 
-The training is a training of its own, on the private rows and the canaries. No budget pays for it, because nothing of
-it may leave: the model is dropped and the figures are internal. Whoever shows them to others releases something about
-the private rows that no ledger knows.
+The training is a training of its own, on the private examples and the canaries. No budget pays for it, because nothing
+of it may leave: the model is dropped and the metrics are internal. Whoever shows them to others releases something
+about the private examples that no ledger knows.
 
-Canaries are added to the rows or not, so that the number of rows, which the promise takes as public, varies with the
-coins; the adversary makes no use of it. Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846), sections 4 and 6.2; Chen et
-al. 2020, "GAN-Leaks" (arXiv 1909.03935), section 4.2, for distances to samples.
+Canaries are added to the examples or not, so that the number of examples, which the promise takes as public, varies
+with the coins; the adversary makes no use of it. Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846), sections 4 and 6.2;
+Chen et al. 2020, "GAN-Leaks" (arXiv 1909.03935), section 4.2, for distances to samples.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _GUESSED = 0.2  # of the canaries: 200 guesses that are all right refute an epsi
 def random_canaries(
     spec: DataSpec, canaries: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Images of random black and white blocks with random labels; they know nothing of any row.
+    """Images of random black and white blocks with random labels; they know nothing of any example.
 
     Args:
       spec: public facts of the data.
@@ -94,7 +94,7 @@ def nearness_scores(
 
 def audit_release(
     train_fn: TrainFn,
-    rows: LabeledDataset,
+    examples: LabeledDataset,
     budget: PrivacyBudget,
     *,
     canaries: int = 1_000,
@@ -104,33 +104,35 @@ def audit_release(
     seed: int = 0,
     noise: NoiseSource | None = None,
 ) -> AuditResult:
-    """One training of a method on the rows and the included canaries, and what follows for epsilon.
+    """One training of a method on the examples and the included canaries, and what follows for epsilon.
 
     Args:
-      train_fn: rows -> release. It trains anew; what it returns is dropped, and may not be released.
-      rows: the private rows, in memory.
+      train_fn: examples -> release. It trains anew; what it returns is dropped, and may not be released.
+      examples: the private examples, in memory.
       budget: what a release of `train_fn` claims.
       canaries: m.
-      method: what the figures call the method.
+      method: what the metrics call the method.
       confidence: of the bounds.
       numbers: of guesses, fixed beforehand; by default the surest tenth on either side.
       seed: of canaries and samples, not of coins.
       noise: where the coins come from; by default the operating system.
 
     Raises:
-      ValueError: for fewer than 2 canaries, or a delta that is not smaller than 1 / number of rows with canaries.
+      ValueError: for fewer than 2 canaries, or a delta that is not smaller than 1 / number of examples with canaries.
     """
     if canaries < 2:
         raise ValueError(f"`canaries` should be at least 2; got {canaries}.")
-    budget.check_num_examples(len(rows) + canaries)
+    budget.check_num_examples(len(examples) + canaries)
     started = time.monotonic()
     rng = np.random.default_rng(seed)
     tenth = max(1, round(canaries * _GUESSED / 2))
     numbers = numbers or GuessNumbers(tenth, tenth)
-    images, labels = random_canaries(rows.spec, canaries, rng)
+    images, labels = random_canaries(examples.spec, canaries, rng)
     included = (noise or NoiseSource()).numpy_generator().random(canaries) < 0.5
     joined = LabeledDataset(
-        np.concatenate([rows.images, images[included]]), np.concatenate([rows.labels, labels[included]]), rows.spec
+        np.concatenate([examples.images, images[included]]),
+        np.concatenate([examples.labels, labels[included]]),
+        examples.spec,
     )
     release = train_fn(joined)
     del joined

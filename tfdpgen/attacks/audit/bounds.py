@@ -93,8 +93,8 @@ def gaussian_one_run_lower_bound(
     """The same for mechanisms whose trade-off is that of one Gaussian, which is refuted sooner.
 
     (epsilon, delta) is one point of a trade-off between errors, and a mechanism may sit at it and nowhere near it
-    elsewhere. DP-SGD in which every row joins every step is Gaussian throughout: errors trade off as between N(0, 1)
-    and N(mu, 1). This bound refutes mu, and says what epsilon at `delta` the least mu that it cannot refute has. For
+    elsewhere. DP-SGD in which every example joins every step is Gaussian throughout: errors trade off as between N(0,
+    1) and N(mu, 1). This bound refutes mu, and says what epsilon at `delta` the least mu that it cannot refute has. For
     other mechanisms, Poisson-sampled DP-SGD of many steps among them, the assumption is an approximation.
 
     Args:

@@ -2,7 +2,8 @@
 
     result.lower_bound <= result.claimed_epsilon                 # else the claim is refuted at `result.confidence`
 
-An audit's figures are internal: they are computed on private rows (`black_box`), or tell how a training's noise fell.
+An audit's metrics are internal: they are computed on private examples (`black_box`), or tell how a training's noise
+fell.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class AuditResult:
 
     Attributes:
       adversary: "white_box" or "black_box".
-      claimed_epsilon: what the audited training claims, at `delta`, for adding or removing one row.
+      claimed_epsilon: what the audited training claims, at `delta`, for adding or removing one example.
       delta: of the claim and of the bounds.
       lower_bound: epsilon that is refuted without any assumption, by `one_run_lower_bound`.
       lower_bound_gaussian: the same by `gaussian_one_run_lower_bound`, which assumes a Gaussian trade-off.

@@ -3,20 +3,22 @@
     plan = canary_plan(PrivacyBudget(epsilon=4.0, delta=1e-5), canaries=50_000)
     audit_optimizer(plan, delta=1e-5).lower_bound                   # about 2.3 of the 4 that are claimed
 
-That adversary sees every noised update and chooses the gradients of the rows that it asks about. Here each of m
+That adversary sees every noised update and chooses the gradients of the examples that it asks about. Here each of m
 canaries owns one coordinate of an embedding, and its gradient there is far larger than the clip, so that after the clip
-it has the full norm: no gradient is seen better. Whether a canary is included decides an independent fair coin; the row
-of an excluded one is blank, with a gradient of zero, so that the number of rows is the plan's whatever the coins say.
+it has the full norm: no gradient is seen better. Whether a canary is included decides an independent fair coin; the
+example of an excluded one is blank, with a gradient of zero, so that the number of examples is the plan's whatever the
+coins say.
 
 What runs is what trains: the plan's Poisson batches, compiled steps over padded chunks, the optimizer's clipped sums,
 noise and divisor. A mistake in any of these that costs much privacy shows as a bound above the claim: too little noise,
-a clip that lets through, a row that joins too often. What other layers' clipping rules do is not seen in an embedding.
+a clip that lets through, an example that joins too often. What other layers' clipping rules do is not seen in an
+embedding.
 
 Beside the bounds of one run, `lower_bound_independent` shows how near the account is to what happens. It takes each
 canary for a run of its own, which is true if their coordinates get independent noise, and the trade-off for Gaussian.
 
-No private row takes part, so nothing is spent. Nasr et al. 2021, "Adversary instantiation" (arXiv 2101.04535), section
-4.6 (Dirac canaries); Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846), section 6.1; Nasr et al. 2023 (arXiv
+No private example takes part, so nothing is spent. Nasr et al. 2021, "Adversary instantiation" (arXiv 2101.04535),
+section 4.6 (Dirac canaries); Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846), section 6.1; Nasr et al. 2023 (arXiv
 2302.07956).
 """
 
@@ -49,13 +51,13 @@ def canary_plan(
     sampling_probability: float = 1.0,
     l2_norm_clip: float = 1.0,
 ) -> DPSGD:
-    """A plan for rows that are all canaries, calibrated to claim the budget.
+    """A plan for examples that are all canaries, calibrated to claim the budget.
 
     Args:
       budget: of the claim.
       canaries: m.
       steps: of DP-SGD. With more of them noise is added more often, and the best guess is as good.
-      sampling_probability: with which a row joins a step. At 1, the privacy loss is that of one Gaussian.
+      sampling_probability: with which an example joins a step. At 1, the privacy loss is that of one Gaussian.
       l2_norm_clip: C.
 
     Raises:
@@ -81,7 +83,7 @@ def audit_optimizer(
     """One training on canaries, all its updates seen, and what follows for epsilon.
 
     Args:
-      plan: calibrated; each of its `num_examples` rows is a canary or, where the coin says so, blank.
+      plan: calibrated; each of its `num_examples` examples is a canary or, where the coin says so, blank.
       delta: of the claim.
       optimizer_class: `DPKerasSGD`, `DPKerasAdam` or `DPKerasAdamW`; or one derived from them, to be tested.
       numbers: of guesses, fixed beforehand; by default `choose_guesses`.
@@ -159,12 +161,12 @@ def _privacy_losses(
     @private_step(plan)
     def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
         def read_fn(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            rows = indices[tf.minimum(i, tf.shape(indices)[0] - 1)]
-            return rows[:, tf.newaxis], tf.gather(slopes, rows)
+            canaries = indices[tf.minimum(i, tf.shape(indices)[0] - 1)]
+            return canaries[:, tf.newaxis], tf.gather(slopes, canaries)
 
-        def chunk_fn(rows: tf.Tensor, slope: tf.Tensor, weight: tf.Tensor) -> list[tf.Tensor]:
+        def chunk_fn(canaries: tf.Tensor, slope: tf.Tensor, weight: tf.Tensor) -> list[tf.Tensor]:
             with optimizer.gradient_tape(network) as tape:
-                losses = network(rows, training=True)[:, 0] * slope * weight
+                losses = network(canaries, training=True)[:, 0] * slope * weight
             return optimizer.clipped_gradient_sum(losses, variables, tape)
 
         optimizer.apply_clipped_sum(accumulate(read_fn, weights, chunk_fn, variables), variables)

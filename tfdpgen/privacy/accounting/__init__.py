@@ -3,7 +3,7 @@
     python -m tfdpgen.privacy.accounting --help
 
 Mechanisms are data, accounting is functions on them: `events` says what ran, `epsilon` what it costs (`replace_one`
-where a row is replaced), `calibration` finds the plan that a budget allows, `statement` is the promise in words.
+where an example is replaced), `calibration` finds the plan that a budget allows, `statement` is the promise in words.
 """
 
 from tfdpgen.privacy.accounting.calibration import (

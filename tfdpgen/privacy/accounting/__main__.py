@@ -17,8 +17,8 @@ from tfdpgen.privacy import accounting
 from tfdpgen.privacy.budget import PrivacyBudget
 
 _FLAGS = {
-    "num_examples": (int, "private rows"),
-    "batch_size": (int, "rows that a step draws on average (the expected batch size)"),
+    "num_examples": (int, "private examples"),
+    "batch_size": (int, "examples that a step draws on average (the expected batch size)"),
     "steps": (int, "steps of DP-SGD"),
     "noise_multiplier": (float, "standard deviation of the noise / clip"),
     "epsilon": (float, "the budget"),
@@ -56,7 +56,7 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     """The question and its flags."""
     parser = argparse.ArgumentParser(
         prog=program,
-        description="DP-SGD's privacy: Poisson sampling, Gaussian noise, neighbours that differ in one row.",
+        description="DP-SGD's privacy: Poisson sampling, Gaussian noise, neighbours that differ in one example.",
     )
     questions = parser.add_subparsers(dest="question", required=True, metavar="|".join(_QUESTIONS))
     for question, about in _QUESTIONS.items():

@@ -97,17 +97,17 @@ def calibrate_batch_size(
     accountant: str = "pld",
     neighboring_relation: NeighboringRelation = "add-or-remove-one",
 ) -> int:
-    """The largest expected batch size whose event stays within the budget, at most all rows.
+    """The largest expected batch size whose event stays within the budget, at most all examples.
 
     Args:
       make_event: expected batch size -> everything that will run, other mechanisms included.
       budget: never exceeded by the result.
-      num_examples: rows to draw from.
+      num_examples: examples to draw from.
       accountant: "pld" or "rdp".
       neighboring_relation: which the budget is for: "add-or-remove-one" or "replace-one".
 
     Raises:
-      ValueError: if batches of one row are too much.
+      ValueError: if batches of one example are too much.
     """
     return _largest("expected_batch_size", make_event, budget, accountant, neighboring_relation, num_examples)
 

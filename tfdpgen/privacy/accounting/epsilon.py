@@ -65,8 +65,8 @@ def epsilon_of(
       event: what ran.
       delta: in (0, 1).
       accountant: "pld" or "rdp".
-      neighboring_relation: "add-or-remove-one", or "replace-one": one row is exchanged for another, and the number of
-        rows stays.
+      neighboring_relation: "add-or-remove-one", or "replace-one": one example is exchanged for another, and the number
+        of examples stays.
 
     Returns:
       epsilon; infinity where the event holds a mechanism without noise.

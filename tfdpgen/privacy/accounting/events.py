@@ -24,7 +24,7 @@ _OTHER_EVENTS: Mapping[str, Any] = {
 
 
 class Mechanism(Protocol):
-    """What was done to the private rows, as data. `DPSGD` and the one-shot statistics are mechanisms."""
+    """What was done to the private examples, as data. `DPSGD` and the one-shot statistics are mechanisms."""
 
     @property
     def name(self) -> str: ...

@@ -1,15 +1,16 @@
-"""What Gaussians and Poisson-sampled Gaussians cost where one row is replaced by another.
+"""What Gaussians and Poisson-sampled Gaussians cost where one example is replaced by another.
 
 The pair of distributions that bounds a step is, in units of the clip, with noise sigma and sampling probability q,
 
     P = (1 - q) N(0, sigma^2) + q N(1, sigma^2)    against    Q = (1 - q) N(0, sigma^2) + q N(-1, sigma^2)
 
-**Why it is a bound.** Let D and D' differ in what one row holds. H_g(A, B) is the largest A(S) - g B(S) of all sets S.
+**Why it is a bound.** Let D and D' differ in one example. H_g(A, B) is the largest A(S) - g B(S) of all sets S.
 
-1. Given what was released before, and which of the common rows were drawn, a step's output is N(m, sigma^2 I) if the
-   row was not drawn, N(m + x, sigma^2 I) if it was drawn from D, N(m + x', sigma^2 I) if from D', where |x|, |x'| <= 1
-   and so |x - x'| <= 2. The draws of the common rows, and latents, fakes and augmentations, have the same distribution
-   under D and D', whatever the row is; H is jointly convex, so averaging over them cannot increase it.
+1. Given what was released before, and which of the common examples were drawn, a step's output is N(m, sigma^2 I) if
+   the example was not drawn, N(m + x, sigma^2 I) if it was drawn from D, N(m + x', sigma^2 I) if from D', where |x|,
+   |x'| <= 1 and so |x - x'| <= 2. The draws of the common examples, and latents, fakes and augmentations, have the
+   same distribution under D and D', whatever the example is; H is jointly convex, so averaging over them cannot
+   increase it.
 2. Let g >= 1. For a set S of probability p under N(m + x), the expression to maximise is
    q p - (g - 1) (1 - q) N(m)(S) - g q N(m + x')(S), in which both last terms count against S. By the lemma of Neyman
    and Pearson, a set of probability p under one Gaussian has at least probability F(F^-1(p) - d / sigma) under another
@@ -20,8 +21,8 @@ The pair of distributions that bounds a step is, in units of the clip, with nois
    bound of 3 carries over. P, Q thus dominate for all g >= 0, which is what adaptive composition needs (Zhu, Dong &
    Wang 2022, "Optimal accounting of differential privacy via characteristic function").
 
-It is also attained, by rows whose clipped gradients always point in opposite directions and against common rows of
-which nothing is hidden (m known in each step, zero for example), so it cannot be improved.
+It is also attained, by examples whose clipped gradients always point in opposite directions and against common examples
+of which nothing is hidden (m known in each step, zero for example), so it cannot be improved.
 x' = 0 covers adding and removing, which therefore never cost more; q = 1 gives the plain Gaussian of sensitivity 2.
 
 Lebeda et al. 2024, "Avoiding pitfalls for privacy accounting of subsampled mechanisms under composition", warn that

@@ -1,4 +1,4 @@
-"""Clipped per-example gradient sums: the only way in which private rows reach a network's weights."""
+"""Clipped per-example gradient sums: the only way in which private examples reach a network's weights."""
 
 from tfdpgen.privacy.clipping import (
     conv1d,

@@ -79,8 +79,8 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
             )
         if _mixes_examples(layer, is_of_any_rank=id(layer) in of_any_rank):
             raise ValueError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) mixes the examples of a batch: one row then moves the "
-                "gradients of all others, and clipping each gradient bounds nothing. Remove it, or normalise each "
+                f"Layer {layer.name!r} ({type(layer).__name__}) mixes the examples of a batch: one example then moves "
+                "the gradients of all others, and clipping each gradient bounds nothing. Remove it, or normalise each "
                 "example on its own."
             )
     held: dict[int, str] = {}
@@ -109,7 +109,7 @@ def check_network(network: Any, *, needs_rules: bool = True) -> None:
                 )
         elif not _is_known(layer):
             raise ValueError(
-                f"{name} is not known to treat each example alone, so a clipped gradient might not bound one row's "
+                f"{name} is not known to treat each example alone, so a clipped gradient might not bound one example's "
                 "influence. Use stock layers that do, such as Dense, Conv2D, LeakyReLU, Reshape or Concatenate, or "
                 "declare a layer of your own by `register_per_example`."
             )

@@ -90,8 +90,8 @@ class LayerRule(abc.ABC):
 def register(layer_type: type[keras.layers.Layer]) -> Callable[[_Rule], _Rule]:
     """Class decorator: the rule for layers of exactly this type (a subclass may compute something else).
 
-    A rule is part of the promise: if its norms are too small, rows pass that should have been clipped. Compare yours
-    with `clipping="jacobian"`.
+    A rule is part of the promise: if its norms are too small, examples pass that should have been clipped. Compare
+    yours with `clipping="jacobian"`.
     """
 
     def add(rule_type: _Rule) -> _Rule:

@@ -35,10 +35,10 @@ class DPSGD:
     """The facts of a DP-SGD training (Abadi et al. 2016), all public and all fixed before the first step.
 
     Attributes:
-      num_examples: private rows; public under add-or-remove-one by assumption, which the statement lists.
-      expected_batch_size: rows that a step draws on average; also the divisor of the noised gradient sum.
+      num_examples: private examples; public under add-or-remove-one by assumption, which the statement lists.
+      expected_batch_size: examples that a step draws on average; also the divisor of the noised gradient sum.
       steps: accounted steps.
-      l2_norm_clip: bound on the L2 norm of one row's gradient.
+      l2_norm_clip: bound on the L2 norm of one example's gradient.
       noise_multiplier: standard deviation of the noise / l2_norm_clip. None until calibrated.
       accountant: "pld" or "rdp".
       clip_mode: "flat", "per_layer" or "automatic"; the sensitivity of each is l2_norm_clip.
@@ -81,12 +81,12 @@ class DPSGD:
 
     @property
     def sampling_probability(self) -> float:
-        """The probability with which each row joins each batch."""
+        """The probability with which each example joins each batch."""
         return self.expected_batch_size / self.num_examples
 
     @property
     def event(self) -> dp_accounting.DpEvent:
-        """What this plan does to the private rows.
+        """What this plan does to the private examples.
 
         Raises:
           ValueError: if the plan was not calibrated.

@@ -1,4 +1,4 @@
-"""Private rows that stay on disk: every step that reads them, from a TFDS data set in ArrayRecord files."""
+"""Private examples that stay on disk: every step that reads them, from a TFDS data set in ArrayRecord files."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch
     assert facts["num_examples"] == {"train": 240, "holdout": 80, "test": 80}
 
     asked: list[int] = []
-    rows = RecordDataset.rows
+    read = RecordDataset.examples
 
     def watched(self: RecordDataset, positions: Any) -> Any:
         asked.append(len(positions))
-        return rows(self, positions)
+        return read(self, positions)
 
-    monkeypatch.setattr(RecordDataset, "rows", watched)
+    monkeypatch.setattr(RecordDataset, "examples", watched)
     monkeypatch.setattr(dataset, "_BLOCK_BYTES", 64 * 50)
     examples = tmp_path / "examples"
     parameters = {"epsilon": 5.0, "delta": 1e-4, "ledger": str(tmp_path / "ledger.sqlite")}
     outputs = {name: tmp_path / name for name in ("release", "networks")}
     train.execute({"examples": examples}, outputs, parameters)
-    assert max(asked) <= 120  # a physical chunk; a block has 50 rows
+    assert max(asked) <= 120  # a physical chunk; a block has 50 examples
     assert Release.load(tmp_path / "release").statement.num_examples == 240
 
     release = tmp_path / "release"
@@ -73,7 +73,7 @@ def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch
     parameters = {"repetitions": 1, "num_candidates": 20}
     attack.execute(inputs, {"attacks": tmp_path / "attacks"}, parameters)
     assert json.loads((tmp_path / "attacks" / "attacks.json").read_text())["attacks"]
-    monkeypatch.setattr("components.evaluate.MOST_ROWS", 70)
+    monkeypatch.setattr("components.evaluate.MOST_EXAMPLES", 70)
     asked.clear()
     inputs = {"examples": examples, "synthetic": tmp_path / "synthetic"}
     evaluate.execute(inputs, {"utility": tmp_path / "utility"}, {})
@@ -81,11 +81,13 @@ def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch
     assert 0 <= json.loads((tmp_path / "utility" / "utility.json").read_text())["p1"] <= 1
 
 
-def test_they_are_the_rows_that_would_be_in_memory(tmp_path: Path) -> None:
+def test_they_are_the_examples_that_would_be_in_memory(tmp_path: Path) -> None:
     for on_disk in (True, False):
         parameters = {"dataset": "striped_rows", "data_dir": str(tmp_path / f"tfds_{on_disk}"), "on_disk": on_disk}
         ingest.execute({}, {"examples": tmp_path / str(on_disk)}, parameters)
     for part in ("train", "holdout", "test"):
         on_disk, in_memory = (getattr(Splits.load(tmp_path / name), part) for name in ("True", "False"))
-        for value, expected in zip(on_disk.rows(range(len(on_disk))), in_memory.rows(range(len(on_disk))), strict=True):
+        for value, expected in zip(
+            on_disk.examples(range(len(on_disk))), in_memory.examples(range(len(on_disk))), strict=True
+        ):
             np.testing.assert_array_equal(value, expected)

@@ -1,7 +1,7 @@
-"""Caps: what (epsilon, delta) allows any membership attack at most, whoever runs it.
+"""Upper bounds: what (epsilon, delta) allows any membership attack at most, whoever runs it.
 
-    privacy_loss_cap(epsilon=3.0, delta=1e-5)
-    caps(epsilon=3.0, delta=1e-5)["add_or_remove"]["auc"]
+    privacy_loss_upper_bound(epsilon=3.0, delta=1e-5)
+    upper_bounds(epsilon=3.0, delta=1e-5)["add_or_remove"]["auc"]
 
 Let M be (epsilon, delta)-differentially private and D, D' neighbours. A test that calls "member" has true positive
 rate t = Pr[test(M(D))] and false positive rate f = Pr[test(M(D'))]. The definition, applied to the test and to its
@@ -9,12 +9,13 @@ complement in both directions, says (Kairouz, Oh and Viswanath 2015, arXiv 1311.
 
     t <= e^epsilon f + delta      and      1 - f <= e^epsilon (1 - t) + delta.
 
-For which question it holds: is this single row in the data or not, all other rows equal, D and D' neighbours in the
-relation that epsilon was accounted for. With add-or-remove, that is the row against its absence. Exchanging the row for
-another is a removal and an addition: there the caps are those of (2 epsilon, (1 + e^epsilon) delta), or of the
-epsilon that was accounted for replace-one, whichever is smaller. An attack that compares rows that were trained on with
-rows that were not asks the second question in effect. Caps bound expectations; a figure measured on few rows may exceed
-them by chance. They say nothing about telling private rows from noise, which needs no row's secret.
+For which question it holds: is this single example in the data or not, all other examples equal, D and D' neighbours in
+the relation that epsilon was accounted for. With add-or-remove, that is the example against its absence. Exchanging the
+example for another is a removal and an addition: there the upper bounds are those of (2 epsilon, (1 + e^epsilon)
+delta), or of the epsilon that was accounted for replace-one, whichever is smaller. An attack that compares examples
+that were trained on with examples that were not asks the second question in effect. They hold for expectations; a
+metric measured on few examples may exceed them by chance. They say nothing about telling private examples from noise,
+which needs no example's secret.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import math
 from typing import Any
 
 
-def privacy_loss_cap(epsilon: float, delta: float) -> float:
+def privacy_loss_upper_bound(epsilon: float, delta: float) -> float:
     """The largest privacy loss that any membership attack can have: (e^epsilon - 1 + 2 delta) / (e^epsilon + 1).
 
     The sum of the two inequalities above, with a = t - f, is 1 + a <= e^epsilon (1 - a) + 2 delta. With even odds of
@@ -46,7 +47,7 @@ def privacy_loss_cap(epsilon: float, delta: float) -> float:
     return min(1.0, (1 - decay + 2 * delta * decay) / (1 + decay))
 
 
-def tpr_cap(fpr: float, epsilon: float, delta: float) -> float:
+def tpr_upper_bound(fpr: float, epsilon: float, delta: float) -> float:
     """The largest true positive rate at a false positive rate f: the smaller of the two bounds above.
 
     They are e^epsilon f + delta and 1 - e^-epsilon (1 - delta - f).
@@ -69,8 +70,8 @@ def tpr_cap(fpr: float, epsilon: float, delta: float) -> float:
     return min(1.0, steep, 1 - math.exp(-epsilon) * (1 - delta - fpr))
 
 
-def auc_cap(epsilon: float, delta: float) -> float:
-    """The largest area under the ROC curve: that under `tpr_cap`.
+def auc_upper_bound(epsilon: float, delta: float) -> float:
+    """The largest area under the ROC curve: that under `tpr_upper_bound`.
 
     Its two lines meet at f = (1 - delta) / (1 + e^epsilon).
 
@@ -91,8 +92,8 @@ def auc_cap(epsilon: float, delta: float) -> float:
     return left + middle + delta
 
 
-def caps(epsilon: float, delta: float, epsilon_replace_one: float | None = None) -> dict[str, Any]:
-    """All caps, JSON-ready, for a row added or removed and for a row exchanged for another.
+def upper_bounds(epsilon: float, delta: float, epsilon_replace_one: float | None = None) -> dict[str, Any]:
+    """All upper bounds, JSON-ready, for an example added or removed and for an example exchanged for another.
 
     Args:
       epsilon: accounted for add-or-remove.
@@ -101,22 +102,22 @@ def caps(epsilon: float, delta: float, epsilon_replace_one: float | None = None)
     """
     group = 2 * epsilon, min(1.0, (1 + math.exp(min(epsilon, 700.0))) * delta)
     replaced = [group] if epsilon_replace_one is None else [group, (epsilon_replace_one, delta)]
-    exchanges = [_figures(*pair) for pair in replaced]
+    exchanges = [_metrics(*pair) for pair in replaced]
     return {
         "epsilon": epsilon,
         "delta": delta,
-        "add_or_remove": _figures(epsilon, delta),
-        "exchange": {name: min(figures[name] for figures in exchanges) for name in exchanges[0]},
+        "add_or_remove": _metrics(epsilon, delta),
+        "exchange": {name: min(metrics[name] for metrics in exchanges) for name in exchanges[0]},
     }
 
 
-def _figures(epsilon: float, delta: float) -> dict[str, float]:
-    """The caps on each figure that attacks are measured by."""
+def _metrics(epsilon: float, delta: float) -> dict[str, float]:
+    """The upper bounds on each metric that attacks are measured by."""
     return {
-        "privacy_loss": privacy_loss_cap(epsilon, delta),
-        "auc": auc_cap(epsilon, delta),
-        "tpr_at_1_percent_fpr": tpr_cap(0.01, epsilon, delta),
-        "tpr_at_01_percent_fpr": tpr_cap(0.001, epsilon, delta),
+        "privacy_loss": privacy_loss_upper_bound(epsilon, delta),
+        "auc": auc_upper_bound(epsilon, delta),
+        "tpr_at_1_percent_fpr": tpr_upper_bound(0.01, epsilon, delta),
+        "tpr_at_01_percent_fpr": tpr_upper_bound(0.001, epsilon, delta),
     }
 
 
