@@ -70,11 +70,11 @@ def attack(
     """Measures how well attacks tell private examples from noise and from examples that were never trained on."""
     from tfdpgen.attacks import (
         ShadowConfig,
-        memorisation,
+        measure_memorisation,
         run_attacks,
         run_shadow_attacks,
         strongest_attack,
-        upper_bounds,
+        upper_bounds_of,
     )
     from tfdpgen.data import Splits
     from tfdpgen.methods import Release
@@ -118,11 +118,12 @@ def attack(
             verbose=1,
         )
     strongest = strongest_attack(results)
+    copies = measure_memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam)
     metrics = {
         "attacks": {name: result.to_dict() for name, result in results.items()},
         "strongest": strongest.to_dict() if strongest else None,
-        "upper_bounds": upper_bounds(statement.epsilon, statement.delta, statement.epsilon_replace_one),
-        "memorisation": memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
+        "upper_bounds": upper_bounds_of(statement.epsilon, statement.delta, statement.epsilon_replace_one),
+        "memorisation": copies.to_dict(),
     }
     (attacks.path / "attacks.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
