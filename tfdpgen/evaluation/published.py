@@ -15,7 +15,8 @@ one training example may change in it. p4 touches no private example and needs n
 
 Training examples and test examples are disjoint, so the two promises hold side by side (parallel composition, McSherry
 2009): epsilon of the release to whoever has a training example, epsilon of this publication to whoever has a test
-example. Who has an example in both is promised the sum of the two.
+example. Who has an example in both is promised the sum of the two. Repeated publications on the same test examples add
+up too: together they cost at most the sum of their epsilons and of their deltas, of which a ledger keeps account.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class PublishedAccuracies:
             "example, whether it is added, removed or replaced; the number of test examples is public by declaration. "
             "Training examples pay nothing for it, since the classifiers have seen generated examples alone. Training "
             "and test examples are disjoint: who has one example is promised the epsilon of its split, and who has an "
-            "example in each the sum of both."
+            "example in each the sum of both. Repeated publications on the same test examples add "
+            "up, to the sum of their epsilons and of their deltas at most; this statement covers one of them."
         )
 
     def to_dict(self) -> dict[str, Any]:
