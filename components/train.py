@@ -31,9 +31,15 @@ def train(
         str,
         "folder that keeps the training's progress, from which the same training goes on if it was killed; empty: none",
     ] = "",
-    seed: Annotated[int, "seed of everything except the privacy noise and the Poisson draw"] = 0,
+    seed: Annotated[
+        int,
+        "seed of initial weights and public draws (fakes, k-means); never of the privacy noise, the Poisson samples or "
+        "what is drawn for a private example (latents, noise levels, views, dropout masks)",
+    ] = 0,
     insecure_reproducible: Annotated[
-        bool, "seed the privacy noise too; the outputs are marked as not for release"
+        bool,
+        "seed the noise, the Poisson samples and the draws for private examples too; the outputs are marked as not for "
+        "release",
     ] = False,
     dry_run: Annotated[bool, "refuse to train, so that a pipeline ends before anything is reserved"] = False,
 ) -> None:

@@ -24,9 +24,7 @@ PATH_FIELDS = (
     "inception_weights",
 )
 
-_LARGEST = (
-    2**31 - 1
-)  # a whole number that every consumer can take: NumPy's and TensorFlow's seeds, and counts of examples
+_LARGEST = 2**31 - 1  # every consumer can take it: NumPy's and TensorFlow's seeds, and counts of examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +98,13 @@ class SynthesisConfig:
     Empty: internal/backup in output_dir, or none on Kubeflow and with insecure_reproducible."""
 
     seed: int = 0
-    """Seed of everything except the privacy noise, the Poisson draw and the latents of training examples, which come
-    from the operating system."""
+    """Seed of initial weights and of public draws: fakes, k-means, synthetic examples, attacks, classifiers. It never
+    reaches the privacy noise, the Poisson samples or what is drawn for a private example (latents, noise levels, views,
+    dropout masks): those come from the operating system."""
 
     insecure_reproducible: bool = False
-    """Seed the privacy noise too. That protects nobody: every output is marked as not for release."""
+    """Seed the noise, the Poisson samples and the draws for private examples too. That protects nobody: every output is
+    marked as not for release."""
 
     attack_repetitions: int = 5
     """How often each attack is repeated; its intervals narrow with it."""
