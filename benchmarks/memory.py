@@ -13,7 +13,7 @@ Work "batch": private steps of the convolutional critic of `dp_step.py` (28x28x1
 logical batch sizes, in the physical chunks that the plan chooses.
 
 Work "generate": the pipeline's step of that name writes synthetic data sets of 28x28x1 images, of either size, that
-`class_gaussian` has learnt from noise.
+`gaussian_mixture` has learnt from noise.
 
 Every figure is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
 which alone take several hundred megabytes. They flatter a ratio of totals, so the ratio of what is above them stands
@@ -168,7 +168,7 @@ def generate_examples(folder: str, num_synthetic: int) -> dict[str, float]:
     images = np.random.default_rng(0).integers(256, size=(1000, 28, 28, 1), dtype=np.uint8)
     dataset = LabeledDataset(images, np.arange(1000) % 10, DataSpec((28, 28, 1), 10))
     release, synthetic = TrainedRelease(Path(folder, "release"), "train"), Path(folder, "synthetic")
-    train("class_gaussian", dataset, PrivacyBudget(3.0, 1e-5), verbose=0).save(release.path)
+    train("gaussian_mixture", dataset, PrivacyBudget(3.0, 1e-5), verbose=0).save(release.path)
     release.seal()
     started = time.perf_counter()
     generate.execute({"release": release.path}, {"synthetic": synthetic}, {"num_synthetic": num_synthetic})

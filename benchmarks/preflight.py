@@ -2,7 +2,7 @@
 
     python benchmarks/preflight.py signal --dataset=digits --epsilons=0.03,0.1,0.2,0.3,0.5,1,3
     python benchmarks/preflight.py signal --dataset=mnist --data_dir=DIR --num_examples=2000 --epsilons=0.05,0.1,0.2,0.5
-    python benchmarks/preflight.py seconds --dataset=mnist --data_dir=DIR --methods=class_gaussian,c_vae
+    python benchmarks/preflight.py seconds --dataset=mnist --data_dir=DIR --methods=gaussian_mixture,c_vae
 
 `signal` shows where p2, the accuracy on private test examples of a CNN that has learnt from 3,000 synthetic ones,
 leaves chance; `tfdpgen.methods.signal.HOPELESS` was chosen by it. Run `seconds` on an otherwise idle
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("table", choices=("signal", "seconds"))
     parser.add_argument("--dataset", default="digits", help="as in local_run.py (default: digits)")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
-    parser.add_argument("--methods", default="class_gaussian,c_vae", help="(default: %(default)s)")
+    parser.add_argument("--methods", default="gaussian_mixture,c_vae", help="(default: %(default)s)")
     parser.add_argument("--epsilons", default="3", help="one row for each (default: 3)")
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--num_classes", type=int, default=10, help="the first ones (default: 10)")

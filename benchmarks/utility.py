@@ -1,8 +1,8 @@
 """What the synthetic examples are worth: p2 of the plain and of the augmented examples, on MNIST or any TFDS data set.
 
-    python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --epsilon=1 --seeds=0,1,2
-    python benchmarks/utility.py --method=class_gaussian --dataset=digits --epsilon=3
-    python benchmarks/utility.py --data_dir=DIR --method=stroke_vae --validation       # to choose by
+    python benchmarks/utility.py --data_dir=DIR --method=latent_gaussian --epsilon=1 --seeds=0,1,2
+    python benchmarks/utility.py --method=gaussian_mixture --dataset=digits --epsilon=3
+    python benchmarks/utility.py --data_dir=DIR --method=latent_gaussian --validation       # to choose by
     python benchmarks/utility.py --best_preset
 
 p2 is the accuracy on real test examples of the CNN of `tfdpgen.evaluation`, trained on synthetic examples only, its
@@ -49,7 +49,7 @@ from tfdpgen.methods import method_names, train
 from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.release import Release
 
-BEST_PRESET = "stroke_vae"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
+BEST_PRESET = "latent_gaussian"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
 EXAMPLES_AT_A_TIME = 1000
 MOST_EXAMPLES_OF_FID = 10_000
 

@@ -64,17 +64,18 @@ def attack(
     shadow_folder: Annotated[
         str, "folder that keeps the shadows' scores, so that a run that was stopped goes on; internal; empty: none"
     ] = "",
+    labeller_share: Annotated[float, "of the attacked training, which its shadows repeat"] = 0.0,
     seed: Annotated[int, "seed of the attacks"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
     """Measures how well attacks tell private examples from noise and from examples that were never trained on."""
     from tfdpgen.attacks import (
         ShadowConfig,
-        memorisation,
+        measure_memorisation,
         run_attacks,
         run_shadow_attacks,
         strongest_attack,
-        upper_bounds,
+        upper_bounds_of,
     )
     from tfdpgen.data import Splits
     from tfdpgen.release import Release
@@ -111,18 +112,19 @@ def attack(
             trained,
             splits.train,
             splits.holdout,
-            _TrainShadow(trained.method, statement.epsilon, statement.delta),
+            _TrainShadow(trained.method, statement.epsilon, statement.delta, labeller_share),
             ShadowConfig(shadow_models, method, num_candidates, processes=shadow_processes, seed=seed),
             shadow_folder or attacks.path / "shadows",
             networks=models,
             verbose=1,
         )
     strongest = strongest_attack(results)
+    copies = measure_memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam)
     metrics = {
         "attacks": {name: result.to_dict() for name, result in results.items()},
         "strongest": strongest.to_dict() if strongest else None,
-        "upper_bounds": upper_bounds(statement.epsilon, statement.delta, statement.epsilon_replace_one),
-        "memorisation": memorisation(handed_out, splits.train, splits.holdout, seed=seed, run_tasks=on_beam).to_dict(),
+        "upper_bounds": upper_bounds_of(statement.epsilon, statement.delta, statement.epsilon_replace_one),
+        "memorisation": copies.to_dict(),
     }
     (attacks.path / "attacks.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
@@ -134,13 +136,16 @@ class _TrainShadow:
     method: str
     epsilon: float
     delta: float
+    labeller_share: float
 
     def __call__(self, examples: LabeledDataset, seed: int) -> Trained:
         from tfdpgen.methods import train_with_networks
         from tfdpgen.privacy import PrivacyBudget
 
         budget = PrivacyBudget(self.epsilon, self.delta)
-        return train_with_networks(self.method, examples, budget, seed=seed, verbose=0)
+        return train_with_networks(
+            self.method, examples, budget, seed=seed, labeller_share=self.labeller_share, verbose=0
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Audit: what epsilon canaries refute, beside the one that is claimed.
 
-    python -m components.audit --examples=DIR --audited=DIR --canaries=1000 --method=class_gaussian --epsilon=3
+    python -m components.audit --examples=DIR --audited=DIR --canaries=1000 --method=gaussian_mixture --epsilon=3
     python -m components.audit --examples=DIR --audited=DIR --canaries=50000 --adversary=white_box
 
 It trains a model of its own and drops it; the released one has never seen a canary. `white_box` trains on canaries
@@ -30,6 +30,7 @@ def audit(
         "black_box: sees samples of the method, trained once more; white_box: sees each update of the optimizer",
     ] = "black_box",
     method: Annotated[str, "the method that black_box trains"] = "c_vae",
+    labeller_share: Annotated[float, "share of the budget that trains its labeller; 0: there is none"] = 0.0,
     epsilon: Annotated[float, "the claim: epsilon"] = 3.0,
     delta: Annotated[float, "the claim: delta"] = 1e-5,
     seed: Annotated[int, "seed of the canaries, and of the method"] = 0,
@@ -57,6 +58,7 @@ def audit(
                     budget,
                     seed=seed,
                     insecure_reproducible=insecure_reproducible,
+                    labeller_share=labeller_share,
                 ),
                 Splits.load(examples.path).train.in_memory(),
                 budget,

@@ -23,9 +23,12 @@ def preflight(
     examples: Input[PrivateExamples],
     checked: Output[PreflightEstimate],
     *,
-    method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
+    method: Annotated[str, "the method: gaussian_mixture, c_vae, dp_gan or latent_gaussian"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
+    labeller_share: Annotated[
+        float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
+    ] = 0.0,
     num_synthetic: Annotated[int, "number of plain synthetic examples that will be asked for"] = 6000,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
@@ -42,6 +45,7 @@ def preflight(
         budget,
         num_synthetic=num_synthetic,
         expected_bytes=SyntheticExamples.expected_bytes,
+        labeller_share=labeller_share,
         disk_there=free,
     )
     print(figures.text, flush=True)

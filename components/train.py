@@ -23,17 +23,26 @@ def train(
     release: Output[TrainedRelease],
     networks: Output[PrivateNetworks],
     *,
-    method: Annotated[str, "the method: class_gaussian, c_vae, dp_gan or stroke_vae"] = "c_vae",
+    method: Annotated[str, "the method: gaussian_mixture, c_vae, dp_gan or latent_gaussian"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
+    labeller_share: Annotated[
+        float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
+    ] = 0.0,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     backup: Annotated[
         str,
         "folder that keeps the training's progress, from which the same training goes on if it was killed; empty: none",
     ] = "",
-    seed: Annotated[int, "seed of everything except the privacy noise and the Poisson draw"] = 0,
+    seed: Annotated[
+        int,
+        "seed of initial weights and public draws (fakes, k-means); never of the privacy noise, the Poisson samples or "
+        "what is drawn for a private example (latents, noise levels, views, dropout masks)",
+    ] = 0,
     insecure_reproducible: Annotated[
-        bool, "seed the privacy noise too; the outputs are marked as not for release"
+        bool,
+        "seed the noise, the Poisson samples and the draws for private examples too; the outputs are marked as not for "
+        "release",
     ] = False,
     dry_run: Annotated[bool, "refuse to train, so that a pipeline ends before anything is reserved"] = False,
 ) -> None:
@@ -56,6 +65,7 @@ def train(
             seed=seed,
             insecure_reproducible=insecure_reproducible,
             ledger=Ledger(ledger) if ledger else None,
+            labeller_share=labeller_share,
             backup=kept,
         )
         trained.release.save(release.path)

@@ -30,17 +30,17 @@ def _audit(arguments: Sequence[str], program: str) -> int | None:
     from components.component import quiet_start, quiet_tensorflow
 
     quiet_start()
-    quiet_tensorflow()
-    from tfdpgen.attacks.audit.__main__ import main as audit
+    from tfdpgen.attacks.audit.__main__ import parse_flags, run_audits
 
-    return audit(arguments, program)
+    flags = parse_flags(arguments, program)
+    quiet_tensorflow()
+    return run_audits(flags)
 
 
 def _account(arguments: Sequence[str], program: str) -> int | None:
-    from components.component import quiet_start, quiet_tensorflow
+    from components.component import quiet_start
 
     quiet_start()
-    quiet_tensorflow()
     from tfdpgen.privacy.accounting.__main__ import main as account
 
     return account(arguments, program)

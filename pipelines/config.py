@@ -24,9 +24,7 @@ PATH_FIELDS = (
     "inception_weights",
 )
 
-_LARGEST = (
-    2**31 - 1
-)  # a whole number that every consumer can take: NumPy's and TensorFlow's seeds, and counts of examples
+_LARGEST = 2**31 - 1  # every consumer can take it: NumPy's and TensorFlow's seeds, and counts of examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +70,18 @@ class SynthesisConfig:
     in output_dir, or none on Kubeflow."""
 
     method: str = "c_vae"
-    """The method: class_gaussian (nothing is trained), c_vae, dp_gan, or stroke_vae (with a labeller)."""
+    """The method: gaussian_mixture (noisy statistics, nothing is trained), c_vae, dp_gan, or latent_gaussian (for
+    handwriting and drawings)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""
 
     delta: float = 1e-5
     """Privacy budget: has to be smaller than 1 / number of training examples."""
+
+    labeller_share: float = 0.0
+    """Share of the budget, in [0, 1), that trains a private labeller: then as many augmented examples, which it has
+    labelled, come beside the synthetic ones. 0: none."""
 
     num_synthetic: int = 6000
     """Number of synthetic examples to generate."""
@@ -100,11 +103,13 @@ class SynthesisConfig:
     Empty: internal/backup in output_dir, or none on Kubeflow and with insecure_reproducible."""
 
     seed: int = 0
-    """Seed of everything except the privacy noise, the Poisson draw and the latents of training examples, which come
-    from the operating system."""
+    """Seed of initial weights and of public draws: fakes, k-means, synthetic examples, attacks, classifiers. It never
+    reaches the privacy noise, the Poisson samples or what is drawn for a private example (latents, noise levels, views,
+    dropout masks): those come from the operating system."""
 
     insecure_reproducible: bool = False
-    """Seed the privacy noise too. That protects nobody: every output is marked as not for release."""
+    """Seed the noise, the Poisson samples and the draws for private examples too. That protects nobody: every output is
+    marked as not for release."""
 
     attack_repetitions: int = 5
     """How often each attack is repeated; its intervals narrow with it."""
@@ -163,6 +168,7 @@ class SynthesisConfig:
             check_budget,
             check_classifiers,
             check_delta,
+            check_labeller_share,
             check_publishable,
             check_shadows,
             check_shape_suits,
@@ -177,6 +183,7 @@ class SynthesisConfig:
         )
         shape = facts.image_shape or (DIGITS_SHAPE if self.dataset == "digits" else ())
         check_budget(self.epsilon, self.delta)
+        check_labeller_share(self.labeller_share)
         for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")

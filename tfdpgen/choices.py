@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-METHODS = ("c_vae", "class_gaussian", "dp_gan", "stroke_vae")
+METHODS = ("c_vae", "dp_gan", "gaussian_mixture", "latent_gaussian")
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images
-STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was below that of class Gaussians by more than a half
+STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was less than half of that without strokes
 
 _UNBOUNDED = (
     "its classifier was trained on private examples without differential privacy, and no bound is known on what one of "
@@ -51,20 +51,26 @@ def check_delta(delta: float, num_examples: int) -> None:
 
 
 def check_shape_suits(method: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises a ValueError for images that the method has no preset for; the message says which methods have one."""
-    if method != "stroke_vae":
+    """Raises a ValueError for images that the method cannot make; the message says which methods can."""
+    if method != "latent_gaussian":
         return
-    others = "Take another method, as --method=c_vae, dp_gan or class_gaussian"
+    others = "Take another method, as --method=gaussian_mixture, c_vae or dp_gan"
     if min(image_shape[:2]) < STROKES_LEAST_SIDE:
         raise ValueError(
-            f"`method` stroke_vae has a preset for images of at least {STROKES_LEAST_SIDE} pixels a side, on "
-            f"which strokes can be told; got image_shape {image_shape}. {others}."
+            f"`method` latent_gaussian makes images of at least {STROKES_LEAST_SIDE} pixels a side, on which strokes "
+            f"can be told; got image_shape {image_shape}. {others}."
         )
     if image_shape[2] != 1:
         raise ValueError(
-            f"`method` stroke_vae draws images of one channel; got image_shape {image_shape}. {others}, or "
-            "convert the images to grey beforehand."
+            f"`method` latent_gaussian makes images of one channel, as stroke images are; got image_shape "
+            f"{image_shape}. {others}, or convert the images to grey beforehand."
         )
+
+
+def check_labeller_share(labeller_share: float) -> None:
+    """Raises a ValueError unless the share lies in [0, 1)."""
+    if not 0 <= labeller_share < 1:
+        raise ValueError(f"`labeller_share` should lie in [0, 1); got {labeller_share!r}.")
 
 
 def check_classifiers(names: Sequence[str]) -> None:

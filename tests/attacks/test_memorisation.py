@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.attacks.controls import Replay
-from tfdpgen.attacks import draw_synthetic, memorisation
+from tfdpgen.attacks import draw_synthetic, measure_memorisation
 from tfdpgen.data import LabeledDataset, load_splits
 
 SPLITS = load_splits("digits")
@@ -16,7 +16,7 @@ SPLITS = load_splits("digits")
 
 def test_copies_are_counted() -> None:
     drawn = draw_synthetic(Replay(SPLITS.train), 400, seed=0)
-    found = memorisation(drawn, SPLITS.train, SPLITS.holdout, seed=0)
+    found = measure_memorisation(drawn, SPLITS.train, SPLITS.holdout, seed=0)
     assert found.exact_copies == 400
     assert found.share_nearer_to_train_interval[0] > 0.55
     assert found.median_distance_to_train < found.median_distance_to_holdout
@@ -29,13 +29,13 @@ def test_near_copies_are_seen() -> None:
     drawn = draw_synthetic(Replay(SPLITS.train), 400, seed=0)
     blurred = drawn.images.astype(int) + np.random.default_rng(0).integers(-4, 5, drawn.images.shape)
     near = LabeledDataset(np.clip(blurred, 0, 255).astype(np.uint8), drawn.labels, drawn.spec)
-    found = memorisation(near, SPLITS.train, SPLITS.holdout, seed=0)
+    found = measure_memorisation(near, SPLITS.train, SPLITS.holdout, seed=0)
     assert found.exact_copies == 0
     assert found.near_copies_of_train > 0.2
 
 
 def test_other_examples_are_no_copies() -> None:
-    found = memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0)
+    found = measure_memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0)
     low, high = found.share_nearer_to_train_interval
     assert low - 0.03 < 0.5 < high + 0.03
     assert found.exact_copies == 0
@@ -44,11 +44,11 @@ def test_other_examples_are_no_copies() -> None:
 
 
 def test_it_says_that_it_is_no_privacy() -> None:
-    metrics = json.loads(json.dumps(memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0).to_dict()))
+    metrics = json.loads(json.dumps(measure_memorisation(SPLITS.test, SPLITS.train, SPLITS.holdout, seed=0).to_dict()))
     assert "no measure of privacy" in metrics["description"]
     assert len(metrics["share_nearer_to_train_interval"]) == 2
 
 
 def test_no_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="should have examples; got 0, 1077 and 360"):
-        memorisation(SPLITS.test.take([]), SPLITS.train, SPLITS.holdout, seed=0)
+        measure_memorisation(SPLITS.test.take([]), SPLITS.train, SPLITS.holdout, seed=0)

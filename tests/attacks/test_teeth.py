@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.attacks.controls import Noise, Replay, noise_examples, overfitted_autoencoder, overfitted_critic
 from tfdpgen.attacks import ATTACKS, privacy_loss_upper_bound, run_attacks
-from tfdpgen.attacks.upper_bounds import upper_bounds
+from tfdpgen.attacks.upper_bounds import upper_bounds_of
 from tfdpgen.data import load_splits
 from tfdpgen.methods import train
 from tfdpgen.privacy import PrivacyBudget
@@ -88,7 +88,7 @@ def test_at_epsilon_1_no_attack_exceeds_its_upper_bound() -> None:
     release = train("class_gaussian", SPLITS.train, PrivacyBudget(1.0, 1e-5), verbose=0)
     # One repetition: Student's interval over two would reach below any upper bound.
     results = run_attacks(release, SPLITS.train, SPLITS.holdout, repetitions=1, seed=0)
-    allowed = upper_bounds(release.statement.epsilon, release.statement.delta)["add_or_remove"]
+    allowed = upper_bounds_of(release.statement.epsilon, release.statement.delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
             assert result.privacy_loss_interval[0] <= allowed["privacy_loss"]

@@ -11,7 +11,7 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfdpgen.attacks import auc_upper_bound, privacy_loss_upper_bound, tpr_upper_bound, upper_bounds
+from tfdpgen.attacks import auc_upper_bound, privacy_loss_upper_bound, tpr_upper_bound, upper_bounds_of
 
 
 @given(st.floats(0, 12), st.floats(0, 1))
@@ -60,11 +60,11 @@ def test_at_the_ends() -> None:
 
 
 def test_an_exchange_is_allowed_more_and_no_more_than_was_accounted_for_it() -> None:
-    group = upper_bounds(1.0, 1e-5)
+    group = upper_bounds_of(1.0, 1e-5)
     assert group["exchange"]["privacy_loss"] == privacy_loss_upper_bound(2.0, (1 + math.e) * 1e-5)
-    accounted = upper_bounds(1.0, 1e-5, epsilon_replace_one=1.7)
+    accounted = upper_bounds_of(1.0, 1e-5, epsilon_replace_one=1.7)
     assert accounted["exchange"]["auc"] == auc_upper_bound(1.7, 1e-5)
-    assert upper_bounds(1.0, 1e-5, epsilon_replace_one=9.0) == group
+    assert upper_bounds_of(1.0, 1e-5, epsilon_replace_one=9.0) == group
     for name, allowed in group["add_or_remove"].items():
         assert allowed < accounted["exchange"][name] < group["exchange"][name]
 

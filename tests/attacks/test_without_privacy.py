@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 import sklearn.metrics
 
-from tfdpgen.attacks import AttackResult, run_attacks, strongest_attack, upper_bounds
+from tfdpgen.attacks import AttackResult, run_attacks, strongest_attack, upper_bounds_of
 from tfdpgen.data import LabeledDataset, load_splits
 from tfdpgen.methods import CVAE, DPGAN, Synthesizer, c_vae, dp_gan, to_uint8, train_with_networks
 from tfdpgen.privacy import ClassMoments, NoiseSource, PrivacyBudget
@@ -69,7 +69,7 @@ def above_their_bounds(results: Mapping[str, AttackResult], epsilon: float, delt
     The upper bounds are those for an example added or removed, the smaller ones, on accuracy (as privacy loss), AUC,
     and the true positive rates at false positive rates of 1 % and 0.1 %.
     """
-    metrics = upper_bounds(epsilon, delta)["add_or_remove"]
+    metrics = upper_bounds_of(epsilon, delta)["add_or_remove"]
     return {
         name
         for name, result in results.items()
@@ -119,7 +119,7 @@ def test_at_epsilon_1_no_attack_exceeds_its_upper_bound(name: str, is_long: bool
     assert 0.9 < epsilon <= 1.0
     print({key: round(result.auc, 3) for key, result in results.items()}, strongest_attack(results))
     assert above_their_bounds(results, epsilon, delta) == set()
-    allowed = upper_bounds(epsilon, delta)["add_or_remove"]
+    allowed = upper_bounds_of(epsilon, delta)["add_or_remove"]
     for result in results.values():
         if result.is_membership:
             assert result.privacy_loss <= allowed["privacy_loss"]

@@ -31,6 +31,58 @@ def test_digits() -> None:
     assert np.bincount(labels).min() > 170
 
 
+def _saved(folder: Path, name: str, **arrays: np.ndarray) -> Any:
+    np.savez(folder / f"{name}.npz", **arrays)
+    return load_splits(folder / f"{name}.npz", num_classes=4, verbose=False)
+
+
+def _in_both(first: Any, second: Any, part: str) -> int:
+    """How many examples of a part the other one has too; all differ."""
+    images = [{image.tobytes() for image in getattr(splits, part).images} for splits in (first, second)]
+    return len(images[0] & images[1])
+
+
+def test_replacing_an_example_of_the_source_changes_one_example_of_one_split(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(60, 4, 4, 1), dtype=np.uint8), np.arange(60) % 4
+    whole = _saved(tmp_path, "whole", images=images, labels=labels)
+    changed_parts = set()
+    for position in range(60):
+        other, relabelled = images.copy(), labels.copy()
+        other[position], relabelled[position] = 255 - other[position], (labels[position] + 1) % 4
+        replaced = _saved(tmp_path, "replaced", images=other, labels=relabelled)
+        changed = {
+            part: np.flatnonzero((getattr(whole, part).images != getattr(replaced, part).images).any(axis=(1, 2, 3)))
+            for part in ("train", "holdout", "test")
+        }
+        (part,) = (part for part, places in changed.items() if len(places))
+        (place,) = changed[part]
+        differs = getattr(whole, part).labels != getattr(replaced, part).labels
+        np.testing.assert_array_equal(np.flatnonzero(differs), [place])
+        changed_parts.add(part)
+    assert changed_parts == {"train", "holdout", "test"}
+
+
+def test_an_example_more_in_the_source_deals_others_anew_unless_it_brings_its_splits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(101, 4, 4, 1), dtype=np.uint8), np.arange(101) % 4
+    whole = _saved(tmp_path, "whole", images=images[:100], labels=labels[:100])
+    more = _saved(tmp_path, "more", images=images, labels=labels)
+    assert _in_both(whole, more, "train") < len(whole.train) - 5  # neighbours would share all, or all but one
+
+    rest = {"x_val": images[60:80], "y_val": labels[60:80], "x_test": images[80:100], "y_test": labels[80:100]}
+    own = _saved(tmp_path, "own", x_train=images[:60], y_train=labels[:60], **rest)
+    own_more = _saved(
+        tmp_path,
+        "own_more",
+        x_train=np.concatenate([images[:60], images[100:]]),
+        y_train=np.concatenate([labels[:60], labels[100:]]),
+        **rest,
+    )
+    assert (len(own_more.train), _in_both(own, own_more, "train")) == (61, 60)
+    assert (_in_both(own, own_more, "holdout"), _in_both(own, own_more, "test")) == (20, 20)
+
+
 def test_digits_refuse_contradicting_facts() -> None:
     with pytest.raises(DataError, match=r"`num_classes` should be 10.*got 9"):
         load_splits("digits", num_classes=9)

@@ -99,6 +99,14 @@ def test_the_cost_is_reserved_on_the_test_examples_before_they_are_asked(tmp_pat
     assert ledger.reservations(dataset_id(examples)) == 1
 
 
+def test_a_further_publication_on_the_same_examples_adds_its_cost(tmp_path: Path) -> None:
+    examples, ledger = stripes(300), Ledger(tmp_path / "ledger.sqlite")
+    first, second = (publish_accuracies({"p2": guesser(0.5)}, examples, BUDGET, ledger=ledger) for _ in range(2))
+    assert "Repeated publications on the same test examples add up" in first.text
+    both = ledger.spent(dataset_id(examples), first.delta + second.delta)
+    assert 1.3 * first.epsilon < both <= first.epsilon + second.epsilon
+
+
 def test_values_stay_accuracies_and_are_json_ready() -> None:
     for right in (0.0, 1.0):
         published = publish_accuracies({"p2": guesser(right)}, stripes(300), PrivacyBudget(0.05, 1e-5)).to_dict()

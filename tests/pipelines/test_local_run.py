@@ -61,7 +61,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--publish_metrics_epsilon=-1"], "`epsilon` should be a finite number greater than 0; got -1.0"),
         (
             ["--publish_metrics_epsilon=1", "--publish_metrics=p1"],
-            "`figures` cannot hold p1: its classifier was trained",
+            "`metrics` cannot hold p1: its classifier was trained",
         ),
         (["--publish_metrics_epsilon=1", "--insecure_reproducible"], "`publish_metrics_epsilon` should be 0 with"),
         (["--beam_args=--a='b"], "`beam_args` should be flags as in a shell"),

@@ -5,7 +5,7 @@ Carlini, Chien, Nasr, Song, Terzis and Tramer 2022, "Membership inference attack
 candidate gets when it was in the training set and when it was not; both are taken for Gaussian. `lira_online_*` is the
 log likelihood ratio of the two, `lira_offline_*` looks at the trainings without the candidate alone.
 
-    shadows = ShadowConfig(num_shadows=32, method="class_gaussian, epsilon 1", processes=2, seed=0)
+    shadows = ShadowConfig(num_shadows=32, method="gaussian_mixture, epsilon 1", processes=2, seed=0)
     results = run_shadow_attacks(release, splits.train, splits.holdout, train_fn, shadows, "shadows/")
     results["lira_online_gan_leaks"].tpr_at_1_percent_fpr
 

@@ -1,6 +1,6 @@
 """Memorisation: are synthetic examples nearer to the training examples than to other examples of the same source?
 
-    found = memorisation(synthetic, splits.train, splits.holdout, seed=0)
+    found = measure_memorisation(synthetic, splits.train, splits.holdout, seed=0)
     found.share_nearer_to_train                         # 0.5 where nothing was memorised
 
 The nearest-record distances that are often shown as a proof of privacy (criticised by Ganev and De Cristofaro 2023,
@@ -72,7 +72,7 @@ class Memorisation:
         return {"description": DESCRIPTION, **metrics, "share_nearer_to_train_interval": interval}
 
 
-def memorisation(
+def measure_memorisation(
     synthetic: LabeledDataset,
     members: Dataset,
     nonmembers: Dataset,

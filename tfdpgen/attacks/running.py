@@ -16,6 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfdpgen.attacks import (  # noqa: F401  # each adds its attacks to ATTACKS
+    classifier,
+    critic_gradient,
+    critic_neighbours,
+    domias,
+    gan_leaks,
+    logan,
+    monte_carlo,
+    reconstruction,
+)
 from tfdpgen.attacks.base import (
     ATTACKS,
     Attack,

@@ -1,7 +1,7 @@
 """Upper bounds: what (epsilon, delta) allows any membership attack at most, whoever runs it.
 
     privacy_loss_upper_bound(epsilon=3.0, delta=1e-5)
-    upper_bounds(epsilon=3.0, delta=1e-5)["add_or_remove"]["auc"]
+    upper_bounds_of(epsilon=3.0, delta=1e-5)["add_or_remove"]["auc"]
 
 Let M be (epsilon, delta)-differentially private and D, D' neighbours. A test that calls "member" has true positive
 rate t = Pr[test(M(D))] and false positive rate f = Pr[test(M(D'))]. The definition, applied to the test and to its
@@ -92,7 +92,7 @@ def auc_upper_bound(epsilon: float, delta: float) -> float:
     return left + middle + delta
 
 
-def upper_bounds(epsilon: float, delta: float, epsilon_replace_one: float | None = None) -> dict[str, Any]:
+def upper_bounds_of(epsilon: float, delta: float, epsilon_replace_one: float | None = None) -> dict[str, Any]:
     """All upper bounds, JSON-ready, for an example added or removed and for an example exchanged for another.
 
     Args:

@@ -4,6 +4,20 @@
     splits.save("examples/")                            # train.npz, holdout.npz, test.npz, spec.json
     Splits.load("examples/").train
 
+**What a promise to the training examples means for the source.** `load_splits` deals a source that brings no splits by
+a fixed public permutation of its positions, which depends on their number alone (`sources.partition`; of users, in the
+order of their first examples, where these are known):
+
+- Replacing an example in its place, the number and order of the others being as they were, replaces one example of one
+  part. If that part is not train, nothing that is released of train changes. So the epsilon under replace-one holds for
+  the source as a whole too.
+- Adding an example to the source, or removing one, changes the permutation: others go to other parts as well, and many
+  training examples are exchanged. No epsilon that is stated, add-or-remove or replace-one, covers that; both hold for
+  the training examples as they were dealt.
+- Where the source brings train, val and test, nothing is dealt: adding or removing a training example changes train by
+  that example, and the epsilon under add-or-remove holds for the source as well. A holdout that is cut from train is
+  dealt like everything else.
+
 A part that is not in memory is copied to train.array_record in place of train.npz, a megabyte at a time, and is
 read from there afterwards: neither saving nor loading it takes memory for its images. Its `user_ids`, where there are
 any, lie beside it in train.users.npy; in an .npz they are an array of their own.

@@ -15,7 +15,8 @@ one training example may change in it. p4 touches no private example and needs n
 
 Training examples and test examples are disjoint, so the two promises hold side by side (parallel composition, McSherry
 2009): epsilon of the release to whoever has a training example, epsilon of this publication to whoever has a test
-example. Who has an example in both is promised the sum of the two.
+example. Who has an example in both is promised the sum of the two. Repeated publications on the same test examples add
+up too: together they cost at most the sum of their epsilons and of their deltas, of which a ledger keeps account.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation.classifiers import Classifier
 from tfdpgen.evaluation.intervals import CONFIDENCE, Interval, accuracy_interval
 from tfdpgen.privacy import Ledger, NoiseSource, PrivacyBudget, dataset_id, epsilon_of
-from tfdpgen.privacy.counts import NoisyCounts
+from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,8 @@ class PublishedAccuracies:
             "example, whether it is added, removed or replaced; the number of test examples is public by declaration. "
             "Training examples pay nothing for it, since the classifiers have seen generated examples alone. Training "
             "and test examples are disjoint: who has one example is promised the epsilon of its split, and who has an "
-            "example in each the sum of both."
+            "example in each the sum of both. Repeated publications on the same test examples add "
+            "up, to the sum of their epsilons and of their deltas at most; this statement covers one of them."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def publish_accuracies(
     if limit is not None and ledger is None:
         raise ValueError("`limit` needs a `ledger` that knows what was spent before.")
     budget.check_num_examples(len(private_test))
-    mechanism = NoisyCounts.calibrate(budget, len(classifiers))
+    mechanism = NoisyCounts(len(classifiers)).with_noise(budget.gaussian_noise_multiplier)
     noise = NoiseSource() if noise is None else noise
     if ledger is not None:
         purpose = f"publish {', '.join(classifiers)}"
@@ -143,7 +145,7 @@ def publish_accuracies(
         confidence=confidence,
         num_examples=len(private_test),
         noise_stddev=mechanism.stddev / len(private_test),
-        noise_multiplier=mechanism.noise_multiplier,
+        noise_multiplier=budget.gaussian_noise_multiplier,
         epsilon=epsilon_of(mechanism.event, budget.delta),
         delta=budget.delta,
         noise_source=noise.description,

@@ -1,25 +1,23 @@
-"""Methods that learn a generator from private rows; one file for each."""
+"""Methods that learn a generator through a private session; one file for each."""
 
-from tfdpgen.methods.base import Synthesizer, Trained, method_names, train, train_with_networks
-from tfdpgen.methods.c_vae import CVAE, CVAEPreset
-from tfdpgen.methods.class_gaussian import ClassGaussian, ClassGaussianPreset
-from tfdpgen.methods.dp_gan import DPGAN, DPGANPreset
-from tfdpgen.methods.labeller import LabellerPreset
-from tfdpgen.methods.stroke_vae import StrokeVAE, StrokeVAEPreset
+from tfdpgen.methods.c_vae import CVAE
+from tfdpgen.methods.dp_gan import DPGAN
+from tfdpgen.methods.gaussian_mixture import GaussianMixture
+from tfdpgen.methods.latent_gaussian import LatentGaussian
+from tfdpgen.methods.method import Fitted, Method, method_class, method_names, register
+from tfdpgen.methods.training import Trained, train, train_with_networks
 
 __all__ = [
     "CVAE",
     "DPGAN",
-    "CVAEPreset",
-    "ClassGaussian",
-    "ClassGaussianPreset",
-    "DPGANPreset",
-    "LabellerPreset",
-    "StrokeVAE",
-    "StrokeVAEPreset",
-    "Synthesizer",
+    "Fitted",
+    "GaussianMixture",
+    "LatentGaussian",
+    "Method",
     "Trained",
+    "method_class",
     "method_names",
+    "register",
     "train",
     "train_with_networks",
 ]

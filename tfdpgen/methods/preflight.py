@@ -107,7 +107,7 @@ class Preflight:
         helps = (
             "on_disk keeps a TFDS data set on disk; other data need fewer examples or a smaller `image_shape`"
             if data > self.memory_needed / 4
-            else "a smaller `image_shape` or `method` class_gaussian needs less"
+            else "a smaller `image_shape` or `method` gaussian_mixture needs less"
         )
         return (
             f"this run would need about {_size(self.memory_needed)} of memory, and {_size(self.memory_there)} are "
@@ -165,6 +165,7 @@ def check(
     *,
     num_synthetic: int,
     expected_bytes: Callable[..., int],
+    labeller_share: float = 0.0,
     disk_there: int | None = None,
     available: int | None = None,
 ) -> Preflight:
@@ -176,6 +177,7 @@ def check(
       budget: of the training.
       num_synthetic: plain synthetic examples that are asked for.
       expected_bytes: (num_synthetic, spec, has_augmented=bool) -> the most bytes that one copy takes on disk.
+      labeller_share: as in `train`.
       disk_there: bytes that are free where the run writes, if that is known.
       available: bytes of memory that this process may still take; by default what the system says.
 
@@ -183,11 +185,11 @@ def check(
       ValueError: whatever the training would refuse before it reserves.
     """
     spec, num_examples = facts.spec, facts.num_examples
-    cost = rehearse(method, spec, num_examples, budget)
+    cost = rehearse(method, spec, num_examples, budget, labeller_share)
     gathered = cost.bytes_per_example * num_examples if facts.is_in_memory else 0
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available
-    ratio = signal_of(spec, num_examples, method, budget)
+    ratio = signal_of(spec, num_examples, budget)
     written = num_synthetic * (2 if cost.has_labeller else 1)
     return Preflight(
         facts=facts,
@@ -197,10 +199,10 @@ def check(
         num_synthetic=num_synthetic,
         cost=cost,
         signal=ratio,
-        advice=advise(spec, num_examples, method, budget) if ratio < HOPELESS else None,
+        advice=advise(spec, num_examples, budget) if ratio < HOPELESS else None,
         bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_augmented=cost.has_labeller),
         disk_there=disk_there,
-        seconds_of_synthesis=written * (cost.seconds_per_draw + _WRITE_SECONDS),
+        seconds_of_synthesis=written * (cost.seconds_per_sample + _WRITE_SECONDS),
         memory_needed=needed,
         memory_there=None if available is None else memory_in_use() + available,
     )

@@ -1,14 +1,14 @@
 """How much of a class the noise leaves: a signal-to-noise ratio from public facts, and what would raise it.
 
     ratio = class_signal(num_examples=1077, num_classes=10, num_features=49, noise_multiplier=1.5)
-    advise(spec, 1077, "c_vae", PrivacyBudget(0.1, 1e-5))         # epsilon, classes, image shapes that would do
+    advise(spec, 1077, PrivacyBudget(0.1, 1e-5))                  # epsilon, classes, image shapes that would do
 
-**The ratio.** Every method here rests on what a Gaussian mechanism releases of the features of each class
-(`ClassMoments`), and none can know more of a class than its mean, which is cheapest. An example adds a vector v of
-d features to the sum of its class, clipped to ||v|| <= 1. Of n_c examples of one class the sum's norm is at most n_c,
-the signal. Each of the d entries gets noise of standard deviation s = z sqrt(1/4 + 1 + w^2), where z is the noise
-multiplier that the whole budget buys one Gaussian mechanism and 1/4 + 1 + w^2 is the squared sensitivity of count, sum
-and second moments released together. The norm of the noise is s sqrt(d) in root mean square. So
+**The ratio.** It is of the data and the budget, whatever the method: none can know more of a class than its mean, which
+is cheapest. An example adds a vector v of d features, its lowest frequencies, to the sum of its class, clipped to
+||v|| <= 1. Of n_c examples of one class the sum's norm is at most n_c, the signal. Each of the d entries gets noise of
+standard deviation s = z sqrt(1/4 + 1 + w^2), where z is the noise multiplier that the whole budget buys one Gaussian
+mechanism and 1/4 + 1 + w^2, with w = 2, is the squared sensitivity of count, sum and second moments (weighted by w)
+released together. The norm of the noise is s sqrt(d) in root mean square. So
 
     ratio = n_c / (s sqrt(d)),    n_c = num_examples / num_classes.
 
@@ -27,11 +27,12 @@ import math
 import dp_accounting
 
 from tfdpgen.data.dataset import DataSpec
-from tfdpgen.methods import c_vae_preset, class_gaussian
-from tfdpgen.privacy import ClassMoments, PrivacyBudget
-from tfdpgen.privacy.accounting import calibrate_noise_multiplier, epsilon_of
+from tfdpgen.privacy.accounting import epsilon_of
+from tfdpgen.privacy.budget import PrivacyBudget
 
 HOPELESS = 0.4
+_COEFFICIENTS = 49  # lowest frequencies of each channel; what lies above them is little of an image
+_SENSITIVITY = math.sqrt(1 / 4 + 1 + 2**2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,57 +59,42 @@ def class_signal(num_examples: int, num_classes: int, num_features: int, noise_m
       num_features: d, that are released of each class.
       noise_multiplier: z, of the one Gaussian mechanism that the budget buys.
     """
-    return num_examples / num_classes / (_noise_of_entry(noise_multiplier) * math.sqrt(num_features))
+    return num_examples / num_classes / (noise_multiplier * _SENSITIVITY * math.sqrt(num_features))
 
 
-def signal_of(spec: DataSpec, num_examples: int, method: str, budget: PrivacyBudget) -> float:
-    """The ratio of a method on such data with such a budget."""
-    features = num_features(spec, num_examples, method)
-    return class_signal(num_examples, spec.num_classes, features, _multiplier(budget))
+def signal_of(spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> float:
+    """The ratio on such data with such a budget."""
+    features = num_features(spec)
+    return class_signal(num_examples, spec.num_classes, features, budget.gaussian_noise_multiplier)
 
 
-def advise(spec: DataSpec, num_examples: int, method: str, budget: PrivacyBudget) -> Advice:
+def advise(spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> Advice:
     """What would no longer be hopeless; the other facts stay as they are."""
-    features = num_features(spec, num_examples, method)
+    features = num_features(spec)
     # The ratio is proportional to 1 / (num_classes * z * sqrt(d)), so that each is found from the others.
     enough = class_signal(num_examples, spec.num_classes, features, 1.0) / HOPELESS
     epsilon = epsilon_of(dp_accounting.GaussianDpEvent(enough), budget.delta)
-    ratio = class_signal(num_examples, spec.num_classes, features, _multiplier(budget))
+    ratio = class_signal(num_examples, spec.num_classes, features, budget.gaussian_noise_multiplier)
     classes = math.floor(spec.num_classes * ratio / HOPELESS)
     return Advice(
         epsilon if math.isfinite(epsilon) else None,
         min(classes, spec.num_classes) if classes >= 2 else None,
-        _largest_shape(spec, num_examples, method, features * (ratio / HOPELESS) ** 2),
+        _largest_shape(spec, features * (ratio / HOPELESS) ** 2),
     )
 
 
-def num_features(spec: DataSpec, num_examples: int, method: str) -> int:
-    """How many features of each class a method releases where the noise is large: its lowest frequencies."""
-    if method == class_gaussian.ClassGaussian.method:
-        waves = class_gaussian.preset_for(spec, num_examples).num_waves
-    else:
-        preset = c_vae_preset.preset_for(spec, num_examples)
-        waves = preset.noisy_waves or preset.num_waves
+def num_features(spec: DataSpec) -> int:
+    """d: how many low frequencies of an image the ratio is about."""
     height, width, channels = spec.image_shape
-    return min(waves, height * width) * channels
+    return min(_COEFFICIENTS, height * width) * channels
 
 
-def _largest_shape(spec: DataSpec, num_examples: int, method: str, most_features: float) -> tuple[int, int, int] | None:
+def _largest_shape(spec: DataSpec, most_features: float) -> tuple[int, int, int] | None:
     """The largest shape, in whole divisions of the sides and then in grey, with at most so many features."""
     height, width, channels = spec.image_shape
     for kept in dict.fromkeys((channels, 1)):
         for divisor in range(1, min(height, width) // 2 + 1):
             shape = (height // divisor, width // divisor, kept)
-            if num_features(dataclasses.replace(spec, image_shape=shape), num_examples, method) <= most_features:
+            if num_features(dataclasses.replace(spec, image_shape=shape)) <= most_features:
                 return shape
     return None
-
-
-def _multiplier(budget: PrivacyBudget) -> float:
-    """The noise multiplier that the whole budget buys one Gaussian mechanism."""
-    return calibrate_noise_multiplier(dp_accounting.GaussianDpEvent, budget)
-
-
-def _noise_of_entry(noise_multiplier: float) -> float:
-    """Standard deviation of the noise that `ClassMoments` adds to each entry of a class's sum."""
-    return noise_multiplier * math.sqrt(1 / 4 + 1 + ClassMoments.square_weight**2)

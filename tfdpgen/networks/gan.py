@@ -1,76 +1,93 @@
-"""Refiner and critic of a GAN on images: convolutions in the manner of DCGAN (Radford et al. 2016).
+"""Generator and critic of a conditional GAN on images: convolutions in the manner of DCGAN (Radford et al. 2016).
 
-    refiner = build_refiner((28, 28, 1), filters=16, seed=0)
-    critic = build_critic((28, 28, 1), filters=32, seed=0)
-    images = refiner(sketches)                             # rough images in, better ones out
-    scores = critic(images)                                # [n, patches]: how real each part of an image is
+    generator = build_generator((28, 28, 1), num_classes=10, latent_dim=64, filters=32, seed=0)
+    critic = build_critic((28, 28, 1), num_classes=10, filters=32, seed=0)
+    images = generator([latents, labels])
+    scores = critic(images)                  # [n, num_classes]: how real an image is as one of each class
 
-Neither knows classes: a refiner that knew them would learn to mark its images with what pleases the critic of their
-class, and a classifier would learn the marks. The critic judges patches (Isola et al. 2017, section 3.2.2), which takes
-few weights. It holds no normalisation: what mixes the examples of a batch cannot be clipped example by example.
+The critic has an output for each class and sees no label: the score of an image is the output of its label (Mescheder
+et al. 2018, "Which training methods for GANs do actually converge?"). That is the projection critic of Miyato & Koyama
+2018 without the term that all classes share. The critic holds no normalisation: what mixes the examples of a batch
+cannot be clipped example by example. The generator sees no private example, and is normalised over the batch.
 """
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
-from tfdpgen.networks.layers import Seeded
+from tfdpgen.networks.layers import Seeded, one_hot
 
 keras = tf.keras
 
-_CONTRAST = 8.0  # logits of a sketch's white less those of its black
+_SMALLEST_SIDE = 7  # of the feature maps where the generator starts and the critic ends, at most
+_MOST_DOUBLINGS = 2  # of the number of filters
 
 
-def build_refiner(image_shape: tuple[int, int, int], filters: int, seed: int) -> keras.Model:
-    """Sketches float32 [n, h, w, c] in [0, 1] -> images float32 [n, h, w, c] in [0, 1].
+def build_generator(
+    image_shape: tuple[int, int, int], num_classes: int, latent_dim: int, filters: int, seed: int
+) -> keras.Model:
+    """[latents float32 [n, latent_dim], labels int64 [n]] -> images float32 [n, h, w, c] in [0, 1].
 
-    A small U-Net (Ronneberger et al. 2015), which enlarges by repeating pixels before it convolves them, so that no
-    grid shows (Odena et al. 2016). It adds to the sketch, between logits, and adds nothing before it is trained, when
-    images are sketches with more contrast.
+    Args:
+      image_shape: (h, w, c); sides that are not a power of 2 times the smallest are cropped from larger ones.
+      num_classes: of labels.
+      latent_dim: size of a latent vector.
+      filters: of the feature maps of half the image's sides; twice as many at a quarter, four times from there on.
+      seed: of the initial weights.
     """
     seeded = Seeded(seed)
     height, width, channels = image_shape
     halvings = _halvings(height, width)
-    kernel = _kernel(height)
+    sizes = [filters * 2 ** min(level, _MOST_DOUBLINGS) for level in reversed(range(halvings))]
+    side = 2**halvings
+    start = (math.ceil(height / side), math.ceil(width / side), sizes[0])
 
-    def convolved(hidden: tf.Tensor, size: int, kernel: int, strides: int = 1) -> tf.Tensor:
-        layer = keras.layers.Conv2D(size, kernel, strides, padding="same", kernel_initializer=seeded.he())
-        return keras.layers.LeakyReLU(0.2)(layer(hidden))
-
-    sketches = keras.Input(image_shape, name="sketches")
-    hidden = convolved(sketches, filters, kernel)
-    levels = [hidden]
-    for halving in range(halvings):
-        hidden = convolved(hidden, filters * 2 ** (halving + 1), 4, strides=2)
-        levels.append(hidden)
-    hidden = convolved(hidden, filters * 2**halvings, 3)
-    for halving in reversed(range(halvings)):
-        hidden = keras.layers.UpSampling2D()(convolved(hidden, filters * 2**halving, 3))
-        hidden = convolved(keras.layers.Concatenate()([hidden, levels[halving]]), filters * 2**halving, 3)
-    hidden = keras.layers.Concatenate()([hidden, sketches])
-    change = keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="zeros")(hidden)
-    logits = keras.layers.Add()([keras.layers.Rescaling(_CONTRAST, offset=-_CONTRAST / 2)(sketches), change])
+    latents = keras.Input((latent_dim,), name="latents")
+    labels = keras.Input((), dtype=tf.int64, name="labels")
+    hidden = keras.layers.Concatenate()([latents, one_hot(labels, num_classes)])
+    hidden = keras.layers.Dense(math.prod(start), use_bias=False, kernel_initializer=seeded.he())(hidden)
+    hidden = _normalised(keras.layers.Reshape(start)(hidden))
+    for size in sizes[1:]:
+        # Kernels of twice the stride: every pixel is made of as many terms, and no grid shows (Odena et al. 2016).
+        layer = keras.layers.Conv2DTranspose(size, 4, 2, padding="same", use_bias=False, kernel_initializer=seeded.he())
+        hidden = _normalised(layer(hidden))
+    logits = keras.layers.Conv2DTranspose(channels, 4, 2, padding="same", kernel_initializer=seeded.glorot())(hidden)
+    above, left = start[0] * side - height, start[1] * side - width
+    if above or left:
+        logits = keras.layers.Cropping2D(((above // 2, above - above // 2), (left // 2, left - left // 2)))(logits)
     images = keras.layers.Activation("sigmoid", dtype="float32", name="images")(logits)
-    return keras.Model(sketches, images, name="refiner")
+    return keras.Model([latents, labels], images, name="generator")
 
 
-def build_critic(image_shape: tuple[int, int, int], filters: int, seed: int) -> keras.Model:
-    """Images float32 [n, h, w, c] in [0, 1] -> scores float32 [n, patches], each example on its own."""
+def build_critic(image_shape: tuple[int, int, int], num_classes: int, filters: int, seed: int) -> keras.Model:
+    """Images float32 [n, h, w, c] in [0, 1] -> scores float32 [n, num_classes], each example on its own.
+
+    Args:
+      image_shape: (h, w, c).
+      num_classes: number of scores.
+      filters: of the first convolution; twice as many in the second, four times from there on.
+      seed: of the initial weights.
+    """
     seeded = Seeded(seed)
+    height, width, _ = image_shape
+    kernel = 5 if min(height, width) >= 16 else 3
     images = keras.Input(image_shape, name="images")
-    hidden = keras.layers.Rescaling(2.0, offset=-1.0, name="centre")(images)
-    for width in (filters, 2 * filters):
-        layer = keras.layers.Conv2D(width, _kernel(image_shape[0]), 2, padding="same", kernel_initializer=seeded.he())
+    hidden = keras.layers.Rescaling(2.0, offset=-1.0)(images)
+    for level in range(max(2, _halvings(height, width))):
+        size = filters * 2 ** min(level, _MOST_DOUBLINGS)
+        layer = keras.layers.Conv2D(size, kernel, 2, padding="same", kernel_initializer=seeded.he())
         hidden = keras.layers.LeakyReLU(0.2)(layer(hidden))
-    scores = keras.layers.Conv2D(1, 3, padding="same", kernel_initializer=seeded.glorot(), name="scores")(hidden)
-    return keras.Model(images, keras.layers.Flatten()(scores), name="critic")
+    layer = keras.layers.Dense(num_classes, kernel_initializer=seeded.glorot(), name="scores")
+    return keras.Model(images, layer(keras.layers.Flatten()(hidden)), name="critic")
 
 
-def _kernel(height: int) -> int:
-    """Side of the kernels."""
-    return 5 if height > 16 else 3
+def _normalised(hidden: tf.Tensor) -> tf.Tensor:
+    """Batch normalisation and a ReLU."""
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(hidden))
 
 
 def _halvings(height: int, width: int) -> int:
-    """How often both sides halve, at most twice."""
-    return 2 if height % 4 == 0 and width % 4 == 0 else 1 if height % 2 == 0 and width % 2 == 0 else 0
+    """How often the sides are halved until the longer one is small; at least once."""
+    return max(1, math.ceil(math.log2(max(height, width) / _SMALLEST_SIDE)))

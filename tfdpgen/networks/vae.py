@@ -14,7 +14,6 @@ starts with zeros. Everything treats each example alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,12 +21,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy import special
 
-from tfdpgen.networks.layers import Seeded, one_hot
+from tfdpgen.networks.layers import Seeded
 
 keras = tf.keras
 
 _MEANS, _FACTORS, _PROJECTIONS, _WIDTHS = "means", "factors", "projections", "widths"
-_EDGE = 1e6  # how steep the selector's steps are
 
 
 def build_encoder(
@@ -93,39 +91,48 @@ def set_gaussians(
     encoder.get_layer(_WIDTHS).set_weights([np.log(np.diagonal(posteriors, axis1=1, axis2=2))])
 
 
-def build_selector(probabilities: npt.NDArray[np.floating]) -> keras.Model:
-    """One of the groups of a class, drawn by one latent: [z float32 [n, 1], labels int64 [n]] -> one-hot [n, c * k].
+def build_grouping(num_features: int, num_classes: int, num_groups: int) -> keras.Model:
+    """[features float32 [n, d], labels int64 [n]] -> float32 one-hot [n, num_groups], by the nearest mean of the class.
 
-    Where z is standard normal, group j of class y is number y * k + j and comes with its probability. The line of z is
-    cut into k intervals for each class.
+    Each class has as many groups; its means are zeros until `set_grouping`. Nothing in it is trained.
+    """
+    of_class = num_groups // num_classes
+    features = keras.Input((num_features,), name="features")
+    labels = keras.Input((), dtype=tf.int64, name="labels")
+    means = keras.layers.Embedding(num_classes, of_class * num_features, trainable=False, name=_MEANS)(labels)
+    means = keras.layers.Reshape((of_class, num_features))(means)
+    distances = tf.reduce_sum(tf.square(means - keras.layers.Reshape((1, num_features))(features)), axis=2)
+    nearest = tf.one_hot(tf.argmin(distances, axis=1), of_class)
+    outer = [
+        keras.layers.Reshape((num_classes, 1))(tf.one_hot(labels, num_classes)),
+        keras.layers.Reshape((1, of_class))(nearest),
+    ]
+    groups = keras.layers.Flatten()(keras.layers.Multiply()(outer))
+    return keras.Model([features, labels], groups, name="grouping")
+
+
+def set_grouping(grouping: keras.Model, means: npt.NDArray[np.floating]) -> None:
+    """Gives a model of `build_grouping` its means, [num_groups, d], those of a class beside each other."""
+    layer = grouping.get_layer(_MEANS)
+    layer.set_weights([means.reshape(layer.input_dim, -1)])
+
+
+def component_posterior(weights: npt.NDArray[np.floating], groups: tf.Tensor) -> list[tf.Tensor]:
+    """Mean and log variance, both [n, 1], of the latent that chooses a component: its interval's middle and width.
 
     Args:
-      probabilities: [c, k], each row adding up to 1, of the groups of each class.
+      weights: [classes, components], each row adding up to 1; see `mixture.choose_component`.
+      groups: one-hot [n, classes * components], a Keras tensor.
     """
-    num_classes, size = probabilities.shape
-    latents = keras.Input((1,), name="latents")
-    labels = keras.Input((), dtype=tf.int64, name="labels")
-    classes = one_hot(labels, num_classes)
-    cuts = _frozen(size - 1, "cuts")
-    above = keras.layers.Subtract()(
-        [keras.layers.Flatten()(keras.layers.RepeatVector(size - 1)(latents)), cuts(classes)]
-    )
-    above = keras.layers.ReLU(max_value=1.0)(keras.layers.Rescaling(_EDGE, offset=0.5)(above))
-    shares = keras.layers.Dense(size, trainable=False, name="shares")
-    outer = [keras.layers.Reshape((num_classes, 1))(classes), keras.layers.Reshape((1, size))(shares(above))]
-    model = keras.Model([latents, labels], keras.layers.Flatten()(keras.layers.Multiply()(outer)), name="selector")
-    cuts.set_weights([interval_ends(probabilities)[:, 1:-1]])
-    steps = np.zeros((size - 1, size))
-    steps[np.arange(size - 1), np.arange(1, size)] = 1.0
-    steps[np.arange(size - 1), np.arange(size - 1)] = -1.0
-    shares.set_weights([steps, np.eye(size)[0]])
-    return model
-
-
-def interval_ends(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Ends of the intervals [c, k + 1] into which `build_selector` cuts the line for each class; from -8 to 8."""
-    below = np.cumsum(np.concatenate([np.zeros((len(probabilities), 1)), probabilities], axis=1), axis=1)
-    return np.clip(special.ndtri(np.clip(below, 0.0, 1.0)), -8.0, 8.0)
+    below = np.cumsum(np.concatenate([np.zeros((len(weights), 1)), weights], axis=1), axis=1)
+    ends = np.clip(special.ndtri(np.clip(below, 0.0, 1.0)), -8.0, 8.0)
+    middles, widths = (ends[:, 1:] + ends[:, :-1]) / 2, np.maximum(ends[:, 1:] - ends[:, :-1], 1e-3)
+    columns = []
+    for values in (middles, np.log(np.square(widths) / 12)):
+        layer = keras.layers.Dense(1, use_bias=False, trainable=False)
+        columns.append(layer(groups))
+        layer.set_weights([values.reshape(-1, 1)])
+    return columns
 
 
 def _hidden(inputs: Sequence[tf.Tensor], hidden_units: Sequence[int], seeded: Seeded) -> tf.Tensor:
@@ -148,56 +155,3 @@ def _linear(inputs: tf.Tensor, groups: tf.Tensor, size: int, units: int, name: s
     placed = [keras.layers.Reshape((num_groups, 1))(groups), keras.layers.Reshape((1, size))(inputs)]
     placed = keras.layers.Flatten()(keras.layers.Multiply()(placed))
     return keras.layers.Add()([_frozen(units, name)(placed), _frozen(units, f"{name}_{_MEANS}")(groups)])
-
-
-def build_unconditional(
-    image_shape: tuple[int, int, int], latent_dim: int, hidden_units: Sequence[int], seed: int
-) -> tuple[keras.Model, keras.Model]:
-    """An autoencoder that knows no classes.
-
-    Returns:
-      Encoder, images float32 [n, h, w, c] in [0, 1] -> mean, log variance [n, latent_dim], and decoder, latents
-      [n, latent_dim] -> logits [n, h, w, c].
-    """
-    seeded = Seeded(seed)
-    images = keras.Input(image_shape, name="images")
-    hidden = keras.layers.Flatten()(images)
-    for units in hidden_units:
-        hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=seeded.he())(hidden)
-    mean = keras.layers.Dense(latent_dim, kernel_initializer=seeded.glorot(), name="mean")(hidden)
-    log_variance = keras.layers.Dense(latent_dim, kernel_initializer="zeros", name="log_variance")(hidden)
-    latents = keras.Input((latent_dim,), name="latents")
-    hidden = latents
-    for units in reversed(hidden_units):
-        hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=seeded.he())(hidden)
-    logits = keras.layers.Dense(math.prod(image_shape), kernel_initializer=seeded.glorot())(hidden)
-    decoder = keras.Model(latents, keras.layers.Reshape(image_shape)(logits), name="unconditional_decoder")
-    return keras.Model(images, [mean, log_variance], name="encoder"), decoder
-
-
-def class_gaussians(means: npt.NDArray[np.floating], factors: npt.NDArray[np.floating], latent_dim: int) -> keras.Model:
-    """Latents of a Gaussian of each class: [z float32 [n, latent_dim], labels int64 [n]] -> m_y + F_y z, [n, d].
-
-    Args:
-      means: [num_classes, d].
-      factors: [num_classes, d, latent_dim]; F_y F_y^T is the covariance of class y.
-      latent_dim: of z.
-    """
-    num_classes, size, _ = factors.shape
-    latents = keras.Input((latent_dim,), name="latents")
-    labels = keras.Input((), dtype=tf.int64, name="labels")
-    classes = one_hot(labels, num_classes)
-    # The row of z in the place of its class, and zeros elsewhere, turns a factor of each class into one matrix.
-    placed = keras.layers.Dot(axes=1)([keras.layers.Reshape((1, num_classes))(classes), _as_row(latents, latent_dim)])
-    spread = keras.layers.Dense(size, use_bias=False, name="factors")
-    centre = keras.layers.Dense(size, use_bias=False, name="means")
-    result = keras.layers.Add()([spread(keras.layers.Flatten()(placed)), centre(classes)])
-    model = keras.Model([latents, labels], result, name="class_gaussians")
-    spread.set_weights([factors.transpose(0, 2, 1).reshape(num_classes * latent_dim, size).astype(np.float32)])
-    centre.set_weights([means.astype(np.float32)])
-    return model
-
-
-def _as_row(latents: tf.Tensor, latent_dim: int) -> tf.Tensor:
-    """[n, d] -> [n, 1, d]."""
-    return keras.layers.Reshape((1, latent_dim))(latents)

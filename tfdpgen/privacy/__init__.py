@@ -1,36 +1,71 @@
-"""The only place that turns private records into something releasable."""
+"""The only place that turns private examples into something releasable.
 
-from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, epsilon_of
-from tfdpgen.privacy.backup import Backup, BackupError
-from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.counts import NoisyCounts
-from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, Reservation, dataset_id, read_ledger
-from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
-from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
-from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
-from tfdpgen.privacy.sampling import PoissonBatch
-from tfdpgen.privacy.statistics import ClassCentres, ClassMeans, ClassMoments
+A name is imported when it is first used: `from tfdpgen.privacy import Ledger` imports no TensorFlow.
+"""
+
+from typing import TYPE_CHECKING
+
+from tfdpgen.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, epsilon_of
+    from tfdpgen.privacy.backup import Backup, BackupError
+    from tfdpgen.privacy.budget import PrivacyBudget
+    from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, Reservation, dataset_id, read_ledger
+    from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
+    from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+    from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics
+    from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
+    from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
+    from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
+    from tfdpgen.privacy.plan import PrivacyPlan, Shards
+    from tfdpgen.privacy.sampling import PoissonBatch
+    from tfdpgen.privacy.session import PlanError, PrivateSession
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "accounting": ("Mechanism", "PrivacyStatement", "compose", "epsilon_of"),
+            "backup": ("Backup", "BackupError"),
+            "budget": ("PrivacyBudget",),
+            "ledger": ("BudgetExceededError", "Ledger", "Reservation", "dataset_id", "read_ledger"),
+            "mechanisms.base": ("GaussianSum", "PrivacyUnit"),
+            "mechanisms.dp_sgd": ("DPSGD",),
+            "mechanisms.gaussian_statistics": ("ClassMeans", "GroupStatistics"),
+            "mechanisms.noisy_counts": ("NoisyCounts",),
+            "noise": ("ExampleRandomness", "NoiseSource"),
+            "optimizer": ("DPKerasAdam", "DPKerasAdamW", "DPKerasSGD"),
+            "plan": ("PrivacyPlan", "Shards"),
+            "sampling": ("PoissonBatch",),
+            "session": ("PlanError", "PrivateSession"),
+        },
+    )
 
 __all__ = [
     "DPSGD",
     "Backup",
     "BackupError",
     "BudgetExceededError",
-    "ClassCentres",
     "ClassMeans",
-    "ClassMoments",
     "DPKerasAdam",
     "DPKerasAdamW",
     "DPKerasSGD",
     "ExampleRandomness",
+    "GaussianSum",
+    "GroupStatistics",
     "Ledger",
     "Mechanism",
     "NoiseSource",
     "NoisyCounts",
+    "PlanError",
     "PoissonBatch",
     "PrivacyBudget",
+    "PrivacyPlan",
     "PrivacyStatement",
+    "PrivacyUnit",
+    "PrivateSession",
     "Reservation",
+    "Shards",
     "compose",
     "dataset_id",
     "epsilon_of",

@@ -1,29 +1,33 @@
-"""Backup: a private training that was killed goes on, and no step of it is ever executed twice.
+"""Backup: a private training that was killed goes on; no mechanism is carried out twice, and no step repeated.
 
     with Backup("backup/") as backup:                            # locked; deleted when the block ends well
-        release = train("dp_gan", dataset, budget, ledger=ledger, backup=backup)
+        release = train("c_vae", dataset, budget, ledger=ledger, backup=backup)
         release.save("release/")
 
 The same lines start a training, and go on with it after a crash or a `kill -9`, as Keras's `BackupAndRestore` does for
-`fit`. What is different is that steps are accounted:
+`fit`. What is different is that everything is accounted:
 
-**Claims.** Steps are executed in blocks. A checkpoint holds the state after `done` steps and says how many are
-`claimed`: the end of the block that follows. It is durable before the first step of that block draws a row, and a
-resumed training goes on behind what was claimed. So every accounted step is executed once at most; a kill wastes the
-rest of a block, and never repeats a step that an observer of the first attempt may have seen with other noise.
+**Outputs.** The noised sum of a one-shot mechanism is durable before any method sees it, and a resumed training reads
+it from here. A mark is durable before noise is added: a kill between the two leaves a mechanism that may have been
+carried out and whose output is lost, and the training is refused rather than carried out again.
 
-**Atomic.** State, step counters and the facts of the training are one folder, synced to disk under another name and
-then renamed. There is no moment at which a half-written checkpoint can be read.
+**Claims.** Steps of DP-SGD are executed in blocks. A checkpoint holds the state after `done` steps and says how many
+are `claimed`: the end of the block that follows. It is durable before the first step of that block samples an example,
+and a resumed training goes on behind what was claimed. So every accounted step is executed once at most; a kill wastes
+the rest of a block, and never repeats a step that an observer of the first attempt may have seen with other noise.
 
-**Its own.** The facts are the plan with its noise, everything that runs beside it, the method, its preset and seed, and
-the digest of the rows. A checkpoint of anything else is refused.
+**Atomic.** Each output and each checkpoint is one folder, synced to disk under another name and then renamed. There is
+no moment at which a half-written one can be read.
 
-**No noise.** Neither the keys of the noise and of the draws nor their positions are saved: a resumed training has fresh
-ones from the operating system, so that nothing that was added to a saved result can be added to another.
+**Its own.** The facts are the plan with its noise, the method, its settings and seed, and the digest of the examples. A
+backup of anything else is refused.
+
+**No noise.** Neither the keys of the noise and of the Poisson samples nor their positions are saved: a resumed training
+has fresh ones from the operating system, so that nothing that was added to a saved result can be added to another.
 
 What no file can hold: someone who copies the folder and resumes both copies has run two trainings and has to account
-for both. The weights in a backup are outputs of the private mechanism, but its facts hold a digest of the rows: it
-stays inside the trust boundary.
+for both. What a backup holds are outputs of private mechanisms, but its facts hold a digest of the examples: it stays
+inside the trust boundary.
 """
 
 from __future__ import annotations
@@ -32,16 +36,18 @@ import contextlib
 import json
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove
-from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 
-_FACTS, _STATE = "facts.json", "state"
+_TRAINING, _OUTPUT, _MARK, _STEP = "training", "output", "begun", "step"  # kinds of entries; names are kind-key-number
+_FACTS, _STATE, _ARRAY = "facts.json", "state", "array.npy"
 _BLOCKS = 50  # of a training, unless `every` says otherwise: a kill wastes 2 % of the steps at most
 
 
@@ -54,7 +60,7 @@ class Backup:
 
     Args:
       directory: made if there is none. It is removed when the `with` block ends without an exception.
-      every: steps in a block; by default a fiftieth of the plan's, at least 1.
+      every: steps in a block; by default a fiftieth of a mechanism's, at least 1.
 
     Attributes:
       reservation: what the ledger called the reservation of the training that is kept; None without a ledger.
@@ -73,27 +79,22 @@ class Backup:
         self._every = every
         self._lock = contextlib.ExitStack()
         self._open = False
-        self._training: dict[str, Any] = {}
-        self._kept: Path | None = None  # the newest checkpoint
-        self._claimed = self._steps = 0
-        self._checkpoint: Any = None
 
     def __enter__(self) -> Self:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock.enter_context(folder_lock(self._folder))
+        kinds = (_TRAINING, *(f"{kind}-" for kind in (_OUTPUT, _MARK, _STEP)))
         names = sorted(path.name for path in self._folder.iterdir())
-        if strangers := [name for name in names if not name.removeprefix(".").startswith("step-")]:
+        if strangers := [name for name in names if not name.removeprefix(".").startswith(kinds)]:
             self._lock.close()
             raise BackupError(
                 f"{self._folder} should be a folder for a backup alone, since it is removed at the end; it holds "
                 f"{strangers[0]!r}. Name another one."
             )
         self._folder.chmod(0o700)
-        checkpoints = [self._folder / name for name in names if name.startswith("step-")]
-        self._kept = checkpoints[-1] if checkpoints else None
-        for leftover in (self._folder / name for name in names):  # what a kill left behind
-            if leftover != self._kept:
-                remove(leftover)
+        for name in names:  # what a kill left behind
+            if name.startswith("."):
+                remove(self._folder / name)
         self._open = True
         return self
 
@@ -101,14 +102,15 @@ class Backup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         if kind is None:
-            if self._kept is not None:  # under a name that is no checkpoint's, before parts of it are gone
-                remove(self._kept.rename(self._hidden(self._kept)))
+            facts = self._folder / _TRAINING
+            if facts.exists():  # first, under a name that is none of a training: the rest is then of nothing
+                remove(facts.rename(self._hidden(facts)))
             remove(self._folder)
         self._open = False
         self._lock.close()
 
     def holds(self, training: Mapping[str, Any]) -> bool:
-        """Whether there is progress of this very training, which `start` will then go on with.
+        """Whether there is progress of this very training.
 
         Args:
           training: JSON-ready facts that make a training what it is.
@@ -118,84 +120,141 @@ class Backup:
         """
         if not self._open:
             raise BackupError("`backup` should be used inside its block: `with Backup(directory) as backup: ...`.")
-        self._training = json.loads(json.dumps(training))
-        if self._kept is None:
+        folder = self._folder / _TRAINING
+        if not folder.exists():
+            for leftover in self._folder.iterdir():
+                remove(leftover)
             return False
+        asked = json.loads(json.dumps(training))
         try:
-            facts = json.loads((self._kept / _FACTS).read_text())
+            facts = json.loads((folder / _FACTS).read_text())
             kept, self.reservation = facts["training"], facts["reservation"]
-            self._claimed = int(facts["claimed"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BackupError(
-                f"{self._kept} should be a checkpoint of a training; it cannot be read ({error!r}). Delete "
-                f"{self._folder} to start anew; what the training has reserved stays spent."
-            ) from error
-        names = [name for name in {**kept, **self._training} if kept.get(name) != self._training.get(name)]
-        if names:  # by name alone: the rows' digest is private
+            raise self._damaged(folder, error) from error
+        names = [name for name in {**kept, **asked} if kept.get(name) != asked.get(name)]
+        if names:  # by name alone: the examples' digest is private
             raise BackupError(
                 f"{self._folder} keeps the progress of another training: {', '.join(sorted(names))} differ. Finish "
-                "that one with its own settings and rows, or delete the folder to give it up (what it has reserved "
+                "that one with its own settings and examples, or delete the folder to give it up (what it has reserved "
                 "stays spent), or name another folder."
             )
         return True
 
-    def start(self, plan: DPSGD, **state: Any) -> int:
-        """Restores the state, if there is any, and claims the first block of steps.
+    def begin(self, training: Mapping[str, Any], reservation: str | None) -> None:
+        """Writes down, durably, which training this is, before its first access to an example."""
+        self.reservation = reservation
+        facts = {"training": dict(training), "reservation": reservation}
+        self._publish(_TRAINING, lambda part: (part / _FACTS).write_text(json.dumps(facts, indent=2) + "\n"))
 
-        Args:
-          plan: whose steps are counted.
-          **state: everything that the steps change, as TensorFlow trackables with their variables made. No
-            `NoiseSource` and nothing that counts rows.
-
-        Returns:
-          The number of the first step to execute: 0, or what was claimed before; at most `plan.steps`.
+    def output(self, key: str) -> npt.NDArray[Any] | None:
+        """What `keep` has kept of a mechanism; None if it was not carried out.
 
         Raises:
-          BackupError: if the checkpoint does not fit the state.
+          BackupError: if it may have been carried out and its output is lost, or cannot be read.
         """
-        self._steps = plan.steps
-        self._checkpoint = tf.train.Checkpoint(**state)
-        first = 0
+        folder = self._folder / f"{_OUTPUT}-{key}"
+        if folder.exists():
+            try:
+                return np.load(folder / _ARRAY, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise self._damaged(folder, error) from error
+        if (self._folder / f"{_MARK}-{key}").exists():
+            raise BackupError(
+                f"The training was killed while noise was added in {key!r}: it may have been carried out, and its "
+                f"output is lost. Doing it again would cost what nobody has reserved. Delete {self._folder} to start "
+                "anew; what was reserved stays spent."
+            )
+        return None
+
+    def mark(self, key: str) -> None:
+        """Writes down, durably, that noise is about to be added in a one-shot mechanism."""
+        self._publish(f"{_MARK}-{key}", lambda part: None)
+
+    def keep(self, key: str, output: npt.NDArray[Any]) -> None:
+        """Keeps the noised output of a one-shot mechanism."""
+        self._publish(f"{_OUTPUT}-{key}", lambda part: np.save(part / _ARRAY, output))
+
+    def steps(self, key: str, total: int, state: Mapping[str, Any]) -> StepBackup:
+        """What keeps the steps of one DP-SGD mechanism; restores `state` if some were executed before."""
+        return StepBackup(self, key, total, state)
+
+    def _publish(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Makes a folder that is durable and complete as soon as it has this name."""
+        target = self._folder / name
+        part = self._hidden(target)
+        part.mkdir()
+        write(part)
+        fsync_tree(part)
+        part.rename(target)
+        fsync(self._folder)
+        return target
+
+    @staticmethod
+    def _hidden(entry: Path) -> Path:
+        """The name of an entry that is not complete yet, or no longer."""
+        return entry.with_name(f".{entry.name}")
+
+    def _damaged(self, entry: Path, error: Exception) -> BackupError:
+        return BackupError(
+            f"{entry} cannot be read ({type(error).__name__}); it may be damaged, or of another version. Delete "
+            f"{self._folder} to start anew; what the training has reserved stays spent."
+        )
+
+
+class StepBackup:
+    """The progress of one DP-SGD mechanism; from `Backup.steps`.
+
+    Args:
+      backup: whose folder it is.
+      key: of the mechanism.
+      total: its steps.
+      state: everything that the steps change, as TensorFlow trackables with their variables made. No `NoiseSource` and
+        nothing that counts private examples.
+
+    Attributes:
+      first: the number of the first step to execute: 0, or what was claimed before; at most `total`.
+
+    Raises:
+      BackupError: if the checkpoint does not fit the state.
+    """
+
+    def __init__(self, backup: Backup, key: str, total: int, state: Mapping[str, Any]) -> None:
+        self._backup, self._key, self._total = backup, key, total
+        self._checkpoint: Any = tf.train.Checkpoint(**state)
+        found = sorted(backup._folder.glob(f"{_STEP}-{key}-*"))
+        self._kept = found[-1] if found else None
+        for older in found[:-1]:
+            remove(older)
+        self.first = self._claimed = 0
         if self._kept is not None:
             try:
+                self._claimed = int(json.loads((self._kept / _FACTS).read_text())["claimed"])
                 self._checkpoint.read(str(self._kept / _STATE)).assert_consumed()
-            except (AssertionError, ValueError, tf.errors.OpError) as error:
-                raise BackupError(
-                    f"{self._kept} does not hold the state of these networks; it may be damaged, or of another version "
-                    f"({type(error).__name__}). Delete {self._folder} to start anew; what was reserved stays spent."
-                ) from error
-            first = self._claimed
-        if first < plan.steps:
-            self._save(first)
-        return first
+            except (OSError, AssertionError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+                raise backup._damaged(self._kept, error) from error
+            self.first = self._claimed
+        if self.first < total:
+            self._save(self.first)
 
     def after_step(self, done: int) -> None:
         """Saves the state and claims the next block, where `done` steps are the end of one.
 
         Args:
-          done: steps of the plan that are executed or given up, this one included.
+          done: steps that are executed or given up, this one included.
         """
         if done >= self._claimed:
             self._save(done)
 
     def _save(self, done: int) -> None:
         """Makes the state after `done` steps, and the claim on the block that follows, the newest checkpoint."""
-        block = self._every or max(1, self._steps // _BLOCKS)
-        claimed = min(done + block, self._steps)
-        target = self._folder / f"step-{done:010d}"
-        part = self._hidden(target)
-        part.mkdir()
-        self._checkpoint.write(str(part / _STATE))
-        facts = {"training": self._training, "reservation": self.reservation, "done": done, "claimed": claimed}
-        (part / _FACTS).write_text(json.dumps(facts, indent=2) + "\n")
-        fsync_tree(part)
-        part.rename(target)
-        fsync(self._folder)
-        if self._kept is not None:
-            remove(self._kept)
-        self._kept, self._claimed = target, claimed
+        block = self._backup._every or max(1, self._total // _BLOCKS)
+        claimed = min(done + block, self._total)
 
-    @staticmethod
-    def _hidden(checkpoint: Path) -> Path:
-        """The name of a checkpoint that is not complete yet, or no longer."""
-        return checkpoint.with_name(f".{checkpoint.name}")
+        def write(part: Path) -> None:
+            self._checkpoint.write(str(part / _STATE))
+            (part / _FACTS).write_text(json.dumps({"done": done, "claimed": claimed}) + "\n")
+
+        target = self._backup._publish(f"{_STEP}-{self._key}-{done:010d}", write)
+        if self._kept is not None and self._kept != target:
+            remove(self._kept.rename(self._backup._hidden(self._kept)))
+        self._kept, self._claimed = target, claimed

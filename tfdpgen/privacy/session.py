@@ -32,7 +32,7 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.privacy import accounting
-from tfdpgen.privacy.backup2 import Backup
+from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced

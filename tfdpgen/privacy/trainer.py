@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
-from tfdpgen.privacy.backup2 import StepBackup
+from tfdpgen.privacy.backup import StepBackup
 from tfdpgen.privacy.chunks import ReadFn, accumulate, private_step, row_reader, scaled
 from tfdpgen.privacy.isolation import LossFn, Transform, traced
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD

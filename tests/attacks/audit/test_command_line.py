@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from tfdpgen.attacks.audit import OPTIMIZERS, canary_plan, choose_guesses
 from tfdpgen.attacks.audit import __main__ as command_line
-from tfdpgen.attacks.audit import canary_plan, choose_guesses
 from tfdpgen.privacy import PrivacyBudget
 
 
@@ -35,13 +38,29 @@ def test_a_method_is_audited_on_a_data_set(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_refuted_claim_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class HalfNoise(command_line.OPTIMIZERS["sgd"]):
+    class HalfNoise(OPTIMIZERS["sgd"]):
         def __init__(self, l2_norm_clip: float, noise_multiplier: float, **kwargs: object) -> None:
             super().__init__(l2_norm_clip, noise_multiplier / 2, **kwargs)
 
-    monkeypatch.setitem(command_line.OPTIMIZERS, "sgd", HalfNoise)
+    monkeypatch.setitem(OPTIMIZERS, "sgd", HalfNoise)
     assert command_line.main(["--epsilon=1", "--canaries=20000", "--seed=0"]) == 1
     assert "it is refuted" in capsys.readouterr().out
+
+
+def test_every_optimizer_can_be_named() -> None:
+    assert set(command_line.OPTIMIZER_NAMES) == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("flag", ["--bad", "--optimizer=nosuch", "--epsilon=much"])
+def test_a_bad_flag_is_refused_before_tensorflow_starts(flag: str) -> None:
+    run = (
+        "import runpy, sys; sys.argv = ['audit', sys.argv[1]]\n"
+        "try: runpy.run_module('tfdpgen.attacks.audit', run_name='__main__')\n"
+        "finally: print([name for name in ('tensorflow', 'scipy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", run, flag], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert flag.split("=")[0] in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("flag", ["--canaries=0", "--runs=0", "--delta=0.1", "--sampling_probability=2"])

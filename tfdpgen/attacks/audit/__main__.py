@@ -2,7 +2,9 @@
 
 python -m tfdpgen.attacks.audit --epsilon=4 --canaries=50000
 python -m tfdpgen.attacks.audit --epsilon=4 --optimizer=adam --steps=20 --sampling_probability=0.1 --runs=20
-python -m tfdpgen.attacks.audit --adversary=black_box --dataset=digits --method=class_gaussian --canaries=1000
+python -m tfdpgen.attacks.audit --adversary=black_box --dataset=digits --method=gaussian_mixture --canaries=1000
+
+TensorFlow, whose start takes seconds, is imported when the flags are known to be good.
 """
 
 from __future__ import annotations
@@ -10,24 +12,34 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import scipy.stats
+from tfdpgen.choices import METHODS, check_budget
 
-from tfdpgen.attacks.audit import OPTIMIZERS, AuditResult, audit_optimizer, audit_release, canary_plan, choose_guesses
-from tfdpgen.data import load_splits
-from tfdpgen.methods import method_names, train
-from tfdpgen.privacy import NoiseSource, PrivacyBudget
+if TYPE_CHECKING:
+    from tfdpgen.attacks.audit import AuditResult
+    from tfdpgen.privacy import NoiseSource, PrivacyBudget
 
+OPTIMIZER_NAMES = ("adam", "adamw", "sgd")
 _CANARIES = {"white_box": 50_000, "black_box": 1_000}
 
 
 def main(arguments: Sequence[str], program: str = "python -m tfdpgen.attacks.audit") -> int:
-    """Runs audits and prints a line for each; returns the exit status: 1 if the claim is refuted."""
-    flags = _parse(arguments, program)
+    """The command line; returns the exit status: 1 if the claim is refuted, 2 for a bad value."""
+    return run_audits(parse_flags(arguments, program))
+
+
+def run_audits(flags: argparse.Namespace) -> int:
+    """Runs audits and prints a line for each; returns the exit status."""
     canaries = _CANARIES[flags.adversary] if flags.canaries is None else flags.canaries
     try:
         if flags.runs < 1:
             raise ValueError(f"`--runs` should be at least 1; got {flags.runs}.")
+        check_budget(flags.epsilon, flags.delta)
+        import scipy.stats
+
+        from tfdpgen.privacy import NoiseSource, PrivacyBudget
+
         budget = PrivacyBudget(flags.epsilon, flags.delta)
         run = (
             _white_box(flags, budget, canaries)
@@ -53,8 +65,8 @@ def main(arguments: Sequence[str], program: str = "python -m tfdpgen.attacks.aud
     return int(is_refuted)
 
 
-def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
-    """The flags."""
+def parse_flags(arguments: Sequence[str], program: str) -> argparse.Namespace:
+    """The flags, without TensorFlow; exits 2 where one is unknown or malformed."""
     parser = argparse.ArgumentParser(
         prog=program,
         description="An empirical lower bound on epsilon from canaries, beside the epsilon that is claimed. Exits 1 if "
@@ -81,12 +93,12 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument(
         "--canaries", type=int, help="examples that are planted (default: 50000 white_box, 1000 black_box)"
     )
-    parser.add_argument("--optimizer", default="sgd", choices=sorted(OPTIMIZERS), help="white_box (default: sgd)")
+    parser.add_argument("--optimizer", default="sgd", choices=OPTIMIZER_NAMES, help="white_box (default: sgd)")
     parser.add_argument(
         "--method",
-        default="class_gaussian",
-        choices=method_names(),
-        help="black_box (default: class_gaussian)",
+        default="gaussian_mixture",
+        choices=METHODS,
+        help="black_box (default: gaussian_mixture)",
     )
     parser.add_argument(
         "--seed", type=int, help="makes everything repeatable, noise included (default: the operating system's entropy)"
@@ -96,6 +108,8 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
 
 def _white_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) -> Callable[[NoiseSource], AuditResult]:
     """A function from a noise source to an audit of the optimizer."""
+    from tfdpgen.attacks.audit import OPTIMIZERS, audit_optimizer, canary_plan, choose_guesses
+
     plan = canary_plan(budget, canaries, flags.steps, flags.sampling_probability)
     numbers = choose_guesses(plan, budget.delta, flags.confidence)
 
@@ -114,6 +128,10 @@ def _white_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) 
 
 def _black_box(flags: argparse.Namespace, budget: PrivacyBudget, canaries: int) -> Callable[[NoiseSource], AuditResult]:
     """A function from a noise source to an audit of the method."""
+    from tfdpgen.attacks.audit import audit_release
+    from tfdpgen.data import load_splits
+    from tfdpgen.methods import train
+
     examples = load_splits(flags.dataset, data_dir=flags.data_dir or None).train.in_memory()
 
     def run(noise: NoiseSource) -> AuditResult:

@@ -1,7 +1,7 @@
 """The black-box audit: canaries among the private examples, guessed from released samples alone.
 
     def train_fn(examples):
-        return train("class_gaussian", examples, budget, verbose=0)
+        return train("gaussian_mixture", examples, budget, verbose=0)
 
     audit_release(train_fn, examples, budget, canaries=1_000, seed=0).lower_bound
 

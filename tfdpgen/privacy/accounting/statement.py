@@ -31,6 +31,11 @@ _ASSUMPTIONS = (
     "Two data sets are neighbours if one is the other with one {unit} added or removed, or, for the epsilon under "
     "replace-one, with one {unit} replaced. The number of {unit}s and the declared shape, value range and classes are "
     "treated as public, and so is what follows from them: settings, number of steps and sampling probability.",
+    "Neighbours differ in the training {unit}s as the training was given them. Where these were dealt from a larger "
+    "source by position, replacing one {unit} in its place there replaces at most one training {unit}, which the "
+    "epsilon under replace-one covers; adding a {unit} to the source or removing one deals others to other splits as "
+    "well, which no epsilon here covers. Where the source brings its own train, validation and test split, nothing is "
+    "dealt.",
     "All other hyperparameters were fixed before the private examples were touched; choosing between runs by their "
     "results is not accounted.",
     "Each step of DP-SGD samples every {unit} independently with the same probability (Poisson sampling); which were "

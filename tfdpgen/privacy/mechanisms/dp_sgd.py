@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import dp_accounting
 
@@ -56,7 +56,6 @@ class DPSGD:
     accountant: str = "pld"
     clip_mode: ClipMode = "flat"
     name: str = "DP-SGD"
-    unit: ClassVar[PrivacyUnit] = PrivacyUnit.EXAMPLE
 
     def __post_init__(self) -> None:
         for name in ("num_examples", "expected_batch_size", "steps"):
@@ -78,6 +77,11 @@ class DPSGD:
             raise ValueError(f"`noise_multiplier` should be finite and at least 0; got {self.noise_multiplier!r}.")
         accounting.check_accountant(self.accountant)
         check_clip_mode(self.clip_mode)
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        """Whose presence the event bounds: one example's."""
+        return PrivacyUnit.EXAMPLE
 
     @property
     def sampling_probability(self) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdpgen.privacy.mechanisms.base import GaussianSum, check_noise_multiplier
+from tfdpgen.privacy.noise import NoiseSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,3 +60,28 @@ class NoisyCounts(GaussianSum):
     def result(self, noised: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The noisy counts, float64 [k]."""
         return noised
+
+    def release(self, predicates: npt.ArrayLike, noise: NoiseSource) -> npt.NDArray[np.float64]:
+        """Counts predicates and adds the noise: outside a session, as for test examples, which have no training.
+
+        Unit of privacy: one example. It adds 0 or 1 to each count, so that replacing it, too, moves them by at most
+        sqrt(k). This holds where no predicate depends on the examples that are counted. Without examples the counts
+        are noise alone.
+
+        Args:
+          predicates: bool [num_counts, n], whether each holds for each example.
+          noise: where noise comes from.
+
+        Returns:
+          float64 [num_counts].
+
+        Raises:
+          ValueError: for another shape or dtype.
+        """
+        holds = np.asarray(predicates)
+        if holds.dtype != np.bool_ or holds.ndim != 2 or len(holds) != self.num_counts:
+            raise ValueError(
+                f"`predicates` should be bool of shape [{self.num_counts}, n]; got {holds.dtype} of shape "
+                f"{list(holds.shape)}."
+            )
+        return holds.sum(axis=1) + noise.numpy_generator().normal(scale=self.stddev, size=self.num_counts)

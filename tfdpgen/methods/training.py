@@ -1,0 +1,134 @@
+"""Training: the one way from private examples to a Release.
+
+    release = train("gaussian_mixture", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5))
+    release = train(CVAE(...), dataset, budget, labeller_share=0.3, ledger=Ledger("ledger.sqlite"), limit=budget)
+
+`train` makes the method's plan, adds the labeller's share to it, calibrates the whole against the budget, and opens a
+session that reserves the cost before the first access. Only the session holds the examples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdpgen.choices import check_labeller_share
+from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.methods.method import Method, method_class
+from tfdpgen.privacy.backup import Backup
+from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.ledger import Ledger
+from tfdpgen.privacy.noise import NoiseSource
+from tfdpgen.privacy.plan import PrivacyPlan
+from tfdpgen.privacy.session import PrivateSession
+from tfdpgen.release import Augmentation, Release
+from tfdpgen.release.labeller import labeller_mechanism, prepare_labeller
+
+_LABELLER = "labeller"  # key of its mechanism
+
+
+class Trained(NamedTuple):
+    """What `train_with_networks` gives.
+
+    Attributes:
+      release: what may leave the trust boundary.
+      networks: the method's `Fitted.networks`, for auditors; they stay inside.
+    """
+
+    release: Release
+    networks: dict[str, tf.keras.Model]
+
+
+def train(method: str | Method, dataset: Dataset, budget: PrivacyBudget, **arguments: Any) -> Release:
+    """Trains a method on private examples and returns what may be released.
+
+    Arguments and errors are those of `train_with_networks`.
+    """
+    return train_with_networks(method, dataset, budget, **arguments).release
+
+
+def train_with_networks(
+    method: str | Method,
+    dataset: Dataset,
+    budget: PrivacyBudget,
+    *,
+    seed: int = 0,
+    insecure_reproducible: bool = False,
+    ledger: Ledger | None = None,
+    limit: PrivacyBudget | None = None,
+    labeller_share: float = 0.0,
+    augmentation: Augmentation | None = None,
+    backup: Backup | None = None,
+    verbose: int = 1,
+) -> Trained:
+    """Does what `train` does, and gives the networks that auditors may attack beside the release.
+
+    Args:
+      method: one of `method_names()`, with the settings that suit the data; or a method with its settings.
+      dataset: the private examples.
+      budget: what the release may cost each example at most.
+      seed: of initial weights, of latents and labels of generated images, of k-means: of all that is public. Never of
+        noise, of Poisson samples, or of latents, noise levels, views and dropout of private examples.
+      insecure_reproducible: seeds noise, samples and randomness of examples as well; the release is then marked as not
+        for release.
+      ledger: where the cost is reserved before the first access.
+      limit: the most that all reservations on these examples may cost; needs a ledger.
+      labeller_share: share of the budget (of mu squared), in [0, 1), that trains a private classifier. With one,
+        `Release.training_set` holds augmented images that it has labelled.
+      augmentation: how these are augmented; by default `Augmentation()`.
+      backup: keeps the progress, and goes on with what it keeps of the same training. Its cost is not reserved again
+        where the ledger holds the reservation already.
+      verbose: 1 shows progress, 0 nothing.
+
+    Raises:
+      ValueError: for an unknown name, data that do not suit the method, a share out of range, a delta that is not
+        smaller than 1 / num_examples, or a backup with seeded noise; nothing was spent then.
+      BackupError: if `backup` keeps another training, or other examples; nothing was spent then.
+      BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
+    """
+    budget.check_num_examples(len(dataset))
+    chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share)
+    noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
+    session = PrivateSession(
+        dataset,
+        plan,
+        budget,
+        noise=noise,
+        ledger=ledger,
+        limit=limit,
+        backup=backup,
+        facts={"method": chosen.name, "settings": dataclasses.asdict(chosen), "seed": seed},
+        purpose=f"train {chosen.name}",
+    )
+    statement = plan.statement(budget.delta, noise.description, chosen.priors)
+    fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)
+    release = Release(
+        fitted.generator, dataset.spec, plan.event, statement, chosen.name, labeller, augmentation or Augmentation()
+    )
+    return Trained(release, dict(fitted.networks))
+
+
+def planned(
+    method: str | Method, spec: DataSpec, num_examples: int, budget: PrivacyBudget, labeller_share: float = 0.0
+) -> tuple[Any, PrivacyPlan]:
+    """The method with its settings, and its calibrated plan, the labeller's share in it; from public facts alone.
+
+    Raises:
+      ValueError: see `train_with_networks`.
+    """
+    check_labeller_share(labeller_share)
+    chosen: Any = method_class(method).for_data(spec, num_examples) if isinstance(method, str) else method
+    own = budget.share(1 - labeller_share) if labeller_share else budget
+    plan = chosen.plan(spec, num_examples, own)
+    if labeller_share:
+        plan = plan.with_mechanism(_LABELLER, labeller_mechanism(num_examples), labeller_share)
+    return chosen, plan.calibrate(budget)
+
+
+def fit(chosen: Any, session: PrivateSession, *, seed: int, verbose: int) -> tuple[Any, Any]:
+    """Carries out a plan of `planned`: what the method has learnt, and the labeller where there is one."""
+    training = prepare_labeller(session, _LABELLER) if _LABELLER in session.plan.mechanisms else None
+    fitted = chosen.fit(session, seed=seed, verbose=verbose)
+    return fitted, training.run(verbose) if training is not None else None
