@@ -87,7 +87,7 @@ class _Closed(Dataset):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def rows(self, positions: Any) -> Any:
+    def examples(self, positions: Any) -> Any:
         assert not self.is_closed, "the preflight has looked at private examples"
         return np.full((len(positions), *self.spec.image_shape), 77, np.uint8), self._labels[positions]
 
