@@ -37,7 +37,7 @@ def digits() -> LabeledDataset:
 
 
 def _fit(digits: LabeledDataset, noise: NoiseSource | None = None, seed: int = 0) -> Fitted:
-    plan = _SETTINGS.plan(digits.spec, len(digits)).calibrate(_BUDGET)
+    plan = _SETTINGS.plan(digits.spec, len(digits), _BUDGET).calibrate(_BUDGET)
     return _SETTINGS.fit(PrivateSession(digits, plan, _BUDGET, noise=noise), seed=seed, verbose=0)
 
 
@@ -141,6 +141,6 @@ def test_there_are_networks_for_every_shape(shape: tuple[int, int, int]) -> None
 @pytest.mark.parametrize("num_examples", [3, 1_077, 60_000])
 def test_settings_suit_any_number_of_examples(num_examples: int) -> None:
     spec = DataSpec((28, 28, 1), 10)
-    plan = DPGAN.for_data(spec, num_examples).plan(spec, num_examples)
+    plan = DPGAN.for_data(spec, num_examples).plan(spec, num_examples, _BUDGET)
     assert plan.num_examples == num_examples
     assert not plan.is_calibrated
