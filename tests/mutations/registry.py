@@ -33,6 +33,7 @@ _TEST_NOISE = "tests/privacy/test_noise.py"
 _TEST_CLIPPING = "tests/privacy/test_clipping.py"
 _TEST_RULES = "tests/privacy/test_layer_rules.py"
 _TEST_SESSION = "tests/privacy/test_session.py"
+_TEST_OUTPUTS = "tests/privacy/test_session_outputs.py"
 _TEST_ISOLATION = "tests/privacy/test_isolation.py"
 _TEST_STATISTICS = "tests/privacy/test_gaussian_statistics.py"
 _TEST_CHUNKS = "tests/methods/test_chunks.py"
@@ -43,7 +44,7 @@ _CONFORMANCE = "tests/conformance/test_methods.py"
 _SENSITIVITY = f"{_TEST_STATISTICS}::test_one_example_moves_a_sum_by_at_most_the_sensitivity"
 _OF_THE_NOISED_SUM = f"{_TEST_STATISTICS}::test_a_result_is_a_function_of_the_noised_sum_alone"
 _RESERVED_FIRST = f"{_TEST_SESSION}::test_the_plan_is_reserved_whole_and_once_before_the_first_access"
-_RESUMED = f"{_TEST_SESSION}::test_a_resumed_training_repeats_no_step_and_no_noise"
+_RESUMED = f"{_TEST_OUTPUTS}::test_a_resumed_training_repeats_no_step_and_no_noise"
 
 _DRAW = "noise = self._noise.draw([value.shape for value in sums], self._stddev)"
 _BOOKKEEPING_RETURN = (
@@ -564,7 +565,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "weight = tf.reduce_sum(weights) / tf.cast(tf.shape(losses)[0], tf.float32)",
             ),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_public_losses_weigh_as_many_examples_as_are_expected",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_public_losses_weigh_as_many_examples_as_are_expected",),
     ),
     Mutant(
         name="latents_of_the_run_seed",
@@ -610,7 +611,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(_SESSION, "            check_network(network)\n", "            network.summary\n"),
             Edit(_ISOLATION, _ALONE, "if False:"),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_a_network_that_mixes_examples_is_refused_while_nothing_is_spent[_Centred]",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_network_that_mixes_examples_is_refused_while_nothing_is_spent[_Centred]",),
     ),
     Mutant(
         name="sum_divided_by_the_sample_size",
@@ -687,7 +688,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "    return tf.cast(images, tf.float32) / tf.cast(tf.reduce_max(images), tf.float32)\n",
             ),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_images_are_scaled_by_the_declared_range_and_not_by_their_neighbours",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_images_are_scaled_by_the_declared_range_and_not_by_their_neighbours",),
     ),
     Mutant(
         name="counts_without_noise",
@@ -701,7 +702,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 '                noise.reshape(getattr(mechanisms[key], "num_groups", 1), -1)[:, 0] = 0.0\n' + _NOISED,
             ),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
     ),
     Mutant(
         name="exact_second_moments",
@@ -717,7 +718,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "                    noise.reshape(part.num_groups, -1)[:, 1 + part.num_features :] = 0.0\n" + _NOISED,
             ),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
     ),
     Mutant(
         name="choice_by_exact_counts",
@@ -725,7 +726,7 @@ MUTANTS: tuple[Mutant, ...] = (
         bug="Whether images are deskewed is decided by an exact count of votes.",
         had_by="class of bug of hyperparameters that are chosen on private examples (Papernot & Steinke 2022)",
         edits=(Edit(_SESSION, _NOISED, "                kept[key] = total + noise * (total.size > 1)\n"),),
-        caught_by=(f"{_TEST_SESSION}::test_a_single_count_is_noised_too",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_single_count_is_noised_too",),
     ),
     Mutant(
         name="means_divided_by_true_counts",
@@ -761,7 +762,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "return calibrated(self.noise_multiplier) * self.sensitivity / 2",
             ),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
     ),
     Mutant(
         name="covariance_noise_for_another_sensitivity",
@@ -887,7 +888,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "optimizer.learning_rate = self._learning_rate(number) * float(batch.weights.sum()) / 8",
             ),
         ),
-        caught_by=(f"{_TEST_SESSION}::test_with_the_noised_gradients_given_the_examples_change_nothing",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_with_the_noised_gradients_given_the_examples_change_nothing",),
     ),
     Mutant(
         name="what_is_seen_may_be_kept",
@@ -955,9 +956,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        return {key: mechanism.result(cast(Any, kept[key]))",
             ),
         ),
-        caught_by=(
-            f"{_TEST_SESSION}::test_a_resumed_session_gives_what_it_gave_and_goes_on_with_the_same_examples_alone",
-        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_resumed_session_gives_what_it_gave_of_the_same_examples_alone",),
     ),
     # Reserved before the first step.
     Mutant(
@@ -995,11 +994,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="unreserved_public_result",
         rule=5,
-        bug="A public result is kept before the training is written down, and is lost: a resumed training computes it "
+        bug="Before the first mechanism a public result is neither paid for nor kept: a resumed training computes it "
         "anew and reads what was released in another space.",
         had_by="class of bug of trainings that resume",
-        edits=(Edit(_SESSION, "        held.reserve()\n        name =", "        name ="),),
-        caught_by=(f"{_TEST_SESSION}::test_a_public_result_is_kept_and_the_plan_is_reserved_before_it",),
+        edits=(Edit(_SESSION, "        if held.backup is None:\n", "        if not held.begun:\n"),),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_public_result_is_kept_and_the_plan_is_reserved_before_it",),
     ),
     Mutant(
         name="refund_after_a_crash",
@@ -1058,9 +1057,7 @@ MUTANTS: tuple[Mutant, ...] = (
         bug="The progress of one data set goes on with the examples of another, whose ledger knows nothing of it.",
         had_by="class of bug",
         edits=(Edit(_SESSION, '"examples": name}', '"examples": ""}'),),
-        caught_by=(
-            f"{_TEST_SESSION}::test_a_resumed_session_gives_what_it_gave_and_goes_on_with_the_same_examples_alone",
-        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_resumed_session_gives_what_it_gave_of_the_same_examples_alone",),
     ),
     # Entropy from the operating system.
     Mutant(
