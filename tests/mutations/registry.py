@@ -147,7 +147,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "            noise = [tf.zeros_like(value) for value in sums]\n",
             ),
         ),
-        caught_by=("tests/privacy/test_failing_noise.py::test_a_step_without_noise_is_not_taken",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_where_noise_cannot_be_drawn_nothing_comes_out",),
     ),
     Mutant(
         name="half_the_probability_is_accounted",

@@ -39,6 +39,7 @@ from tfdpgen.privacy import (
 from tfdpgen.privacy.chunks import scaled
 from tfdpgen.privacy.mechanisms.base import bounded
 from tfdpgen.privacy.mechanisms.gaussian_statistics import GroupStatistics
+from tfdpgen.privacy.noise import GaussianNoise
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasSGD
 
 
@@ -131,6 +132,36 @@ def test_public_losses_weigh_as_many_examples_as_are_expected(sampled: int, monk
     )
     (sums,) = applied
     assert math.sqrt(sum(float(tf.reduce_sum(tf.square(value))) for value in sums)) == pytest.approx(8.0, rel=1e-4)
+
+
+class _NoNoiseError(Exception):
+    """What a broken source of noise raises."""
+
+
+def _fail(*_: Any, **__: Any) -> Any:
+    raise _NoNoiseError
+
+
+class _Broken(NoiseSource):
+    """A source whose generators exist and cannot draw noise."""
+
+    def numpy_generator(self) -> Any:
+        return type("Generator", (), {"normal": _fail, "geometric": lambda self, p, size: np.ones(size, np.int64)})()
+
+
+@pytest.mark.usefixtures("eager_functions")
+def test_where_noise_cannot_be_drawn_nothing_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GaussianNoise, "draw", _fail)
+    network = _network()
+    before = network.get_weights()
+    session = _session(noise=_Broken())
+    trainer = _trainer(session, network=network)
+    with pytest.raises(_NoNoiseError):
+        session.run("sum", _pixels)
+    with pytest.raises(_NoNoiseError):
+        trainer.run(verbose=0)
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_with_the_noised_gradients_given_the_examples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
