@@ -723,7 +723,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="choice_by_exact_counts",
         rule=4,
-        bug="Whether images are deskewed is decided by an exact count of votes.",
+        bug="A private selection rests on an exact count of votes.",
         had_by="class of bug of hyperparameters that are chosen on private examples (Papernot & Steinke 2022)",
         edits=(Edit(_SESSION, _NOISED, "                kept[key] = total + noise * (total.size > 1)\n"),),
         caught_by=(f"{_TEST_OUTPUTS}::test_a_single_count_is_noised_too",),
