@@ -25,7 +25,6 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.features.base import Features
-from tfdpgen.features.dct import DCT
 from tfdpgen.methods.gaussian_mixture import GaussianMixture, Mixture, measure_mixture
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.networks import vae
@@ -106,8 +105,8 @@ class CVAE:
             learning_rate=lambda step: self.learning_rate * (1 - step / decay),
         )
         if self.warm_start is not None:
-            spaces, own = self.warm_start.spaces(session.spec), self.warm_start
-            networks.start_from(measure_mixture(session, spaces, own.clip_norm, self.latent_dim, seed))
+            clip_norm = self.warm_start.clip_norm
+            networks.start_from(measure_mixture(session, networks.space, clip_norm, self.latent_dim, seed))
         trainer.run(verbose=verbose)
         return Fitted(
             networks.decoder_of_images("generator", self.latent_scale),
@@ -119,6 +118,7 @@ class _Networks:
     """Encoder and decoder of features in groups, one for each component of each class.
 
     Attributes:
+      space: the features.
       encoder: [features [n, d], groups one-hot [n, g]] -> mean, log variance [n, latent_dim].
       decoder: [latents [n, latent_dim], groups] -> features.
       grouping: [features, labels] -> groups, by the nearest mean of the label's class; not trained.
@@ -128,23 +128,18 @@ class _Networks:
         spec, mechanisms = session.spec, session.plan.mechanisms
         self._settings, self._spec = settings, spec
         own = settings.warm_start or GaussianMixture.for_data(spec, session.num_examples)
-        self._spaces: list[Features] = (
-            list(own.spaces(spec).values()) if settings.warm_start else [DCT(spec.image_shape, own.num_coefficients)]
-        )
-        self._chosen = tf.Variable(tf.constant(0), trainable=False)
-        size, groups = self._spaces[0].size, spec.num_classes
+        self.space: Features = own.space(spec)
+        groups = spec.num_classes
         if "components" in mechanisms:
             groups = mechanisms["components"].num_groups  # type: ignore[attr-defined]
         self._weights = np.full((spec.num_classes, groups // spec.num_classes), spec.num_classes / groups)
-        sizes = (size, groups, settings.latent_dim, settings.hidden_units)
+        sizes = (self.space.size, groups, settings.latent_dim, settings.hidden_units)
         self.encoder = vae.build_encoder(*sizes, seed=2 * seed)
         self.decoder = vae.build_decoder(*sizes, seed=2 * seed + 1)
-        self.grouping = vae.build_grouping(size, spec.num_classes, groups)
+        self.grouping = vae.build_grouping(self.space.size, spec.num_classes, groups)
 
     def start_from(self, mixture: Mixture) -> None:
         """Sets the linear halves to a mixture, and the grouping to its means."""
-        names = [type(space) for space in self._spaces]
-        self._chosen.assign(names.index(type(mixture.features)))
         self._weights = mixture.weights
         missing = self._settings.latent_dim - mixture.factors.shape[2]
         factors = np.pad(mixture.factors, [(0, 0), (0, 0), (0, missing)])
@@ -153,8 +148,7 @@ class _Networks:
 
     def losses(self, batch: Any) -> tf.Tensor:
         """-ELBO of each example, float32 [b], but for constants."""
-        branches = [lambda of=space: of.transform(batch.images) for space in self._spaces]
-        features = tf.switch_case(self._chosen.read_value(), branches) if len(branches) > 1 else branches[0]()
+        features = self.space.transform(batch.images)
         groups = self.grouping([features, batch.labels])
         mean, log_variance = self.encoder([features, groups])
         log_variance = tf.clip_by_value(log_variance, -10.0, 10.0)
@@ -164,10 +158,6 @@ class _Networks:
         divergences = tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=1) / 2
         return errors + divergences
 
-    @property
-    def _space(self) -> Features:
-        return self._spaces[int(self._chosen.numpy())]
-
     def decoder_of_images(self, name: str, latent_scale: float) -> tf.keras.Model:
         """[latents [n, 1 + latent_dim], labels] -> images; the first latent chooses the component."""
         latents = tf.keras.Input((1 + self._settings.latent_dim,), name="latents")
@@ -175,7 +165,7 @@ class _Networks:
         component = choose_component(self._weights, latents[:, 0], labels)
         groups = one_hot(component, self._weights.size)
         scaled = tf.keras.layers.Rescaling(latent_scale)(latents[:, 1:])
-        images = self._space.inverse_transform(self.decoder([scaled, groups]))
+        images = self.space.inverse_transform(self.decoder([scaled, groups]))
         images = tf.keras.layers.Activation("linear", dtype="float32", name="images")(images)
         return tf.keras.Model([latents, labels], images, name=name)
 
@@ -183,7 +173,7 @@ class _Networks:
         """[images, labels] -> mean, log variance [n, 1 + latent_dim]; of the first latent, those of its component."""
         images = tf.keras.Input(self._spec.image_shape, name="images")
         labels = tf.keras.Input((), dtype=tf.int64, name="labels")
-        features = self._space.transform(images)
+        features = self.space.transform(images)
         groups = self.grouping([features, labels])
         parts = zip(vae.component_posterior(self._weights, groups), self.encoder([features, groups]), strict=True)
         return tf.keras.Model([images, labels], [tf.concat(part, axis=1) for part in parts], name="encoder")

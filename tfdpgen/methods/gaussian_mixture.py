@@ -3,19 +3,18 @@
     release = train("gaussian_mixture", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
 What a noisy sum can say of the examples it says better than noisy gradient steps do. The features are low-frequency DCT
-coefficients. In order:
+coefficients. What is asked, in order:
 
-1. `class_means` (and `deskewed_means`, in one pass): mean and scale of each class.
-2. `deskewing`: where images are large enough to be deskewed, a noisy count decides whether they are: of how many more
-   examples the nearest class mean is their own, when shift and shear are features of their own.
-3. `covariances`: second moments of what examples differ by from their class's mean, in units of the scale, clipped.
-4. `components`: where the noise allows it, k-means on samples of the released Gaussians, which costs nothing, cuts each
+1. `class_means`: mean and scale of each class.
+2. `covariances`: second moments of what examples differ by from their class's mean, in units of the scale, clipped.
+3. `components`: where the noise allows it, k-means on samples of the released Gaussians, which costs nothing, cuts each
    class into components, whose own statistics are released.
 
 **One rule** decides, from public facts and before the first access, how many covariances there are: one for all
-classes, one for each class, or several of each. Noise of a covariance is a Wigner matrix; the edge of its spectrum, as
-a share of the variance that there is, shall be at most `MOST_NOISE`. The fewer examples a covariance is of, the wider
-the edge. Eigenvalues below the edge are dropped and those above it shrunk (`Statistics.factors`).
+classes, one for each class, or several of each. Noise of a covariance is a Wigner matrix; the fewer examples there are,
+the wider the edge of its spectrum. As a share of the variance that there is, the edge shall be at most `MOST_NOISE` for
+classes and `MOST_NOISE_OF_COMPONENTS` for components, which vary less than their class does. Eigenvalues below the edge
+are dropped and those above it shrunk (`Statistics.factors`).
 
 Sources: "Analyze Gauss", Dwork et al. 2014; CoinPress, Biswas et al. 2020; Donoho, Gavish & Johnstone 2018.
 """
@@ -24,7 +23,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
@@ -35,23 +33,17 @@ from sklearn.cluster import KMeans
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.features.base import Features
 from tfdpgen.features.dct import DCT
-from tfdpgen.features.deskewing import DeskewedDCT
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.networks.mixture import build_mixture
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics, Means, Statistics
-from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 
-MOST_NOISE = 0.03  # edge of a covariance's noise, as a share of the variance of clipped features
-_COMPONENTS_SHARE = 0.7  # of mu squared of all covariances, for those of components where there are any
+MOST_NOISE, MOST_NOISE_OF_COMPONENTS = 0.1, 0.03  # see the top of this file; in units of the clipped variance
 _MEANS_SHARE = 0.5  # of class means where there is one covariance: they are most of what can be known then
-_SELECTION_SHARE = 0.005
-_LEAD = 0.025  # of the examples, and two standard deviations of the noise: by less, deskewing is not chosen
-_TELLING = 40  # features that nearness is judged by, the first ones: the others are noise to it
+_COMPONENTS_SHARE = 0.7  # of mu squared of all covariances, for those of components where there are any
 _SAMPLES = 3000  # of each class, that its components are found in
-_SMALLEST_SIDE = 16  # of images that are deskewed, in pixels: in smaller ones, what is moved is blurred
 
 Array = npt.NDArray[np.float64]
 
@@ -86,7 +78,6 @@ class GaussianMixture:
 
     Attributes:
       num_coefficients: DCT coefficients of each channel; more show finer detail and let in more noise.
-      deskewing: whether images are deskewed; None: as the examples say, who are asked for a share of the budget.
       components: of each class, at most.
       means_share: share of mu squared that buys the class means; half of it does where one covariance has to do.
       clip_norm: of what examples differ by from their class's mean, in units of the scale.
@@ -98,7 +89,6 @@ class GaussianMixture:
     """
 
     num_coefficients: int
-    deskewing: bool | None = None
     components: int = 8
     means_share: float = 0.1
     clip_norm: float = 1.0
@@ -120,21 +110,15 @@ class GaussianMixture:
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
         height, width, _ = spec.image_shape
-        can_be_deskewed = min(height, width) >= _SMALLEST_SIDE
-        return cls(min(150, round(0.75 * height * width)), deskewing=None if can_be_deskewed else False)
+        return cls(min(150, round(0.75 * height * width)))
 
-    def spaces(self, spec: DataSpec) -> dict[str, Features]:
-        """The spaces that may be measured in, by the key of the mechanism that releases means there."""
-        found: dict[str, Features] = {}
-        if self.deskewing is not True:
-            found["class_means"] = DCT(spec.image_shape, self.num_coefficients)
-        if self.deskewing is not False:
-            found["deskewed_means"] = DeskewedDCT(spec.image_shape, self.num_coefficients)
-        return found
+    def space(self, spec: DataSpec) -> DCT:
+        """The features that are measured."""
+        return DCT(spec.image_shape, self.num_coefficients)
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
         return plan_mixture(
-            self.spaces(spec),
+            self.space(spec),
             spec.num_classes,
             num_examples,
             budget,
@@ -144,12 +128,12 @@ class GaussianMixture:
         )
 
     def fit(self, session: PrivateSession, *, seed: int, verbose: int) -> Fitted:
-        mixture = measure_mixture(session, self.spaces(session.spec), self.clip_norm, self.rank, seed)
+        mixture = measure_mixture(session, self.space(session.spec), self.clip_norm, self.rank, seed)
         return Fitted(mixture.generator(self.latent_scale))
 
 
 def plan_mixture(
-    spaces: Mapping[str, Features],
+    space: Features,
     classes: int,
     num_examples: int,
     budget: PrivacyBudget,
@@ -158,11 +142,10 @@ def plan_mixture(
     means_share: float,
     clip_norm: float,
 ) -> PrivacyPlan:
-    """The mechanisms of a mixture in one of these spaces, which all have as many features.
+    """The mechanisms of a mixture.
 
     Args:
-      spaces: by the key of the mechanism that releases class means there; where there are two, "class_means" and
-        "deskewed_means".
+      space: what is measured; of it, size and radius.
       classes: public.
       num_examples: public.
       budget: what all of them will cost.
@@ -170,45 +153,29 @@ def plan_mixture(
       means_share: as in `GaussianMixture`.
       clip_norm: as in `GaussianMixture`.
     """
-    size = next(iter(spaces.values())).size
 
-    def is_told(groups: int, share: float) -> bool:
-        """Whether the noise of as many covariances, bought with this share, is small enough."""
-        noised = GroupStatistics(groups, size).with_noise(budget.share(share).gaussian_noise_multiplier)
-        return noised.edge * groups / num_examples * clip_norm**2 <= MOST_NOISE
+    def noise(groups: int, share: float) -> float:
+        """The edge of the noise of as many covariances, bought with this share, as a share of the variance."""
+        noised = GroupStatistics(groups, space.size).with_noise(budget.share(share).gaussian_noise_multiplier)
+        return noised.edge * groups / num_examples * clip_norm**2
 
-    rest = 1 - means_share - _SELECTION_SHARE * (len(spaces) > 1)
-    of_components = rest * _COMPONENTS_SHARE
-    while components > 1 and not is_told(classes * components, of_components):
+    rest = 1 - means_share
+    while components > 1 and noise(classes * components, rest * _COMPONENTS_SHARE) > MOST_NOISE_OF_COMPONENTS:
         components -= 1
-    is_one = not is_told(classes, rest)
-    means_share = max(_MEANS_SHARE, means_share) if is_one else means_share
-    mechanisms: dict[str, Any] = {
-        key: ClassMeans(classes, size, space.radius, name=key.replace("_", " ")) for key, space in spaces.items()
-    }
-    shares = dict.fromkeys(mechanisms, means_share / len(mechanisms))
-    if len(spaces) > 1:
-        mechanisms["deskewing"], shares["deskewing"] = NoisyCounts(name="votes for deskewing"), _SELECTION_SHARE
-    mechanisms["covariances"] = GroupStatistics(1 if is_one else classes, size)
+    is_one = noise(classes, rest) > MOST_NOISE
+    mechanisms: dict[str, Any] = {"class_means": ClassMeans(classes, space.size, space.radius)}
+    shares = {"class_means": max(_MEANS_SHARE, means_share) if is_one else means_share}
+    mechanisms["covariances"] = GroupStatistics(1 if is_one else classes, space.size)
     if components > 1:
-        mechanisms["components"] = GroupStatistics(classes * components, size, name="covariances of components")
-        shares["components"] = of_components
+        mechanisms["components"] = GroupStatistics(classes * components, space.size, name="covariances of components")
+        shares["components"] = rest * _COMPONENTS_SHARE
     return PrivacyPlan(mechanisms, num_examples, shares)
 
 
-def measure_mixture(
-    session: PrivateSession, spaces: Mapping[str, Features], clip_norm: float, rank: int, seed: int
-) -> Mixture:
+def measure_mixture(session: PrivateSession, space: Features, clip_norm: float, rank: int, seed: int) -> Mixture:
     """Carries out the mechanisms of `plan_mixture`."""
     classes, mechanisms = session.spec.num_classes, session.plan.mechanisms
-    found: dict[str, Means] = session.run_together(
-        {key: lambda images, labels, of=space: of.transform(images) for key, space in spaces.items()}
-    )
-    chosen = next(iter(spaces))
-    if "deskewing" in mechanisms:
-        is_chosen = _lead_of_deskewing(session, spaces, found)
-        chosen = "deskewed_means" if is_chosen else "class_means"
-    space, released = spaces[chosen], found[chosen]
+    released: Means = session.run("class_means", lambda images, labels: space.transform(images))
     unit = clip_norm * released.scale
 
     def measured(key: str, centres: Array, of_class: int) -> Statistics:
@@ -239,21 +206,6 @@ def measure_mixture(
     used = max(1, int(np.count_nonzero(np.any(factors != 0, axis=(0, 1)))))
     weights = counts.reshape(classes, of_class)
     return Mixture(space, weights / weights.sum(axis=1, keepdims=True), means, factors[:, :, :used])
-
-
-def _lead_of_deskewing(session: PrivateSession, spaces: Mapping[str, Features], found: Mapping[str, Means]) -> bool:
-    """Whether so many more examples are nearest to their own class's mean when they are deskewed, by a noisy count."""
-    tables = {key: tf.constant(means.means[:, :_TELLING], tf.float32) for key, means in found.items()}
-
-    def is_nearest(key: str, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        differences = spaces[key].transform(images)[:, None, :_TELLING] - tables[key][None]
-        return tf.cast(tf.argmin(tf.reduce_sum(tf.square(differences), axis=2), axis=1) == labels, tf.float32)
-
-    def votes(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        return (is_nearest("deskewed_means", images, labels) - is_nearest("class_means", images, labels))[:, None]
-
-    lead = float(session.run("deskewing", votes)[0])
-    return lead > _LEAD * session.num_examples + 2 * session.plan.mechanisms["deskewing"].stddev  # type: ignore
 
 
 def _find_components(means: Array, factors: Array, of_class: int, seed: int) -> Array:

@@ -30,8 +30,6 @@ from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 
-_MEANS = "class_means"
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +68,8 @@ class LatentGaussian:
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
         check_shape_suits(self.name, spec.image_shape)
-        space = self._untrained(spec, seed=0)
         return plan_mixture(
-            {_MEANS: space},
+            self._untrained(spec, seed=0),
             spec.num_classes,
             num_examples,
             budget,
@@ -91,7 +88,7 @@ class LatentGaussian:
             return space.get_weights()
 
         space.set_weights(session.public("autoencoder", train))
-        mixture = measure_mixture(session, {_MEANS: space}, self.clip_norm, self.latent_dim, seed)
+        mixture = measure_mixture(session, space, self.clip_norm, self.latent_dim, seed)
         return Fitted(mixture.generator(self.latent_scale))
 
     def _untrained(self, spec: DataSpec, seed: int) -> Autoencoder:

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.features.dct import DCT, low_frequency_basis
-from tfdpgen.features.deskewing import DeskewedDCT, deskew, measure_skew
 from tfdpgen.features.stroke_images import random_stroke_images
 
 _SHAPES = [(28, 28, 1), (16, 20, 3), (9, 15, 1)]
@@ -42,25 +41,9 @@ def test_the_dct_gives_back_what_it_can_say(shape: tuple[int, int, int]) -> None
     assert np.linalg.norm(features.transform(np.zeros((1, *shape), np.float32))) < features.radius
 
 
-def test_deskewing_finds_shift_and_shear_and_gives_them_back() -> None:
-    image = np.zeros((1, 28, 28, 1), np.float32)
-    image[0, 6:22, 12:15] = 1.0
-    skew = np.array([[3.0, -2.0, 0.4]], np.float32)
-    moved = deskew(image, skew, inverse=True)
-    before, after = np.asarray(measure_skew(image)), np.asarray(measure_skew(moved))
-    np.testing.assert_allclose(after - before, skew, atol=0.2)
-    features = DeskewedDCT((28, 28, 1), 300)
-    values = features.transform(moved)
-    assert values.shape == (1, 300)
-    again = np.asarray(features.inverse_transform(values))
-    assert np.mean(np.abs(again - np.asarray(moved))) < 0.03
-    upright = np.asarray(features.transform(image))[:, 3:]
-    assert np.linalg.norm(np.asarray(values)[:, 3:] - upright) < 0.35 * np.linalg.norm(upright)
-
-
 @pytest.mark.parametrize("shape", _SHAPES)
 def test_inverses_are_stock_layers_that_keras_saves(shape: tuple[int, int, int], tmp_path: Any) -> None:
-    spaces: list[Any] = [DCT(shape, 10), DeskewedDCT(shape, 10), Autoencoder(shape, 10, (16,), 0)]
+    spaces: list[Any] = [DCT(shape, 10), Autoencoder(shape, 10, (16,), 0)]
     for number, space in enumerate(spaces):
         values = tf.keras.Input((space.size,))
         model = tf.keras.Model(values, space.inverse_transform(values))
@@ -71,7 +54,7 @@ def test_inverses_are_stock_layers_that_keras_saves(shape: tuple[int, int, int],
         np.testing.assert_allclose(model(points), space.inverse_transform(tf.constant(points)), atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [DCT, DeskewedDCT, lambda shape, size: Autoencoder(shape, size, (16,), 0)])
+@pytest.mark.parametrize("make", [DCT, lambda shape, size: Autoencoder(shape, size, (16,), 0)])
 def test_each_image_is_treated_alone(make: Any) -> None:
     space, images = make((28, 28, 1), 20), _smooth((28, 28, 1))
     together = np.asarray(space.transform(images))
