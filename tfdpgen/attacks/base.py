@@ -53,7 +53,7 @@ class Knowledge:
       synthetic: examples that were handed out, with their labels.
       reference: real examples of the same population that are neither members nor candidates, for calibration. A real
         attacker has them from elsewhere.
-      networks: what was trained privately beside the generator (`tfdpgen.methods.Synthesizer.networks`), by name.
+      networks: what was trained privately beside the generator (`tfdpgen.methods.Fitted.networks`), by name.
         Empty for attackers that hold no more than was released.
 
     Raises:

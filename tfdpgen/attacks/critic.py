@@ -18,7 +18,7 @@ def scores_that_count(critic: Any, images: Any, labels: Any, num_classes: int) -
 
     Args:
       critic: images float32 [n, h, w, c] in [0, 1] -> scores [n, num_classes], or [n, parts] with parts that are not as
-        many as classes. See `tfdpgen.methods.Synthesizer.networks`.
+        many as classes. See `tfdpgen.methods.Fitted.networks`.
       images: float32 [n, h, w, c].
       labels: int64 [n].
       num_classes: of the data.
