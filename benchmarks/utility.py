@@ -49,7 +49,7 @@ from tfdpgen.methods import method_names, train
 from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.release import Release
 
-BEST_PRESET = "latent_gaussian"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
+BEST_PRESET = "latent_gaussian"  # of those measured on MNIST and Fashion-MNIST; docs/results.md has the table
 EXAMPLES_AT_A_TIME = 1000
 MOST_EXAMPLES_OF_FID = 10_000
 
