@@ -3,6 +3,7 @@
     python benchmarks/preflight.py signal --dataset=digits --epsilons=0.03,0.1,0.2,0.3,0.5,1,3
     python benchmarks/preflight.py signal --dataset=mnist --data_dir=DIR --num_examples=2000 --epsilons=0.05,0.1,0.2,0.5
     python benchmarks/preflight.py seconds --dataset=mnist --data_dir=DIR --methods=gaussian_mixture,c_vae
+    python benchmarks/preflight.py seconds --methods=gaussian_mixture,c_vae --labeller_share=0.3
 
 `signal` shows where p2, the accuracy on private test examples of a CNN that has learnt from 3,000 synthetic ones,
 leaves chance; `tfdpgen.methods.signal.HOPELESS` was chosen by it. Run `seconds` on an otherwise idle
@@ -55,7 +56,7 @@ def signal(flags: argparse.Namespace) -> None:
     for method in flags.methods.split(","):
         for epsilon in map(float, flags.epsilons.split(",")):
             budget = PrivacyBudget(epsilon, flags.delta)
-            ratio = signal_of(examples.spec, len(examples), method, budget)
+            ratio = signal_of(examples.spec, len(examples), budget)
             found = [p2(method, examples, test, budget, seed) for seed in range(flags.seeds)]
             print(
                 f"| `{method}` | {len(examples):,} | {flags.num_classes} | {epsilon:g} | {ratio:.2f} | "
@@ -72,9 +73,9 @@ def seconds(flags: argparse.Namespace) -> None:
     for method in flags.methods.split(","):
         for epsilon in map(float, flags.epsilons.split(",")):
             budget, started = PrivacyBudget(epsilon, flags.delta), time.perf_counter()
-            cost = rehearse(method, examples.spec, len(examples), budget)
+            cost = rehearse(method, examples.spec, len(examples), budget, flags.labeller_share)
             rehearsed = time.perf_counter()
-            train(method, examples, budget, verbose=0)
+            train(method, examples, budget, labeller_share=flags.labeller_share, verbose=0)
             print(
                 f"| {flags.dataset} | `{method}` | {rehearsed - started:.1f} | {cost.seconds:.1f} | "
                 f"{time.perf_counter() - rehearsed:.1f} |",
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--methods", default="gaussian_mixture,c_vae", help="(default: %(default)s)")
     parser.add_argument("--epsilons", default="3", help="one row for each (default: 3)")
     parser.add_argument("--delta", type=float, default=1e-5)
+    parser.add_argument("--labeller_share", type=float, default=0.0, help="of the trainings timed (default: 0)")
     parser.add_argument("--num_classes", type=int, default=10, help="the first ones (default: 10)")
     parser.add_argument("--num_examples", type=int, default=0, help="at most; 0: all")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each (default: 2)")

@@ -28,7 +28,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {name: folder / name for name in ("examples", "release", "networks", "synthetic")}
     ingest.execute({}, {"examples": paths["examples"]})
     trained = {name: paths[name] for name in ("release", "networks")}
-    train.execute({"examples": paths["examples"]}, trained, {"method": "class_gaussian"})
+    train.execute({"examples": paths["examples"]}, trained, {"method": "gaussian_mixture"})
     generate.execute({"release": paths["release"]}, {"synthetic": paths["synthetic"]}, {"num_synthetic": 500})
     return paths
 

@@ -40,14 +40,14 @@ class TrainFaint:
         return Faint(examples), {}
 
 
-class TrainClassGaussian:
+class TrainGaussianMixture:
     """Trains the real method, without noise to speak of where epsilon is large."""
 
     def __init__(self, epsilon: float) -> None:
         self.budget = PrivacyBudget(epsilon, 1e-5)
 
     def __call__(self, examples: LabeledDataset, seed: int) -> tuple:
-        return train_with_networks("class_gaussian", examples, self.budget, seed=seed, verbose=0)
+        return train_with_networks("gaussian_mixture", examples, self.budget, seed=seed, verbose=0)
 
 
 def test_scores_by_hand() -> None:
@@ -132,9 +132,9 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
 
 def test_the_real_method_hides_its_members_at_epsilon_1(tmp_path: Path) -> None:
     splits = load_splits("digits")
-    train_fn = TrainClassGaussian(1.0)
+    train_fn = TrainGaussianMixture(1.0)
     release, networks = train_fn(splits.train, 0)
-    config = ShadowConfig(num_shadows=4, method="class_gaussian", num_synthetic=1000)
+    config = ShadowConfig(num_shadows=4, method="gaussian_mixture", num_synthetic=1000)
     results = run_shadow_attacks(release, splits.train, splits.holdout, train_fn, config, tmp_path, networks=networks)
     for result in results.values():
         assert result.auc_interval[0] < 0.73  # the upper bound at epsilon 1

@@ -85,7 +85,7 @@ def test_pure_noise_teaches_a_classifier_nothing() -> None:
 
 
 def test_at_epsilon_1_no_attack_exceeds_its_upper_bound() -> None:
-    release = train("class_gaussian", SPLITS.train, PrivacyBudget(1.0, 1e-5), verbose=0)
+    release = train("gaussian_mixture", SPLITS.train, PrivacyBudget(1.0, 1e-5), verbose=0)
     # One repetition: Student's interval over two would reach below any upper bound.
     results = run_attacks(release, SPLITS.train, SPLITS.holdout, repetitions=1, seed=0)
     allowed = upper_bounds_of(release.statement.epsilon, release.statement.delta)["add_or_remove"]

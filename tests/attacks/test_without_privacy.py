@@ -2,24 +2,27 @@
 
 python -m pytest -n 0 -m slow tests/attacks/test_without_privacy.py
 
-With noise and clip, at epsilon 1, they do not: neither in the same long trainings nor with their own presets.
+With noise and clip, at epsilon 1, they do not: neither in the same long trainings nor with their own settings.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import sklearn.metrics
+import tensorflow as tf
 
 from tfdpgen.attacks import AttackResult, run_attacks, strongest_attack, upper_bounds_of
 from tfdpgen.data import LabeledDataset, load_splits
-from tfdpgen.methods import CVAE, DPGAN, Synthesizer, c_vae, dp_gan, to_uint8, train_with_networks
-from tfdpgen.privacy import ClassMoments, NoiseSource, PrivacyBudget
+from tfdpgen.methods import CVAE, DPGAN, train_with_networks
+from tfdpgen.privacy import DPSGD, ExampleRandomness, NoiseSource, PrivacyBudget, PrivateSession
+from tfdpgen.privacy.noise import GaussianNoise
+from tfdpgen.release import to_uint8
 
 SPLITS = load_splits("digits")
 EXAMPLES = SPLITS.train.take(np.arange(500))
@@ -27,17 +30,12 @@ STRANGERS = SPLITS.train.take(np.arange(500, len(SPLITS.train)))
 CLIP = 1e6  # no gradient is as long
 DELTA = 1e-5
 OF_CRITICS = ("logan", "critic_gradient", "critic_neighbours")
-LONG = {
-    "c_vae": dataclasses.replace(
-        c_vae.preset_for(SPLITS.spec, len(EXAMPLES)),
-        latent_dim=4, hidden_units=(1024,), num_waves=64, steps=5000, learning_rate=3e-3,
+LONG: dict[str, Any] = {
+    "c_vae": CVAE(
+        warm_start=None, latent_dim=4, hidden_units=(1024,), expected_batch_size=125, steps=5000, learning_rate=3e-3
     ),
-    # A critic learns examples by heart once the refiner leaves it nothing else to tell them by.
-    "dp_gan": dataclasses.replace(
-        dp_gan.preset_for(SPLITS.spec, len(EXAMPLES)),
-        critic_filters=96, expected_batch_size=100, fakes=64, steps=4000, generator_rate=2e-3,
-    ),
-}  # fmt: skip
+    "dp_gan": DPGAN(critic_filters=96, expected_batch_size=100, num_fakes=64, steps=4000),
+}
 
 
 class Drawn:
@@ -51,16 +49,35 @@ class Drawn:
         return to_uint8(self.generator([latents.astype(np.float32), np.asarray(labels)])).numpy()
 
 
-def trained_without_privacy(method: Synthesizer, examples: LabeledDataset) -> tuple[Drawn, Mapping[str, Any]]:
-    """Runs the method's own training by its own plan, with a noise multiplier of 0."""
-    noise = NoiseSource.insecure(0)
-    plan = method.plan()
-    assert plan is not None
-    statistics = method.alongside(PrivacyBudget(10.0, DELTA))
-    assert all(isinstance(mechanism, ClassMoments) for mechanism in statistics)
-    method.prepare(examples, [dataclasses.replace(part, noise_multiplier=1e-6) for part in statistics], noise, 0)
-    generator = method.learn(examples, dataclasses.replace(plan, noise_multiplier=0.0), noise, 0)
-    return Drawn(generator), method.networks()
+class Silence(GaussianNoise):
+    """Noise that is none."""
+
+    def draw(self, shapes: Sequence[Any], stddev: float) -> list[tf.Tensor]:
+        return [tf.zeros(shape) for shape in shapes]
+
+
+class Silent(NoiseSource):
+    """A source of samples and of the randomness of examples, whose noise is none."""
+
+    def gaussian(self) -> GaussianNoise:
+        return Silence(bytes(8))
+
+    def examples(self) -> ExampleRandomness:
+        return NoiseSource.insecure(0).examples()
+
+
+def trained_without_privacy(method: Any, examples: LabeledDataset) -> tuple[Drawn, Mapping[str, Any]]:
+    """Runs the method's own training by its own plan, without noise or clip."""
+    plan = method.plan(examples.spec, len(examples), PrivacyBudget(1.0, DELTA))
+    assert all(isinstance(mechanism, DPSGD) for mechanism in plan.mechanisms.values())
+    mechanisms = {
+        key: dataclasses.replace(mechanism, l2_norm_clip=CLIP, noise_multiplier=1.0)
+        for key, mechanism in plan.mechanisms.items()
+    }
+    plan = dataclasses.replace(plan, mechanisms=mechanisms, accountant="rdp")
+    session = PrivateSession(examples, plan, PrivacyBudget(1e9, DELTA), noise=Silent())
+    fitted = method.fit(session, seed=0, verbose=0)
+    return Drawn(fitted.generator), fitted.networks
 
 
 def above_their_bounds(results: Mapping[str, AttackResult], epsilon: float, delta: float) -> set[str]:
@@ -79,8 +96,7 @@ def above_their_bounds(results: Mapping[str, AttackResult], epsilon: float, delt
 
 @pytest.mark.slow
 def test_an_autoencoder_and_its_samples_give_their_examples_away() -> None:
-    preset = dataclasses.replace(LONG["c_vae"], l2_norm_clip=CLIP)
-    release, networks = trained_without_privacy(CVAE(SPLITS.spec, len(EXAMPLES), 0, preset), EXAMPLES)
+    release, networks = trained_without_privacy(LONG["c_vae"], EXAMPLES)
     results = run_attacks(release, EXAMPLES, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
     print({name: round(result.auc, 3) for name, result in results.items()})
     names = {"vae_reconstruction", "gan_leaks", "gan_leaks_calibrated"}
@@ -90,8 +106,7 @@ def test_an_autoencoder_and_its_samples_give_their_examples_away() -> None:
 
 @pytest.mark.slow
 def test_a_critic_gives_its_examples_away_and_no_others() -> None:
-    preset = dataclasses.replace(LONG["dp_gan"], l2_norm_clip=CLIP)
-    release, networks = trained_without_privacy(DPGAN(SPLITS.spec, len(EXAMPLES), 0, preset), EXAMPLES)
+    release, networks = trained_without_privacy(LONG["dp_gan"], EXAMPLES)
     results = run_attacks(release, EXAMPLES, SPLITS.holdout, networks=networks, seed=0, repetitions=1)
     print({name: round(result.auc, 3) for name, result in results.items()})
     assert {name: results[name].auc for name in OF_CRITICS if results[name].auc < 0.8} == {}
@@ -107,11 +122,11 @@ def test_a_critic_gives_its_examples_away_and_no_others() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_long", [False, True], ids=["own preset", "long training"])
+@pytest.mark.parametrize("is_long", [False, True], ids=["own settings", "long training"])
 @pytest.mark.parametrize("name", ["c_vae", "dp_gan"])
 def test_at_epsilon_1_no_attack_exceeds_its_upper_bound(name: str, is_long: bool) -> None:
-    examples, preset = (EXAMPLES, LONG[name]) if is_long else (SPLITS.train, None)
-    release, networks = train_with_networks(name, examples, PrivacyBudget(1.0, DELTA), preset=preset, verbose=0)
+    examples, method = (EXAMPLES, LONG[name]) if is_long else (SPLITS.train, name)
+    release, networks = train_with_networks(method, examples, PrivacyBudget(1.0, DELTA), verbose=0)
     results = run_attacks(release, examples, SPLITS.holdout, networks=networks, repetitions=5, seed=0)
     of_networks = {"c_vae": {"vae_reconstruction", "vae_elbo"}, "dp_gan": set(OF_CRITICS)}[name]
     assert set(results) > of_networks | {"classifier_holdout", "gan_leaks", "gan_leaks_calibrated", "monte_carlo"}

@@ -44,10 +44,10 @@ def test_without_canaries_there_are_no_metrics(examples: Path, tmp_path: Path) -
 
 
 def test_the_method_is_audited_with_canaries_among_the_examples(examples: Path, tmp_path: Path) -> None:
-    settings = {"canaries": 300, "method": "class_gaussian", "insecure_reproducible": True}
+    settings = {"canaries": 300, "method": "gaussian_mixture", "insecure_reproducible": True}
     metrics = _audit(examples, tmp_path / "audited", **settings)
     assert set(metrics) == {*_KEYS, "method"}
-    assert (metrics["adversary"], metrics["method"]) == ("black_box", "class_gaussian")
+    assert (metrics["adversary"], metrics["method"]) == ("black_box", "gaussian_mixture")
     assert (metrics["claimed_epsilon"], metrics["delta"], metrics["canaries"]) == (3.0, 1e-5, 300)
     assert 0 <= metrics["lower_bound"] < 3
     again = _audit(examples, tmp_path / "again", **settings)

@@ -23,7 +23,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _preflight(examples: Path, checked: Path, **parameters: Any) -> None:
-    preflight.execute({"examples": examples}, {"checked": checked}, {"method": "class_gaussian", **parameters})
+    preflight.execute({"examples": examples}, {"checked": checked}, {"method": "gaussian_mixture", **parameters})
 
 
 def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,11 +32,11 @@ def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsy
     for part in (
         "1,077 private training examples, 10 declared classes, images of 8 x 8 x 1",
         "Smallest class: 99 training examples [internal",
-        "Training with class_gaussian on this machine: a few seconds",
+        "Training with gaussian_mixture on this machine: a few seconds",
         "Memory: about",
         "Synthetic examples: 500,",
         "balanced, about 50 of each declared class",
-        "Signal to noise of a class at epsilon 3: 4.8",
+        "Signal to noise of a class at epsilon 3: 7.4",
     ):
         assert part in printed
     artifact = PreflightEstimate.open(tmp_path / "checked")
@@ -50,7 +50,7 @@ def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"method": "stroke_vae"}, "`method` stroke_vae .*image_shape"),
+        ({"method": "latent_gaussian"}, "`method` latent_gaussian .*image_shape"),
         ({"delta": 0.001}, "`delta` should be smaller than 1 / num_examples"),
         ({"epsilon": -1.0}, "`epsilon` should be"),
     ],
@@ -74,7 +74,7 @@ def test_what_would_not_fit_ends_here(
 
 
 def test_a_dry_run_ends_before_the_training(examples: Path, tmp_path: Path) -> None:
-    parameters = {"dry_run": True, "ledger": str(tmp_path / "ledger.sqlite"), "method": "class_gaussian"}
+    parameters = {"dry_run": True, "ledger": str(tmp_path / "ledger.sqlite"), "method": "gaussian_mixture"}
     outputs = {name: tmp_path / name for name in ("release", "networks")}
     with pytest.raises(ComponentError, match="`dry_run` was set: nothing was reserved"):
         train.execute({"examples": examples}, outputs, parameters)

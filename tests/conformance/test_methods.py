@@ -36,6 +36,7 @@ from tfdpgen.privacy import (
 )
 from tfdpgen.privacy import session as sessions
 from tfdpgen.privacy.mechanisms.base import GaussianSum
+from tfdpgen.privacy.optimizer import _PrivateUpdate
 from tfdpgen.privacy.session import PrivateSession
 from tfdpgen.release import Release
 
@@ -147,6 +148,7 @@ def test_a_release_survives_the_disk_and_holds_nothing_else(release: Release, tm
     assert {path.name for path in (tmp_path / "release").iterdir()} == {"generator.keras", "release.json"} | labeller
     assert release.generator.optimizer is None
     facts = json.loads((tmp_path / "release" / "release.json").read_text())
+    assert set(facts) == {"method", "spec", "event", "statement", "augmentation"}
     assert set(facts.pop("statement")) == {field.name for field in dataclasses.fields(PrivacyStatement)} | {"statement"}
     names = " ".join(layer.name for layer in release.generator.layers) + json.dumps(facts)
     for secret in ("critic", "encoder", "log_variance", "scores", "Adam"):
@@ -215,6 +217,103 @@ def test_one_example_moves_every_sum_by_at_most_its_sensitivity(
     for key, distances in moved.items():
         assert max(distances) <= 1 + 1e-6, key
         assert max(distances) > 0.1, key
+
+
+@dataclasses.dataclass
+class _Few:
+    """A batch of which only some examples are there; what an example draws is its own."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    features: tf.Tensor | None
+    numbers: list[int]
+
+    def normal(self, shape: Any = ()) -> tf.Tensor:
+        return tf.stack([tf.random.stateless_normal(shape, [17, number]) for number in self.numbers])
+
+    def uniform(self, shape: Any = ()) -> tf.Tensor:
+        return tf.stack([tf.random.stateless_uniform(shape, [17, number]) for number in self.numbers])
+
+
+@every_variant
+@pytest.mark.usefixtures("many_covariances")
+def test_losses_and_features_are_of_each_example_alone(
+    name: str, digits: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held against those of the example without others, in place of the session's own check."""
+    together, looked_at = list(range(5)), []
+
+    def compare(function: Any, what: str) -> tf.Tensor:
+        values = function(together)
+        alone = tf.concat([function([number]) for number in together], axis=0)
+        precision = 1e-2 if values.dtype == tf.float16 else 1e-4
+        np.testing.assert_allclose(alone, values, rtol=precision, atol=precision, err_msg=what)
+        looked_at.append(what)
+        return values
+
+    def examples(numbers: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.constant(digits.images[numbers], tf.float32) / 255, tf.constant(digits.labels[numbers])
+
+    def check_transform(transform: Any, spec: DataSpec) -> tf.TensorSpec:
+        features = compare(lambda numbers: transform(*examples(numbers)), "transform")
+        return tf.TensorSpec([None, features.shape[1]], features.dtype)
+
+    def check_loss(loss_fn: Any, spec: DataSpec, features_spec: Any = None) -> None:
+        features = None
+        if features_spec is not None:
+            rng = np.random.default_rng(0)
+            features = tf.constant(rng.normal(size=(5, features_spec.shape[1])), features_spec.dtype)
+
+        def losses(numbers: list[int]) -> tf.Tensor:
+            return loss_fn(
+                _Few(*examples(numbers), None if features is None else tf.gather(features, numbers), numbers)
+            )
+
+        rng, starts = np.random.default_rng(0), [network.get_weights() for network in trained]
+        for network, start in zip(trained, starts, strict=True):  # some losses are the same for all at the start
+            network.set_weights([value + rng.normal(scale=0.1, size=value.shape) for value in start])
+        compare(losses, "loss")
+        for network, start in zip(trained, starts, strict=True):
+            network.set_weights(start)
+
+    def trainer(self: PrivateSession, key: str, networks: Any, *arguments: Any, **named: Any) -> Any:
+        trained[:] = networks
+        return make_trainer(self, key, networks, *arguments, **named)
+
+    trained: list[tf.keras.Model] = []
+    make_trainer = PrivateSession.trainer
+    monkeypatch.setattr(PrivateSession, "trainer", trainer)
+    monkeypatch.setattr(sessions, "check_transform", check_transform)
+    monkeypatch.setattr(sessions, "check_loss", check_loss)
+    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, _share(name))
+    _train(name, digits)
+    assert looked_at.count("loss") == sum(isinstance(part, DPSGD) for part in plan.mechanisms.values())
+    assert looked_at.count("transform") >= sum(isinstance(part, GaussianSum) for part in plan.mechanisms.values())
+
+
+@every_variant
+@pytest.mark.usefixtures("many_covariances")
+def test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing(
+    name: str, digits: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other images with other labels, as many of them: what is left would be peeks that nobody paid for."""
+
+    def noised_gradients(self: Any, sums: Any, divisor: Any = None) -> list[tf.Tensor]:
+        return [tf.fill(tf.shape(value), tf.constant(0.1, value.dtype)) for value in sums]
+
+    def sums_of(dataset: Any, asked: Any, *, by_user: bool) -> dict[str, np.ndarray]:
+        return {key: np.random.default_rng(5).normal(size=part.size) for key, (part, _) in asked.items()}
+
+    monkeypatch.setattr(_PrivateUpdate, "noised_gradients", noised_gradients)
+    monkeypatch.setattr(sessions, "sums_of", sums_of)
+    others = LabeledDataset(digits.images // 3, digits.labels // 4, digits.spec)
+    labels = np.arange(30) % 10
+    sets = [
+        _train(name, examples, seed=3, insecure_reproducible=True).training_set(labels, 0)
+        for examples in (digits, others)
+    ]
+    for one, other in zip(*sets, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 class _KnownExamples(ExampleRandomness):

@@ -187,8 +187,8 @@ def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_sp
 
 def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(tmp_path: Path, kfp_local: None) -> None:
     pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
-    pipeline(method="class_gaussian", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
-    summary = _check_published(tmp_path / "output", method="class_gaussian", release=False)
+    pipeline(method="gaussian_mixture", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
+    summary = _check_published(tmp_path / "output", method="gaussian_mixture", release=False)
     assert "NOT FOR RELEASE" in describe(summary, tmp_path)
     (publication,) = (tmp_path / "root").glob("*/publish/publication")
     assert Publication.open(publication).path.joinpath("summary.json").is_file()

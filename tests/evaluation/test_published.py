@@ -15,7 +15,7 @@ from tests.evaluation.test_utility import stripes
 from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation import Classifier, check_publishable, fit_classifier, publish_accuracies
 from tfdpgen.privacy import BudgetExceededError, Ledger, NoiseSource, PrivacyBudget, dataset_id, epsilon_of
-from tfdpgen.privacy.counts import NoisyCounts
+from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
 
 BUDGET = PrivacyBudget(1.0, 1e-5)
 
@@ -34,7 +34,7 @@ def guesser(right: float, ledger: Ledger | None = None, examples: LabeledDataset
 
 @pytest.mark.parametrize("num_counts", [1, 4])
 def test_noise_is_the_gaussian_that_is_accounted(num_counts: int) -> None:
-    mechanism = NoisyCounts(noise_multiplier=2.5, num_counts=num_counts)
+    mechanism = NoisyCounts(num_counts).with_noise(2.5)
     assert mechanism.event == dp_accounting.GaussianDpEvent(2.5)
     holds = np.zeros((num_counts, 30), bool)
     holds[:, :7] = True
@@ -47,7 +47,7 @@ def test_noise_is_the_gaussian_that_is_accounted(num_counts: int) -> None:
 
 
 def test_one_example_moves_the_counts_by_no_more_than_the_sensitivity() -> None:
-    silent = NoisyCounts(1e-12, num_counts=3)
+    silent = NoisyCounts(3).with_noise(1e-12)
     holds = np.random.default_rng(0).random((3, 40)) < 0.5
     whole = silent.release(holds, NoiseSource())
     for example in range(40):
@@ -141,9 +141,9 @@ def test_refusals_spend_nothing(tmp_path: Path) -> None:
     assert ledger.reservations(dataset_id(examples)) == 0
     for wrong in (np.zeros((1, 3)), np.zeros(3, bool), np.zeros((2, 3), bool)):
         with pytest.raises(ValueError, match=r"`predicates` should be bool of shape \[1, n\]"):
-            NoisyCounts(1.0).release(wrong, NoiseSource())
+            NoisyCounts().with_noise(1.0).release(wrong, NoiseSource())
     for bad in (0.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="`noise_multiplier` should be finite"):
-            NoisyCounts(bad)
+            NoisyCounts().with_noise(bad)
     with pytest.raises(ValueError, match="`num_counts` should be at least 1"):
-        NoisyCounts(1.0, 0)
+        NoisyCounts(0)

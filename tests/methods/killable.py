@@ -1,69 +1,177 @@
-"""A training to be killed: `python killable.py FOLDER METHOD STEPS EVERY`.
+"""Trainings that are killed: `python -m tests.methods.killable FOLDER VARIANT [MOMENT ...]`.
 
-It appends to FOLDER/log one line for each step before it is executed, `step N`, and one for each key that noise or
-draws get, `key DIGEST`; such lines outlive a SIGKILL.
+One process after the other trains, or goes on, in FOLDER: one for each moment, at which it sends SIGKILL to itself, and
+a last one that finishes and saves the release. A moment is a line of the log, or `LINE*N` for the N-th that starts with
+LINE in its process, or `wait*SECONDS` for a time after its start, at which it is killed from outside.
+
+FOLDER/log outlives a SIGKILL. Its lines:
+
+    key DIGEST               noise, samples or the randomness of examples get this key
+    public                   the autoencoder of public images is trained
+    making ENTRY             the backup is about to hold this entry
+    made ENTRY               it holds it
+    output NAME DIGEST       a method gets this output of a one-shot mechanism
+    step NAME NUMBER         a step of DP-SGD is about to be executed
+    killed                   a process has been killed, at its moment
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
+import signal
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 from sklearn.datasets import load_digits
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.methods import CVAEPreset, DPGANPreset, train
-from tfdpgen.privacy import DPSGD, Backup, Ledger, PrivacyBudget
+from tfdpgen.features.autoencoder import Autoencoder
+from tfdpgen.methods import CVAE, DPGAN, GaussianMixture, LatentGaussian, latent_gaussian, train
+from tfdpgen.privacy import DPSGD, Backup, ClassMeans, GroupStatistics, Ledger, NoisyCounts, PrivacyBudget, PrivacyPlan
+from tfdpgen.release import labeller
 
-MOVES: dict[str, Any] = {"noisy_spread": 0.7, "shift": 0.1, "lean": 0.2}
-SKETCHES = CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, num_waves=6, **MOVES)
-PRESETS: dict[str, Any] = {
-    "c_vae": CVAEPreset(latent_dim=3, hidden_units=(16,), expected_batch_size=20, steps=1, **MOVES),
-    "dp_gan": DPGANPreset(SKETCHES, generator_filters=8, critic_filters=4, expected_batch_size=20, steps=1, fakes=8),
-}
+EVERY = 4  # steps in a block
 BUDGET = PrivacyBudget(3.0, 1e-4)
+LABELLER = ", labeller"  # of a variant's name
+_MIXTURE = GaussianMixture(6, deskewing=False, components=2)
+VARIANTS: dict[str, Any] = {
+    "gaussian_mixture": _MIXTURE,
+    "gaussian_mixture" + LABELLER: _MIXTURE,
+    "c_vae": CVAE(_MIXTURE, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=10, dp_sgd_share=0.3),
+    "dp_gan": DPGAN(latent_dim=4, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=10),
+    "latent_gaussian": LatentGaussian(3, (16,), num_public_images=100, public_steps=3),
+}
 
 
-def private_rows() -> LabeledDataset:
-    """A part of the digits."""
+def digits() -> LabeledDataset:
+    """80 of them."""
     data = load_digits()
-    images = (data.images[:200, ..., None] * 15.9375).round().astype(np.uint8)
-    return LabeledDataset(images, data.target[:200].astype(np.int64), DataSpec((8, 8, 1), 10))
+    images = (data.images[:80, ..., None] * 15.9375).round().astype(np.uint8)
+    return LabeledDataset(images, data.target[:80].astype(np.int64), DataSpec((8, 8, 1), 10))
 
 
-def main(folder: Path, method: str, steps: int, every: int) -> None:
-    """Trains, or goes on, and saves the release."""
-    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def arguments(variant: str) -> dict[str, Any]:
+    """What `train` is called with."""
+    share = 0.3 if variant.endswith(LABELLER) else 0.0
+    return {"method": VARIANTS[variant], "budget": BUDGET, "dataset": digits(), "labeller_share": share, "verbose": 0}
 
-    def note(line: str) -> None:
-        os.write(log, f"{line}\n".encode())
 
-    random_bytes, batches = os.urandom, DPSGD.batches
+def make_small(set_attribute: Callable[[Any, str, Any], object]) -> None:
+    """Has labellers of few steps, lets strokes suit images of 8x8 pixels, and remembers noise that was calibrated.
+
+    Noise is a function of the plan and the budget, and takes longer than all the rest.
+    """
+    calibrate, known = PrivacyPlan.calibrate, {}
+
+    def remembered(self: PrivacyPlan, budget: PrivacyBudget) -> PrivacyPlan:
+        key = repr((self.to_dict(), budget))
+        if key not in known:
+            known[key] = calibrate(self, budget)
+        return known[key]
+
+    set_attribute(PrivacyPlan, "calibrate", remembered)
+    set_attribute(labeller, "_STEPS", 10)
+    set_attribute(latent_gaussian, "check_shape_suits", lambda *_: None)
+
+
+def watch(note: Callable[[str], object], set_attribute: Callable[[Any, str, Any], object]) -> None:
+    """Notes what happens in a training; see the top of this file."""
+    random_bytes, batches, publish, public = os.urandom, DPSGD.batches, Backup._publish, Autoencoder.train
 
     def urandom(count: int) -> bytes:
         key = random_bytes(count)
-        note(f"key {hashlib.sha256(key).hexdigest()}")
+        if sys._getframe(1).f_globals["__name__"] == "tfdpgen.privacy.noise":
+            note(f"key {_digest(key)}")
         return key
 
-    def noted_batches(self: DPSGD, noise: Any = None, first_step: int = 0) -> Any:
-        for step, batch in enumerate(batches(self, noise, first_step), first_step):
-            note(f"step {step}")
+    def noted_batches(self: DPSGD, noise: Any = None, first_step: int = 0, **named: Any) -> Iterator[Any]:
+        for step, batch in enumerate(batches(self, noise, first_step, **named), first_step):
+            note(f"step {self.name} {step}")
             yield batch
 
-    os.urandom, DPSGD.batches = urandom, noted_batches
-    preset = dataclasses.replace(PRESETS[method], steps=steps)
-    with Backup(folder / "backup", every=every) as backup:
-        ledger = Ledger(folder / "ledger.sqlite")
-        release = train(method, private_rows(), BUDGET, preset=preset, ledger=ledger, backup=backup, verbose=0)
+    def noted_publish(self: Backup, name: str, write: Any) -> Path:
+        note(f"making {name}")
+        path = publish(self, name, write)
+        note(f"made {name}")
+        return path
+
+    def noted_public(self: Autoencoder, *args: Any, **named: Any) -> None:
+        note("public")
+        public(self, *args, **named)
+
+    def noted_result(result: Any) -> Any:
+        def noted(self: Any, noised: Any) -> Any:
+            note(f"output {self.name} {_digest(noised.tobytes())}")
+            return result(self, noised)
+
+        return noted
+
+    set_attribute(os, "urandom", urandom)
+    set_attribute(DPSGD, "batches", noted_batches)
+    set_attribute(Backup, "_publish", noted_publish)
+    set_attribute(Autoencoder, "train", noted_public)
+    for mechanism in (ClassMeans, GroupStatistics, NoisyCounts):
+        set_attribute(mechanism, "result", noted_result(mechanism.result))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:20]
+
+
+def _attempt(folder: Path, variant: str, moment: str) -> None:
+    """Trains, or goes on, until the moment comes; without one it saves the release."""
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    line_of_death, _, count = moment.partition("*")
+    seen: Counter[bool] = Counter()
+
+    def note(line: str) -> None:
+        os.write(log, f"{line}\n".encode())
+        seen[bool(line_of_death) and line.startswith(line_of_death)] += 1
+        if seen[True] == int(count or 1) and line_of_death != "wait":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    watch(note, setattr)
+    with Backup(folder / "backup", every=EVERY) as backup:
+        release = train(**arguments(variant), ledger=Ledger(folder / "ledger.sqlite"), backup=backup)
         release.save(folder / "release")
 
 
+def main(folder: Path, variant: str, moments: list[str]) -> int:
+    """Runs one process after the other; returns the exit code of the last."""
+    make_small(setattr)
+    planned(variant)
+    for moment in [*moments, ""]:
+        process = os.fork()  # TensorFlow has run nothing yet, and has no threads that a fork would lose
+        if not process:
+            _attempt(folder, variant, moment)
+            os._exit(0)
+        if moment.startswith("wait"):
+            time.sleep(float(moment.partition("*")[2]))
+            os.kill(process, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if code != -signal.SIGKILL:
+            return code
+        with open(folder / "log", "a") as log:
+            log.write("killed\n")
+    return 1
+
+
+def planned(variant: str) -> None:
+    """Has the noise remembered before a process starts."""
+    from tfdpgen.methods import training
+
+    chosen = arguments(variant)
+    training.planned(chosen["method"], chosen["dataset"].spec, 80, BUDGET, chosen["labeller_share"])
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -10,15 +10,21 @@ from __future__ import annotations
 from tests.mutations.mutant import Edit, Mutant
 
 _OPTIMIZER = "tfdpgen/privacy/optimizer.py"
-_PLAN = "tfdpgen/privacy/mechanisms/dp_sgd.py"
+_DP_SGD = "tfdpgen/privacy/mechanisms/dp_sgd.py"
+_STATISTICS = "tfdpgen/privacy/mechanisms/gaussian_statistics.py"
+_MECHANISM = "tfdpgen/privacy/mechanisms/base.py"
 _SAMPLING = "tfdpgen/privacy/sampling.py"
 _NOISE = "tfdpgen/privacy/noise.py"
-_STATISTICS = "tfdpgen/privacy/statistics.py"
 _BOOKKEEPING = "tfdpgen/privacy/clipping/bookkeeping.py"
 _FACTORS = "tfdpgen/privacy/clipping/factors.py"
-_TRAIN = "tfdpgen/methods/base.py"
+_SESSION = "tfdpgen/privacy/session.py"
 _TRAINER = "tfdpgen/privacy/trainer.py"
+_ISOLATION = "tfdpgen/privacy/isolation.py"
+_BACKUP = "tfdpgen/privacy/backup.py"
+_TRAINING = "tfdpgen/methods/training.py"
+_MIXTURE = "tfdpgen/methods/gaussian_mixture.py"
 _C_VAE = "tfdpgen/methods/c_vae.py"
+_DP_GAN = "tfdpgen/methods/dp_gan.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -26,21 +32,27 @@ _TEST_SAMPLING = "tests/privacy/test_sampling.py"
 _TEST_NOISE = "tests/privacy/test_noise.py"
 _TEST_CLIPPING = "tests/privacy/test_clipping.py"
 _TEST_RULES = "tests/privacy/test_layer_rules.py"
-_TEST_MOMENTS = "tests/privacy/test_class_moments.py"
-_TEST_CENTRES = "tests/privacy/test_class_centres.py"
+_TEST_SESSION = "tests/privacy/test_session.py"
+_TEST_OUTPUTS = "tests/privacy/test_session_outputs.py"
+_TEST_ISOLATION = "tests/privacy/test_isolation.py"
+_TEST_STATISTICS = "tests/privacy/test_gaussian_statistics.py"
 _TEST_CHUNKS = "tests/methods/test_chunks.py"
-_TEST_ACCOUNT = "tests/methods/test_account.py"
-_TEST_ONE_WAY = "tests/methods/test_one_way.py"
 _TEST_LABELLER = "tests/release/test_labeller.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
 _CALLED_TWICE = "test_a_layer_that_is_called_twice_counts_with_the_sum_of_its_calls[layer0-shape0]"
 _CONFORMANCE = "tests/conformance/test_methods.py"
+_SENSITIVITY = f"{_TEST_STATISTICS}::test_one_example_moves_a_sum_by_at_most_the_sensitivity"
+_OF_THE_NOISED_SUM = f"{_TEST_STATISTICS}::test_a_result_is_a_function_of_the_noised_sum_alone"
+_RESERVED_FIRST = f"{_TEST_SESSION}::test_the_plan_is_reserved_whole_and_once_before_the_first_access"
+_RESUMED = f"{_TEST_OUTPUTS}::test_a_resumed_training_repeats_no_step_and_no_noise"
 
 _DRAW = "noise = self._noise.draw([value.shape for value in sums], self._stddev)"
 _BOOKKEEPING_RETURN = (
     "    return ClippedSum([sums.get(id(variable), tf.zeros_like(variable)) for variable in variables], norms)"
 )
 _STDDEV = "stddev = l2_norm_clip * noise_multiplier if noise_multiplier else 0.0"
+_NOISED = "                kept[key] = total + noise\n"
+_ALONE = "if not np.allclose(there, here[kept], rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(here).max()))):"
 
 MUTANTS: tuple[Mutant, ...] = (
     # What runs is what is accounted.
@@ -125,7 +137,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="no_noise_after_an_error",
         rule=1,
-        bug="Where noise cannot be drawn, an `except` goes on without.",
+        bug="Where noise cannot be sampled, an `except` goes on without.",
         had_by="class of bug",
         edits=(
             Edit(
@@ -135,18 +147,18 @@ MUTANTS: tuple[Mutant, ...] = (
                 "            noise = [tf.zeros_like(value) for value in sums]\n",
             ),
         ),
-        caught_by=("tests/privacy/test_failing_noise.py::test_a_step_without_noise_is_not_taken",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_where_noise_cannot_be_drawn_nothing_comes_out",),
     ),
     Mutant(
         name="half_the_probability_is_accounted",
         rule=1,
-        bug="The event holds half of the probability that rows are drawn with.",
+        bug="The event holds half of the probability that examples are sampled with.",
         had_by="class of bug",
         edits=(
             Edit(
-                _PLAN,
-                "poisson_gaussian_event(self.sampling_probability, self",
-                "poisson_gaussian_event(self.sampling_probability / 2, self",
+                _DP_SGD,
+                "self.sampling_probability, calibrated(",
+                "self.sampling_probability / 2, calibrated(",
             ),
         ),
         caught_by=(f"{_TEST_PLAN}::test_epsilon_equals_dp_accountings[1.7-pld-PLDAccountant]",),
@@ -154,13 +166,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="twice_the_probability_is_drawn",
         rule=1,
-        bug="Rows are drawn with twice the probability that is accounted.",
+        bug="Examples are sampled with twice the probability that is accounted.",
         had_by="class of bug",
         edits=(
             Edit(
-                _PLAN,
-                "self.num_examples, self.sampling_probability, self.steps",
-                "self.num_examples, min(1.0, 2 * self.sampling_probability), self.steps",
+                _DP_SGD,
+                "            self.sampling_probability,\n            self.steps",
+                "            min(1.0, 2 * self.sampling_probability),\n            self.steps",
             ),
         ),
         caught_by=(f"{_TEST_SAMPLING}::test_inclusion_is_independent_with_the_plans_probability",),
@@ -170,7 +182,7 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=1,
         bug="One step more runs than is accounted.",
         had_by="smartnoise-sdk, GANs before #424",
-        edits=(Edit(_PLAN, "self.steps - first_step, self", "self.steps - first_step + 1, self"),),
+        edits=(Edit(_DP_SGD, "self.steps - first_step,", "self.steps - first_step + 1,"),),
         caught_by=(f"{_TEST_PLAN}::test_batches_and_optimizer_are_the_plans",),
     ),
     Mutant(
@@ -206,7 +218,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="any_delta_is_accepted",
         rule=1,
-        bug="A delta of 1 / n or more is accepted, which a mechanism that publishes a row meets.",
+        bug="A delta of 1 / n or more is accepted, which a mechanism that publishes an example meets.",
         had_by="class of bug",
         edits=(Edit("tfdpgen/choices.py", "if delta >= 1 / num_examples:", "if delta >= 1:"),),
         caught_by=(f"{_TEST_PLAN}::test_a_delta_that_is_not_below_one_over_n_is_refused",),
@@ -214,7 +226,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="replacing_is_accounted_as_removing",
         rule=1,
-        bug="The epsilon under replace-one is that of a row against nothing.",
+        bug="The epsilon under replace-one is that of an example against nothing.",
         had_by="class of bug; Lebeda et al. 2024 on wrong pairs of neighbours",
         edits=(
             Edit(
@@ -228,17 +240,37 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="labeller_is_not_accounted",
         rule=1,
-        bug="A plan that runs beside the training, the labeller's, is left out of event, statement and ledger.",
+        bug="What was added to a plan, the labeller's DP-SGD, is missing in the event that is reserved and released.",
         had_by="class of bug; wrong accounting is among what Ganev et al. 2024 found in six PATE-GANs",
         edits=(
             Edit(
-                _TRAIN,
-                "    mechanisms = [*alongside, *([plan] if plan is not None else [])]\n",
-                "    mechanisms = [*alongside, *([plan] if plan is not None else [])]\n"
-                "    mechanisms = [part for part in mechanisms if part is plan or not isinstance(part, DPSGD)]\n",
+                "tfdpgen/privacy/plan.py",
+                "return accounting.compose(list(self.mechanisms.values()))",
+                'return accounting.compose([part for key, part in self.mechanisms.items() if key != "labeller"])',
             ),
         ),
-        caught_by=(f"{_TEST_ACCOUNT}::test_everything_that_runs_is_in_the_event_the_statement_and_the_ledger",),
+        caught_by=(
+            f"{_CONFORMANCE}::test_the_statement_is_about_what_ran_and_within_the_budget[gaussian_mixture, labeller]",
+        ),
+    ),
+    Mutant(
+        name="mechanism_run_twice",
+        rule=1,
+        bug="A session forgets which mechanisms it has begun: each may be carried out as often as a method likes.",
+        had_by="class of bug; odometers that are asked after the fact",
+        edits=(Edit(_SESSION, "            held.begun.add(key)\n", "            held.begun.discard(key)\n"),),
+        caught_by=(f"{_TEST_SESSION}::test_a_mechanism_runs_once",),
+    ),
+    Mutant(
+        name="shards_that_overlap",
+        rule=1,
+        bug="An example may be in two shards, whose costs add up then, and is accounted as in one.",
+        had_by="class of bug of parallel composition (McSherry 2009 asks for disjoint inputs)",
+        edits=(Edit(_SESSION, "dealt[0] == number", "np.isin(dealt[0], (number, number + 1))"),),
+        caught_by=(
+            f"{_TEST_SESSION}::test_shards_are_disjoint_cover_everything_and_cost_what_one_costs",
+            f"{_TEST_SESSION}::test_one_example_more_is_in_one_shard_and_moves_no_other",
+        ),
     ),
     # Poisson sampling.
     Mutant(
@@ -278,7 +310,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="overfull_draws_are_cut",
         rule=2,
-        bug="Rows beyond the physical batch are dropped: whether a row counts depends on how many others came.",
+        bug="Examples beyond the physical batch are dropped: whether one counts depends on how many others came.",
         had_by='class of bug; what truncation costs is in Chua et al. 2024, "Scalable DP-SGD"',
         edits=(
             Edit(
@@ -413,7 +445,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="rounding_makes_norms_smaller",
         rule=3,
-        bug="A norm from Gram matrices that cancel comes out as anything, also as 0, and its row passes unclipped.",
+        bug="A norm from Gram matrices that cancel comes out as anything, also as 0, and its example passes unclipped.",
         had_by="class of bug of ghost norms in 32 bits",
         edits=(Edit("tfdpgen/privacy/clipping/gram.py", "_ROUNDING = 1e-7", "_ROUNDING = 0.0"),),
         caught_by=(f"{_TEST_CLIPPING}::test_norms_from_grams_are_not_too_small_where_large_entries_cancel",),
@@ -421,7 +453,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="gradients_that_are_not_finite_pass",
         rule=3,
-        bug="A row whose gradient is not finite makes every weight not finite: everyone sees that it was there.",
+        bug="An example whose gradient is not finite makes every weight not finite: everyone sees that it was there.",
         had_by="class of bug",
         edits=(
             Edit(
@@ -435,7 +467,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="batch_normalisation_is_let_in",
         rule=3,
-        bug="Networks may normalise over the batch: one row then moves the gradients of all others.",
+        bug="Networks may normalise over the batch: one example then moves the gradients of all others.",
         had_by="class of bug; what Opacus's `ModuleValidator` refuses",
         edits=(
             Edit(
@@ -449,7 +481,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="padding_counts",
         rule=3,
-        bug="Rows that pad a batch count: the row at position 0 comes up many times in every step.",
+        bug="Slots that pad a batch count: the example at position 0 comes up many times in every step.",
         had_by="class of bug of fixed physical shapes",
         edits=(
             Edit(
@@ -461,10 +493,10 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_SAMPLING}::test_empty_draws_are_batches_of_padding",),
     ),
     Mutant(
-        name="divided_by_the_drawn_rows",
+        name="divided_by_the_sampled_examples",
         rule=3,
-        bug="The noised sum is divided by how many rows were drawn, which is private.",
-        had_by="tensorflow-privacy; Opacus divides by a figure that the number of rows decides (#571)",
+        bug="The noised sum is divided by how many examples were sampled, which is private.",
+        had_by="tensorflow-privacy; Opacus divides by a figure that the number of examples decides (#571)",
         edits=(
             Edit(
                 _OPTIMIZER,
@@ -482,16 +514,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="kl_averaged_over_the_batch",
         rule=3,
-        bug="The KL of a VAE is a mean over the batch, added to each loss: every row is in everyone's gradient.",
+        bug="The KL of a VAE is a mean over the batch, added to each loss: every example is in everyone's gradient.",
         had_by="class of bug of losses that are added to a model (Keras's `add_loss`), which no tape sees by example",
         edits=(
             Edit(
                 _C_VAE,
-                "self.preset.kl_weight * divergences",
-                "self.preset.kl_weight * tf.reduce_mean(divergences)",
+                "return errors + divergences",
+                "return errors + tf.reduce_mean(divergences)",
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_a_row_counts_for_one_clip_wherever_the_training_is[c_vae]",),
+        caught_by=(f"{_CONFORMANCE}::test_losses_and_features_are_of_each_example_alone[c_vae, plain]",),
     ),
     Mutant(
         name="only_pythons_integers_are_axes",
@@ -522,36 +554,64 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_RULES}::test_what_no_list_of_layers_describes_is_refused",),
     ),
     Mutant(
-        name="a_fake_for_every_drawn_row",
+        name="a_fake_for_every_sampled_example",
         rule=3,
-        bug="There are as many fakes as rows were drawn, so that a row brings a fake's gradient along with its own.",
-        had_by="class of bug of DP-GANs that pair real and fake rows",
+        bug="Fakes weigh as much as examples were sampled: an example brings a fake's gradient along with its own.",
+        had_by="class of bug of DP-GANs that pair real and fake examples",
         edits=(
             Edit(
-                "tfdpgen/methods/dp_gan.py",
-                "weight = plan.expected_batch_size / preset.fakes",
-                "weight = tf.reduce_sum(weights) / preset.fakes",
+                _TRAINER,
+                "weight = mechanism.expected_batch_size / tf.cast(tf.shape(losses)[0], tf.float32)",
+                "weight = tf.reduce_sum(weights) / tf.cast(tf.shape(losses)[0], tf.float32)",
             ),
         ),
-        caught_by=(f"{_CONFORMANCE}::test_fakes_weigh_as_many_rows_as_the_plan_expects",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_public_losses_weigh_as_many_examples_as_are_expected",),
     ),
     Mutant(
-        name="latents_of_a_public_seed",
+        name="latents_of_the_run_seed",
         rule=3,
-        bug="A public seed and the place in the batch decide the latents that examples are encoded with: one more "
+        bug="A public seed and the place in the batch decide what `batch.normal` draws for an example: one more "
         "example gives all later ones other latents, and moves the sum by many clips.",
         had_by="class of bug of seeded generators in private steps",
-        edits=(
-            Edit(
-                _C_VAE,
-                "per_example = noise.examples()",
-                "per_example = tf.random.Generator.from_seed(self.seed)",
-            ),
-        ),
+        edits=(Edit(_TRAINER, "noise.examples()", "NoiseSource.insecure(0).examples()"),),
         caught_by=(
-            f"{_CONFORMANCE}::test_one_inserted_example_moves_what_is_noised_by_at_most_the_clip[front-c_vae]",
-            f"{_CONFORMANCE}::test_latents_of_examples_follow_no_public_seed",
+            f"{_CONFORMANCE}::test_one_example_moves_a_step_by_at_most_its_clip[c_vae, plain]",
+            f"{_CONFORMANCE}::test_latents_of_examples_follow_no_public_seed[c_vae, plain]",
         ),
+    ),
+    Mutant(
+        name="random_numbers_of_ones_own_pass",
+        rule=3,
+        bug="A loss or a transform may draw by a public seed and the place in the batch, as dropout does.",
+        had_by="class of bug of seeded generators in private steps",
+        edits=(Edit(_ISOLATION, "if operation.startswith(_RANDOM):", 'if operation == "RandomUniformInt":'),),
+        caught_by=(
+            f"{_TEST_ISOLATION}::test_transforms_that_mix_keep_or_draw_are_refused[seeded noise]",
+            f"{_TEST_ISOLATION}::test_losses_that_mix_keep_or_draw_are_refused[seeded uniforms]",
+        ),
+    ),
+    Mutant(
+        name="mixing_is_not_looked_for",
+        rule=3,
+        bug="A loss or a transform may average over the batch: one example then moves what all others add.",
+        had_by="class of bug of losses and scalers that are written for a batch",
+        edits=(Edit(_ISOLATION, _ALONE, "if False:"),),
+        caught_by=(
+            f"{_TEST_ISOLATION}::test_transforms_that_mix_keep_or_draw_are_refused[centred]",
+            f"{_TEST_ISOLATION}::test_losses_that_mix_keep_or_draw_are_refused[added up]",
+        ),
+    ),
+    Mutant(
+        name="layer_that_mixes",
+        rule=3,
+        bug="A layer that subtracts the mean of the batch is let through: the session looks neither at layers nor at "
+        "what they give.",
+        had_by="class of bug of validators that are called once for each framework (Opacus's ModuleValidator)",
+        edits=(
+            Edit(_SESSION, "            check_network(network)\n", "            network.summary\n"),
+            Edit(_ISOLATION, _ALONE, "if False:"),
+        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_network_that_mixes_examples_is_refused_while_nothing_is_spent[_Centred]",),
     ),
     Mutant(
         name="sum_divided_by_the_sample_size",
@@ -586,26 +646,26 @@ MUTANTS: tuple[Mutant, ...] = (
             f"{_TEST_LABELLER}::test_one_example_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing",
         ),
     ),
-    # Nothing that depends on the rows is unpaid.
+    # Nothing that depends on the examples is unpaid.
     Mutant(
         name="features_centred_on_their_block",
         rule=4,
-        bug="Features are centred on the mean of the rows that are read together: no bound holds for one row's part.",
+        bug="Features are centred on the mean of the examples that are read together: nothing bounds the part of one.",
         had_by="class of bug of scalers that are fitted beforehand",
         edits=(
             Edit(
-                _C_VAE,
-                "            if not by_component:\n",
-                "            features = features - tf.reduce_mean(features, axis=0)\n"
-                "            if not by_component:\n",
+                _MIXTURE,
+                "            return tf.concat([own, tf.cast(groups, tf.float32)[:, None]], axis=1)\n",
+                "            own -= tf.reduce_mean(own, axis=0)\n"
+                "            return tf.concat([own, tf.cast(groups, tf.float32)[:, None]], axis=1)\n",
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_what_statistics_are_computed_of_is_of_each_row_alone[c_vae-]",),
+        caught_by=(f"{_CONFORMANCE}::test_losses_and_features_are_of_each_example_alone[gaussian_mixture]",),
     ),
     Mutant(
-        name="range_taken_from_the_rows",
+        name="range_taken_from_the_examples",
         rule=4,
-        bug="Values are scaled by the largest that occurs, which is one row's.",
+        bug="Values are scaled by the largest that occurs, which is one example's.",
         had_by='DP methods that infer domains (Ganev et al. 2025, "The importance of being discrete")',
         edits=(
             Edit(
@@ -617,9 +677,9 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=("tests/data/test_sources.py::test_npz_floats_are_mapped_from_the_declared_range",),
     ),
     Mutant(
-        name="chunk_scaled_by_its_brightest_row",
+        name="chunk_scaled_by_its_brightest_image",
         rule=4,
-        bug="The images of a chunk are scaled by its brightest pixel, so that one row changes all others.",
+        bug="The images of a chunk are scaled by its brightest pixel, so that one example changes all others.",
         had_by="class of bug; the continuous columns of CTGAN-based methods (smartnoise-sdk #440)",
         edits=(
             Edit(
@@ -628,183 +688,256 @@ MUTANTS: tuple[Mutant, ...] = (
                 "    return tf.cast(images, tf.float32) / tf.cast(tf.reduce_max(images), tf.float32)\n",
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_an_image_is_scaled_by_the_declared_range_and_not_by_its_neighbours",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_images_are_scaled_by_the_declared_range_and_not_by_their_neighbours",),
     ),
     Mutant(
         name="counts_without_noise",
         rule=4,
-        bug="How many rows each class has is released as it is.",
+        bug="How many examples each group has is released as it is.",
         had_by="smartnoise-sdk, conditional GANs before #426 (category frequencies)",
-        edits=(Edit(_STATISTICS, "for value in (counts, sums, squares):", "for value in (sums, squares):"),),
-        caught_by=(f"{_TEST_MOMENTS}::test_the_counts_are_noised_like_everything_else",),
+        edits=(
+            Edit(
+                _SESSION,
+                _NOISED,
+                '                noise.reshape(getattr(mechanisms[key], "num_groups", 1), -1)[:, 0] = 0.0\n' + _NOISED,
+            ),
+        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
     ),
     Mutant(
         name="exact_second_moments",
         rule=1,
-        bug="Counts and sums of a class are noised, its second moments are not.",
+        bug="Counts and sums of a group are noised, its second moments are not.",
         had_by="class of bug of statistics that are released together",
-        edits=(Edit(_STATISTICS, "for value in (counts, sums, squares):", "for value in (counts, sums):"),),
-        caught_by=(f"{_TEST_MOMENTS}::test_the_squares_have_the_declared_scale_too",),
+        edits=(
+            Edit(
+                _SESSION,
+                _NOISED,
+                "                part: Any = mechanisms[key]\n"
+                '                if hasattr(part, "num_groups"):\n'
+                "                    noise.reshape(part.num_groups, -1)[:, 1 + part.num_features :] = 0.0\n" + _NOISED,
+            ),
+        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
     ),
     Mutant(
         name="choice_by_exact_counts",
         rule=4,
-        bug="Whether poses suit is decided by exact counts of rows.",
-        had_by="class of bug of hyperparameters that are chosen on private rows (Papernot & Steinke 2022)",
-        edits=(
-            Edit(
-                _C_VAE,
-                "with_poses, without = counts.release(is_near, noise)",
-                "counts.release(is_near, noise); with_poses, without = (part.sum() for part in is_near)",
-            ),
-        ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_poses_are_chosen_by_the_noisy_counts_alone",),
-    ),
-    Mutant(
-        name="components_by_exact_counts",
-        rule=4,
-        bug="Whether classes have rough components is decided by exact counts of rows.",
-        had_by="class of bug of hyperparameters that are chosen on private rows (Papernot & Steinke 2022)",
-        edits=(
-            Edit(
-                _C_VAE,
-                "by_means, by_components = counts.release(is_near, noise)",
-                "counts.release(is_near, noise); by_means, by_components = (part.sum() for part in is_near)",
-            ),
-        ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_rough_components_are_told_by_the_noisy_counts_alone",),
+        bug="A private selection rests on an exact count of votes.",
+        had_by="class of bug of hyperparameters that are chosen on private examples (Papernot & Steinke 2022)",
+        edits=(Edit(_SESSION, _NOISED, "                kept[key] = total + noise * (total.size > 1)\n"),),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_single_count_is_noised_too",),
     ),
     Mutant(
         name="means_divided_by_true_counts",
         rule=4,
-        bug="Noisy sums are divided by exact counts.",
+        bug="A mechanism keeps the exact counts as it adds up, and divides the noisy sums by them.",
         had_by="class of bug; a mean's sensitivity from the exact count is smartnoise-core's (#355)",
         edits=(
-            Edit(_STATISTICS, "        del totals, counts\n", "        exact = np.maximum(counts, 1.0)\n"),
             Edit(
-                _STATISTICS, "noisy_counts = np.maximum(sums[:, pixels:] / (radius / 2), 1.0)", "noisy_counts = exact"
+                _STATISTICS,
+                "        vectors = bounded(features, self.radius) / self.radius\n",
+                "        vectors = bounded(features, self.radius) / self.radius\n"
+                '        object.__setattr__(self, "_exact", np.bincount(labels, minlength=self.num_classes))\n',
+            ),
+            Edit(
+                _STATISTICS,
+                "        counts = np.maximum(sums[:, 0] / _COUNT, 1.0)\n"
+                "        means = sums[:, 1:] / counts[:, None]\n        squares,",
+                '        counts = np.maximum(getattr(self, "_exact"), 1.0)\n'
+                "        means = sums[:, 1:] / counts[:, None]\n        squares,",
             ),
         ),
-        caught_by=("tests/privacy/test_statistics.py::test_sums_are_divided_by_the_noised_count",),
+        caught_by=(f"{_OF_THE_NOISED_SUM}[class means]",),
     ),
     Mutant(
-        name="half_the_sensitivity_of_moments",
+        name="half_the_sensitivity",
         rule=4,
-        bug="Moments get noise for half of what a row moves them by.",
+        bug="One-shot sums get noise for half of what an example moves them by.",
+        had_by="diffprivlib, linear regression (#104: the lower bound stands for both); OpenDP, sized sums (#314)",
+        edits=(
+            Edit(
+                _MECHANISM,
+                "return calibrated(self.noise_multiplier) * self.sensitivity",
+                "return calibrated(self.noise_multiplier) * self.sensitivity / 2",
+            ),
+        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_counts_sums_and_squares_are_all_noised_for_the_sensitivity_of_the_whole",),
+    ),
+    Mutant(
+        name="covariance_noise_for_another_sensitivity",
+        rule=4,
+        bug="Second moments are released times a weight, and their noise is for moments without it.",
         had_by="diffprivlib, linear regression (#104: the lower bound stands for both); OpenDP, sized sums (#314)",
         edits=(
             Edit(
                 _STATISTICS,
-                "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + self.square_weight**2)",
-                "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + self.square_weight**2) / 2",
+                "return math.sqrt(_COUNT**2 + 1 + self.square_weight**2)",
+                "return math.sqrt(_COUNT**2 + 1 + 1)",
             ),
         ),
-        caught_by=(f"{_TEST_MOMENTS}::test_the_noise_has_the_declared_scale",),
+        caught_by=(_SENSITIVITY,),
     ),
     Mutant(
-        name="centres_noised_for_a_part_of_a_row",
+        name="group_counts_twice",
         rule=4,
-        bug="Centres of classes get noise for what a row adds to its class's sum, and none for its count and square.",
-        had_by="diffprivlib, linear regression (#104: the lower bound stands for both); OpenDP, sized sums (#314)",
-        edits=(Edit(_STATISTICS, "self.noise_multiplier * math.sqrt(_COUNT**2 + 1 + 1)", "self.noise_multiplier"),),
-        caught_by=(f"{_TEST_CENTRES}::test_the_noise_has_the_declared_scale",),
-    ),
-    Mutant(
-        name="measured_from_the_rows_own_centres",
-        rule=4,
-        bug="Moments are measured from the exact means of the classes, which nobody paid for.",
-        had_by="class of bug: a scaler that is fitted to private rows",
+        bug="An example adds to the statistics of two groups.",
+        had_by="class of bug of assignments by threshold, and of soft ones",
         edits=(
             Edit(
                 _STATISTICS,
-                "        return Centres(means * self.radius, distance * self.radius)",
-                "        exact = [np.mean(rows[labels == label], axis=0) for label in range(num_classes)]\n"
-                "        return Centres(np.array(exact) * self.radius, distance * self.radius)",
+                "vectors[groups == group]",
+                "vectors[(groups == group) | (groups == group - 1)]",
             ),
         ),
-        caught_by=(f"{_TEST_CENTRES}::test_the_noise_has_the_declared_scale",),
+        caught_by=(_SENSITIVITY,),
     ),
     Mutant(
-        name="components_in_units_of_the_rows",
+        name="means_noised_for_a_part_of_an_example",
         rule=4,
-        bug="Rows are measured in their exact distance from their components, which nobody paid for.",
-        had_by="class of bug: a scaler that is fitted to private rows",
+        bug="Class means get noise for what an example adds to its class's sum, and none for its count and square.",
+        had_by="diffprivlib, linear regression (#104: the lower bound stands for both); OpenDP, sized sums (#314)",
+        edits=(Edit(_STATISTICS, "return math.sqrt(_COUNT**2 + 1 + 1)", "return 1.0"),),
+        caught_by=(_SENSITIVITY,),
+    ),
+    Mutant(
+        name="measured_from_the_exact_means",
+        rule=4,
+        bug="A session keeps the noised sum and hands out the exact one: covariances are measured from exact means.",
+        had_by="class of bug: a scaler that is fitted to private examples",
         edits=(
             Edit(
-                _C_VAE,
-                "            centres, unit = measured_from.means[:, :size], measured_from.distance\n",
-                "            centres = measured_from.means[:, :size]\n"
-                "            differences = [features - centres[places] for features, places in blocks]\n"
-                "            unit = np.sqrt(np.mean(np.sum(np.square(np.concatenate(differences)), axis=1)))\n"
-                "            blocks = self._blocks(dataset, size, of_components)\n",
+                _SESSION,
+                "return {key: mechanism.result(cast(Any, kept[key]))",
+                "return {key: mechanism.result(cast(Any, sums[key]))",
             ),
         ),
-        caught_by=(
-            f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing"
-            "[c_vae with rough components]",
+        caught_by=(f"{_TEST_SESSION}::test_the_noise_of_a_one_shot_mechanism_has_the_plans_scale",),
+    ),
+    Mutant(
+        name="scale_of_the_exact_examples",
+        rule=4,
+        bug="Examples are measured in their exact distance from the means of their classes, which nobody paid for.",
+        had_by="class of bug: a scaler that is fitted to private examples",
+        edits=(
+            Edit(
+                _STATISTICS,
+                "        return np.append(sums, np.sum(np.square(vectors)))\n",
+                '        object.__setattr__(self, "_exact", float(np.mean(np.sum(np.square(vectors), axis=1))))\n'
+                "        return np.append(sums, np.sum(np.square(vectors)))\n",
+            ),
+            Edit(
+                _STATISTICS,
+                "scale = math.sqrt(max(square, 2 * error, 1e-4))",
+                'scale = math.sqrt(max(getattr(self, "_exact"), 1e-4))',
+            ),
         ),
+        caught_by=(f"{_OF_THE_NOISED_SUM}[class means]",),
     ),
     Mutant(
         name="features_unclipped",
         rule=4,
-        bug="Features longer than the radius are not scaled down before their moments are added up.",
+        bug="Features longer than the clip norm are not scaled down before they are added up, in any mechanism.",
         had_by="smartnoise-sdk, covariance before #624",
         edits=(
             Edit(
-                _STATISTICS,
-                "    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)\n",
-                "    return rows\n",
+                _MECHANISM,
+                "return vectors * (radius / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), radius))",
+                "return vectors",
             ),
         ),
-        caught_by=(f"{_TEST_MOMENTS}::test_no_row_moves_the_noised_vector_by_more_than_the_sensitivity",),
+        caught_by=(_SENSITIVITY,),
     ),
     Mutant(
-        name="temperature_by_private_examples",
+        name="means_without_clip",
         rule=4,
-        bug="A labeller is made as sure as it is right about the private examples, which nobody paid for.",
-        had_by="class of bug of temperature scaling on training examples (Guo et al. 2017)",
+        bug="The features of class means are divided by the clip norm and not clipped to it.",
+        had_by="class of bug of bounds that are taken for a fact about the data",
         edits=(
             Edit(
-                "tfdpgen/methods/labeller.py",
-                "    return prepare_labeller(session).run(verbose)\n",
-                "    labeller, rows = prepare_labeller(session).run(verbose), dataset.in_memory()\n"
-                "    known = labeller.probabilities(rows.images)[list(range(len(rows))), rows.labels].mean()\n"
-                "    return dataclasses.replace(labeller, kernel=labeller.kernel * known)\n",
+                _STATISTICS,
+                "vectors = bounded(features, self.radius) / self.radius",
+                "vectors = np.nan_to_num(np.asarray(features, np.float64)) / self.radius",
+            ),
+        ),
+        caught_by=(_SENSITIVITY,),
+    ),
+    Mutant(
+        name="votes_without_bound",
+        rule=4,
+        bug="An example may vote as often as it likes for what is counted.",
+        had_by="class of bug of counts of contributions that are not bounded",
+        edits=(
+            Edit(
+                "tfdpgen/privacy/mechanisms/noisy_counts.py",
+                "np.clip(np.nan_to_num(np.asarray(features, np.float64), nan=0.0), -1.0, 1.0)",
+                "np.nan_to_num(np.asarray(features, np.float64), nan=0.0)",
+            ),
+        ),
+        caught_by=(_SENSITIVITY,),
+    ),
+    Mutant(
+        name="step_size_by_the_sample",
+        rule=4,
+        bug="The learning rate of a step follows how many examples were sampled, which nobody paid for.",
+        had_by="class of bug of learning rates that are scaled with the batch",
+        edits=(
+            Edit(
+                _TRAINER,
+                "optimizer.learning_rate = self._learning_rate(number)",
+                "optimizer.learning_rate = self._learning_rate(number) * float(batch.weights.sum()) / 8",
+            ),
+        ),
+        caught_by=(f"{_TEST_OUTPUTS}::test_with_the_noised_gradients_given_the_examples_change_nothing",),
+    ),
+    Mutant(
+        name="what_is_seen_may_be_kept",
+        rule=4,
+        bug="A loss or a transform may assign what it sees to variables, print it, or hand it to Python.",
+        had_by="class of bug of metrics and batch statistics that are updated in a private step",
+        edits=(
+            Edit(
+                _ISOLATION,
+                "if operation not in _HARMLESS and (definition is None or definition.is_stateful):",
+                "if operation not in _HARMLESS and definition is None:",
             ),
         ),
         caught_by=(
-            f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing"
-            "[stroke_vae with a labeller]",
+            f"{_TEST_ISOLATION}::test_transforms_that_mix_keep_or_draw_are_refused[printed]",
+            f"{_TEST_ISOLATION}::test_losses_that_mix_keep_or_draw_are_refused[kept]",
         ),
     ),
     Mutant(
-        name="a_prior_is_chosen_by_the_exact_count",
+        name="labels_of_fakes_follow_the_examples",
         rule=4,
-        bug="A noisy count says whether strokes suit, and what decides is the exact one, which nobody paid for.",
-        had_by="class of bug: choices of models on private rows",
-        edits=(
-            Edit(
-                "tfdpgen/methods/stroke_vae.py",
-                "suited = count.release([self._suited(dataset)], noise)[0]",
-                "count.release([self._suited(dataset)], noise)\n        suited = np.sum(self._suited(dataset))",
-            ),
-        ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_strokes_are_kept_or_left_by_the_noisy_count_alone",),
-    ),
-    Mutant(
-        name="labels_of_fakes_follow_the_rows",
-        rule=4,
-        bug="Fakes get labels as often as private rows have them, which nobody paid for.",
+        bug="Fakes get labels that private examples have, from a variable that the loss may write to.",
         had_by="smartnoise-sdk, conditional GANs before #426, after CTGAN's training by sampling",
         edits=(
             Edit(
-                "tfdpgen/methods/dp_gan.py",
-                "labels = rng.uniform([preset.fakes], 0, self.spec.num_classes, tf.int64)",
-                "chosen = rng.uniform([preset.fakes], 0, len(dataset), tf.int64)\n"
-                "            labels = tf.gather(tf.constant(dataset.in_memory().labels), chosen)",
+                _DP_GAN,
+                "            labels = rng.uniform([self.num_fakes], 0, spec.num_classes, tf.int64)\n",
+                "            labels = rng.uniform([self.num_fakes], 0, tf.reduce_max(seen) + 1, tf.int64)\n",
+            ),
+            Edit(
+                _DP_GAN,
+                "            return losses(critic(batch.images), batch.labels, 1.0)\n",
+                "            seen.assign(tf.reduce_max(batch.labels))\n"
+                "            return losses(critic(batch.images), batch.labels, 1.0)\n",
+            ),
+            Edit(
+                _DP_GAN,
+                "        def loss_of_real(",
+                "        seen = tf.Variable(tf.zeros([], tf.int64), trainable=False)\n\n        def loss_of_real(",
+            ),
+            Edit(
+                _ISOLATION,
+                "if operation not in _HARMLESS and (definition is None or definition.is_stateful):",
+                "if operation not in _HARMLESS and definition is None:",
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_with_the_mechanisms_outputs_given_other_rows_change_nothing[dp_gan]",),
+        caught_by=(
+            f"{_CONFORMANCE}::test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing[dp_gan]",
+        ),
     ),
     Mutant(
         name="statistics_again_on_resume",
@@ -813,33 +946,59 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug",
         edits=(
             Edit(
-                _TRAIN,
-                "    if not is_resumed:\n        trained.prepare",
-                "    if True:\n        trained.prepare",
+                _SESSION,
+                "        return {key: mechanism.result(cast(Any, kept[key]))",
+                "        for key, mechanism in mechanisms.items():\n"
+                "            asked = {key: (mechanism, transforms[key])}\n"
+                "            total = sums_of(held.dataset(), asked, by_user=False)[key]\n"
+                "            noise = held.noise.numpy_generator().normal(scale=mechanism.stddev, size=total.shape)\n"
+                "            kept[key] = total + noise\n"
+                "        return {key: mechanism.result(cast(Any, kept[key]))",
             ),
         ),
-        caught_by=(f"{_TEST_ACCOUNT}::test_a_resumed_run_releases_no_statistic_again_repeats_no_step_and_no_noise",),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_resumed_session_gives_what_it_gave_of_the_same_examples_alone",),
     ),
     # Reserved before the first step.
     Mutant(
         name="reserved_after_the_training",
         rule=5,
-        bug="The ledger learns of a training when it is over: one that crashes has spent nothing.",
+        bug="The ledger learns of a mechanism when it has run: one that crashes has spent nothing.",
         had_by="class of bug; accountants that count what ran (Opacus, tensorflow-privacy) are asked afterwards",
         edits=(
             Edit(
-                _TRAIN,
-                'reservation = ledger.reserve(rows, event, delta=budget.delta, purpose=f"train {name}", limit=limit)',
-                "reservation = None",
+                _SESSION,
+                "        self._mark_begun(*keys)\n        held.reserve()\n",
+                "        self._mark_begun(*keys)\n",
             ),
             Edit(
-                _TRAIN,
-                "    return Trained(release, trained.networks())\n",
-                "    if ledger is not None:\n        ledger.reserve(rows, event, delta=budget.delta, limit=limit)\n"
-                "    return Trained(release, trained.networks())\n",
+                _SESSION,
+                "        return {key: mechanism.result(cast(Any, kept[key]))",
+                "        held.reserve()\n        return {key: mechanism.result(cast(Any, kept[key]))",
             ),
         ),
-        caught_by=(f"{_TEST_ACCOUNT}::test_the_whole_cost_is_reserved_before_anything_touches_a_row",),
+        caught_by=(
+            _RESERVED_FIRST,
+            f"{_CONFORMANCE}::test_the_budget_is_reserved_before_the_first_access_and_stays_reserved[gaussian_mixture]",
+        ),
+    ),
+    Mutant(
+        name="plan_exchanged_after_reservation",
+        rule=5,
+        bug="A session carries out another plan than it was opened with, and whose cost is reserved.",
+        had_by="class of bug of settings that are changed between accounting and training",
+        edits=(
+            Edit(_SESSION, "if held.event != accounting.event_to_dict(self._plan.event):", "if held.event is None:"),
+        ),
+        caught_by=(f"{_TEST_SESSION}::test_the_plan_cannot_be_changed",),
+    ),
+    Mutant(
+        name="unreserved_public_result",
+        rule=5,
+        bug="Before the first mechanism a public result is neither paid for nor kept: a resumed training computes it "
+        "anew and reads what was released in another space.",
+        had_by="class of bug of trainings that resume",
+        edits=(Edit(_SESSION, "        if held.backup is None:\n", "        if not held.begun:\n"),),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_public_result_is_kept_and_the_plan_is_reserved_before_it",),
     ),
     Mutant(
         name="refund_after_a_crash",
@@ -848,18 +1007,20 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug",
         edits=(
             Edit(
-                _TRAIN,
-                "    generator = trained.learn(dataset, plan, noise, verbose, backup)\n",
+                _TRAINING,
+                "    fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)\n",
                 "    try:\n"
-                "        generator = trained.learn(dataset, plan, noise, verbose, backup)\n"
+                "        fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)\n"
                 "    except BaseException:\n"
                 "        if ledger is not None:\n"
                 "            with ledger._transaction() as connection:\n"
-                '                connection.execute("DELETE FROM reservations WHERE reservation = ?", (reservation,))\n'
+                '                connection.execute("DELETE FROM reservations")\n'
                 "        raise\n",
             ),
         ),
-        caught_by=(f"{_TEST_ACCOUNT}::test_a_run_that_fails_gives_nothing_back",),
+        caught_by=(
+            f"{_CONFORMANCE}::test_the_budget_is_reserved_before_the_first_access_and_stays_reserved[gaussian_mixture]",
+        ),
     ),
     Mutant(
         name="limit_forgets_earlier_runs",
@@ -873,7 +1034,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "dp_accounting.ComposedDpEvent([event])",
             ),
         ),
-        caught_by=("tests/privacy/test_ledger.py::test_a_limit_refuses_before_anything_is_written",),
+        caught_by=(_RESERVED_FIRST,),
     ),
     Mutant(
         name="a_claimed_block_runs_again",
@@ -881,28 +1042,22 @@ MUTANTS: tuple[Mutant, ...] = (
         bug="A resumed training repeats the steps since its last checkpoint, which an observer may have seen.",
         had_by="class of bug of trainings that resume, accounted or not",
         edits=(
+            Edit(_BACKUP, '.read_text())["claimed"])', '.read_text())["done"])'),
             Edit(
-                "tfdpgen/privacy/backup.py",
-                'self._claimed = int(facts["claimed"])',
-                'self._claimed = int(facts["done"])',
-            ),
-            Edit(
-                "tfdpgen/privacy/backup.py",
-                "        if first < plan.steps:\n",
-                "        if first < plan.steps and self._kept is None:\n",
+                _BACKUP,
+                "        if self.first < total:\n",
+                "        if self.first < total and self._kept is None:\n",
             ),
         ),
-        caught_by=(
-            "tests/privacy/test_backup.py::test_a_resumed_training_goes_on_behind_the_claimed_block_with_the_saved_state[7]",
-        ),
+        caught_by=(_RESUMED,),
     ),
     Mutant(
-        name="resumed_with_other_rows",
+        name="resumed_with_other_examples",
         rule=5,
-        bug="The progress of one data set goes on with the rows of another, whose ledger knows nothing of it.",
+        bug="The progress of one data set goes on with the examples of another, whose ledger knows nothing of it.",
         had_by="class of bug",
-        edits=(Edit(_TRAIN, '        "rows": rows,\n', '        "rows": "",\n'),),
-        caught_by=(f"{_TEST_ACCOUNT}::test_the_progress_of_other_rows_is_refused",),
+        edits=(Edit(_SESSION, '"examples": name}', '"examples": ""}'),),
+        caught_by=(f"{_TEST_OUTPUTS}::test_a_resumed_session_gives_what_it_gave_of_the_same_examples_alone",),
     ),
     # Entropy from the operating system.
     Mutant(
@@ -941,9 +1096,9 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _NOISE,
-                "        draw = tf.cast(self._draws.assign_add(1), tf.uint32)\n",
+                "        draw = tf.cast(self._draws.assign_add(1), tf.uint32)\n        pairs =",
                 '        self._traced = getattr(self, "_traced", 0) + 1\n'
-                "        draw = tf.constant(self._traced, tf.uint32)\n",
+                "        draw = tf.constant(self._traced, tf.uint32)\n        pairs =",
             ),
         ),
         caught_by=(f"{_TEST_OPTIMIZER}::test_noise_is_fresh_in_every_step_and_no_global_seed_reaches_it",),
@@ -955,21 +1110,21 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug",
         edits=(
             Edit(
-                _TRAIN,
+                _TRAINING,
                 "noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()",
                 "noise = NoiseSource.insecure(seed)",
             ),
         ),
-        caught_by=(f"{_TEST_ACCOUNT}::test_noise_differs_from_run_to_run_whatever_the_seed",),
+        caught_by=(f"{_CONFORMANCE}::test_the_seed_does_not_reach_the_noise_unless_asked_for[gaussian_mixture]",),
     ),
     Mutant(
         name="draws_of_a_fixed_seed",
         rule=6,
-        bug="Which rows are drawn can be computed by anyone: there is no amplification by sampling.",
+        bug="Which examples are sampled can be computed by anyone: there is no amplification by sampling.",
         had_by="class of bug of seeded data loaders",
         edits=(
             Edit(
-                _PLAN,
+                _DP_SGD,
                 "rng = (noise or NoiseSource()).numpy_generator()",
                 "rng = NoiseSource.insecure(0).numpy_generator()",
             ),
@@ -979,17 +1134,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="resume_repeats_noise",
         rule=6,
-        bug="A resumed training starts its noise anew from what was saved: the same noise hides two different sums.",
+        bug="A training with a backup has seeded noise, and again when it goes on: one noise hides two different sums.",
         had_by="class of bug of checkpoints that hold the state of generators",
         edits=(
             Edit(
-                _TRAIN,
-                "    mechanisms = [*alongside,",
-                "    if backup is not None:\n        noise._draw_key = NoiseSource.insecure(seed)._draw_key\n"
-                "    mechanisms = [*alongside,",
+                _SESSION,
+                "        budget.check_num_examples(plan.num_examples)\n",
+                "        budget.check_num_examples(plan.num_examples)\n"
+                "        if backup is not None:\n"
+                "            noise._draw_key = NoiseSource.insecure(0)._draw_key\n",
             ),
         ),
-        caught_by=(f"{_TEST_ACCOUNT}::test_a_resumed_run_releases_no_statistic_again_repeats_no_step_and_no_noise",),
+        caught_by=(_RESUMED,),
     ),
     Mutant(
         name="seeded_noise_called_secure",
@@ -1012,7 +1168,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 '            "augmentation": self.augmentation.to_dict(),\n            "non_finite_examples": 0,\n',
             ),
         ),
-        caught_by=(f"{_TEST_ONE_WAY}::test_a_saved_release_holds_these_facts_and_no_other",),
+        caught_by=(f"{_CONFORMANCE}::test_a_release_survives_the_disk_and_holds_nothing_else[gaussian_mixture]",),
     ),
     Mutant(
         name="key_in_the_checkpoint",

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import command
 from pipelines.show_ledger import main as show_ledger
-from tfdpgen.privacy import ClassMeans, Ledger, epsilon_of, read_ledger
+from tfdpgen.privacy import Ledger, NoisyCounts, epsilon_of, read_ledger
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NAMES = ("run", "audit", "account", "ledger", "kubeflow")
@@ -96,7 +96,7 @@ def test_help_and_a_wrong_name_import_nothing_heavy() -> None:
 
 def test_the_ledger_is_shown_data_set_by_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "ledger.sqlite"
-    ledger, event = Ledger(path), ClassMeans(8.0).event
+    ledger, event = Ledger(path), NoisyCounts(1, noise_multiplier=8.0).event
     ledger.reserve("a" * 64, event, delta=1e-5, purpose="train c_vae")
     ledger.reserve("b" * 64, event, delta=1e-6, purpose="published accuracies")
     ledger.reserve("a" * 64, event, delta=1e-5, purpose="train dp_gan")
@@ -134,7 +134,7 @@ def test_what_is_no_ledger_is_refused_and_left_alone(tmp_path: Path, capsys: pyt
 
 
 def test_entries_are_what_was_reserved(tmp_path: Path) -> None:
-    event = ClassMeans(8.0).event
+    event = NoisyCounts(1, noise_multiplier=8.0).event
     Ledger(tmp_path / "l").reserve("a", event, delta=1e-5, purpose="p")
     (entry,) = read_ledger(tmp_path / "l")
     assert (entry.dataset, entry.event, entry.delta, entry.purpose) == ("a", event, 1e-5, "p")

@@ -75,8 +75,11 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--", "--runner=NoSuchRunner"], "`beam_args` should name a runner that Beam has; got 'NoSuchRunner'"),
         (["--", "--direct_num_workers=x"], "--direct_num_workers: invalid int value: 'x'"),
         (["--", "runner"], "`beam_args` should be flags of the form --flag=value; got 'runner'"),
-        (["--method=stroke_vae"], "at least 16 pixels a side, on which strokes can be told; got image_shape (8,"),
-        (["--dataset=a.npz", "--image_shape=32,32,3", "--method=stroke_vae"], "as --method=c_vae"),
+        (["--method=latent_gaussian"], "at least 16 pixels a side, on which strokes can be told; got image_shape (8,"),
+        (
+            ["--dataset=a.npz", "--image_shape=32,32,3", "--method=latent_gaussian"],
+            "as --method=gaussian_mixture, c_vae",
+        ),
         (["--attack_shadow_folder=a"], "`attack_shadow_folder` should be empty without `attack_shadow_models`"),
         (["--start_at=train"], "`start_at` should be empty or one of generate, attack, evaluate, audit, publish"),
     ],
@@ -233,13 +236,13 @@ def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(
     earlier.write_text("bought")
     (earlier.parents[1] / "README").write_text(README)
     before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
-    config = SynthesisConfig(dry_run=True, method="class_gaussian", epsilon=1.5, output_dir=str(tmp_path / "output"))
+    config = SynthesisConfig(dry_run=True, method="gaussian_mixture", epsilon=1.5, output_dir=str(tmp_path / "output"))
     run(config, command="tfdpgen run")
     printed = capsys.readouterr().out
     assert "1,077 private training examples" in printed
     assert "Signal to noise" in printed
     assert "[3/" not in printed
-    command = f"tfdpgen run --method=class_gaussian --epsilon=1.5 --output_dir={tmp_path / 'output'}"
+    command = f"tfdpgen run --method=gaussian_mixture --epsilon=1.5 --output_dir={tmp_path / 'output'}"
     assert printed.splitlines()[-1].endswith(f"go on: {command}")
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before
     assert earlier.read_text() == "bought"
@@ -254,7 +257,7 @@ def test_a_dry_run_of_image_files_leaves_no_decoded_image_and_nothing_in_the_way
         dry_run=True,
         dataset=str(tmp_path / "photos"),
         image_shape="8,8,1",
-        method="class_gaussian",
+        method="gaussian_mixture",
         output_dir=str(tmp_path / "output"),
     )
     for _ in range(2):
@@ -273,7 +276,7 @@ def test_a_dry_run_removes_no_folder_of_others(tmp_path: Path, whose: str) -> No
             (folder / "README").write_text(README)
             stack.enter_context(folder_lock(folder))
         with pytest.raises(SystemExit):
-            run(SynthesisConfig(dry_run=True, method="class_gaussian", output_dir=str(tmp_path / "output")))
+            run(SynthesisConfig(dry_run=True, method="gaussian_mixture", output_dir=str(tmp_path / "output")))
     assert (folder / "thesis.txt").read_text() == "mine"
 
 

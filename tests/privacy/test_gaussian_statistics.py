@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,20 @@ def test_one_example_moves_a_sum_by_at_most_the_sensitivity(place: int, length: 
         assert np.linalg.norm(moved) == pytest.approx(_MEANS.sensitivity)
         moved = _GROUPS.sum_of(_grouped(*inserted), inserted[1]) - _GROUPS.sum_of(_grouped(features, labels), labels)
         assert np.linalg.norm(moved) == pytest.approx(_GROUPS.sensitivity)
+
+
+@pytest.mark.parametrize("mechanism", [_MEANS, _GROUPS, NoisyCounts(_D)], ids=lambda mechanism: mechanism.name)
+def test_a_result_is_a_function_of_the_noised_sum_alone(mechanism: Any) -> None:
+    """Whatever was added up before, by this very mechanism."""
+    noised = np.random.default_rng(5).normal(scale=30.0, size=mechanism.size)
+    results = []
+    for num in (20, 300):
+        made = mechanism.with_noise(1.0)
+        features, labels = _examples(num, length=0.5 + 1 / num, seed=num)
+        made.sum_of(_grouped(features, labels) if mechanism is _GROUPS else features, labels)
+        results.append(made.result(noised))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import BudgetExceededError, Ledger, NoiseSource, PrivacyBudget, dataset_id
+from tfdpgen.files import remove
+from tfdpgen.privacy import Backup, BackupError, BudgetExceededError, Ledger, NoiseSource, PrivacyBudget, dataset_id
 from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit, bounded
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.plan import PrivacyPlan, Shards
@@ -19,6 +23,10 @@ from tfdpgen.privacy.session import PlanError, PrivateSession
 
 _SPEC = DataSpec((2, 2, 1), 3)
 _BUDGET = PrivacyBudget(2.0, 1e-4)
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,3 +329,129 @@ def test_a_training_learns_and_features_are_computed_for_every_example() -> None
 def test_features_that_are_no_floats_are_refused() -> None:
     with pytest.raises(ValueError, match="int32"):
         _trainer(_session(), transform=lambda images, labels: tf.cast(_pixels(images, labels), tf.int32))
+
+
+@pytest.mark.parametrize("access", ["public", "partition", "other trainer"])
+def test_all_networks_are_checked_before_anything_is_spent(tmp_path: Path, access: str) -> None:
+    mechanisms = {"sum": _Mean(4), "other": DPSGD(40, 8, steps=3), "dp_sgd": DPSGD(40, 8, steps=3)}
+    shards = Shards(2, PrivacyPlan({"sum": _Mean(4)}, 20))
+    plan = PrivacyPlan({**mechanisms, "shards": shards}, 40, {"sum": 0.2, "other": 0.2, "shards": 0.2})
+    ledger, dataset = Ledger(tmp_path / "ledger.sqlite"), _examples()
+    with Backup(tmp_path / "backup") as backup:
+        session = _session(dataset, plan, ledger=ledger, backup=backup)
+        other = _trainer(session, "other")
+        refused = {
+            "public": lambda: session.public("weights", lambda: np.zeros(3)),
+            "partition": lambda: session.partition("shards"),
+            "other trainer": lambda: other.run(verbose=0),
+        }[access]
+        with pytest.raises(PlanError, match="'dp_sgd' by DP-SGD, and its networks are not known"):
+            refused()
+    assert ledger.reservations(dataset_id(dataset)) == 0
+
+
+def test_a_public_computation_is_done_once_and_pays_first(tmp_path: Path) -> None:
+    ledger, dataset, computed = Ledger(tmp_path / "ledger.sqlite"), _examples(), []
+    plan = PrivacyPlan({"sum": _Mean(4)}, 40)
+
+    def compute() -> Any:
+        computed.append(ledger.reservations(dataset_id(dataset)))
+        return np.random.default_rng().normal(size=3)
+
+    found = []
+    for _ in range(2):
+        with contextlib.suppress(_Killed), Backup(tmp_path / "backup") as backup:
+            found.append(_session(dataset, plan, ledger=ledger, backup=backup).public("weights", compute))
+            raise _Killed
+    assert computed == [1]
+    np.testing.assert_array_equal(*found)
+    assert ledger.reservations(dataset_id(dataset)) == 1
+    with pytest.raises(ValueError, match="identifier"):
+        _session().public("../weights", compute)
+
+
+def test_a_killed_session_goes_on_with_the_same_shards_and_outputs(tmp_path: Path) -> None:
+    ledger, dataset, seen = Ledger(tmp_path / "ledger.sqlite"), _examples(), []
+    inner = PrivacyPlan({"sum": _Mean(4), "count": _Mean(1)}, 10, {"sum": 0.5})
+    plan = PrivacyPlan({"shards": Shards(4, inner)}, 40)
+
+    def ones(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return tf.ones_like(_pixels(images, labels)[:, :1])
+
+    for attempt, deals in enumerate(np.random.default_rng(4).integers(4, size=(2, 40))):
+        with contextlib.suppress(_Killed), Backup(tmp_path / "backup") as backup:
+            session = _session(dataset, plan, ledger=ledger, backup=backup, noise=_Silent(deals))
+            shards = session.partition("shards")
+            seen.append([shard.run("sum", _pixels) for shard in shards])
+            if not attempt:
+                dealt = np.bincount(deals, minlength=4)
+                raise _Killed
+            np.testing.assert_array_equal([shard.run("count", ones)[0] for shard in shards], dealt)
+    np.testing.assert_array_equal(*seen)
+    assert ledger.reservations(dataset_id(dataset)) == 1
+
+
+def test_a_dealing_that_was_lost_is_not_repeated(tmp_path: Path) -> None:
+    """An example that is dealt to another shard than before would be in two."""
+    plan = PrivacyPlan({"shards": Shards(4, PrivacyPlan({"sum": _Mean(4)}, 10))}, 40)
+
+    def run(number: int) -> None:
+        with Backup(tmp_path / "backup") as backup:
+            _session(plan=plan, backup=backup).partition("shards")[number].run("sum", _pixels)
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        run(0)
+    remove(tmp_path / "backup" / "output-shards")
+    with pytest.raises(BackupError, match="'shards'"):
+        run(1)
+
+
+def test_threads_reserve_once_and_carry_out_once(tmp_path: Path) -> None:
+    ledger, dataset = Ledger(tmp_path / "ledger.sqlite"), _examples()
+    plan = PrivacyPlan({"shards": Shards(8, PrivacyPlan({"sum": _Mean(4)}, 5))}, 40)
+    with Backup(tmp_path / "backup") as backup, ThreadPoolExecutor(8) as pool:
+        shards = _session(dataset, plan, ledger=ledger, backup=backup).partition("shards")
+        together = threading.Barrier(8)
+
+        def run(number: int) -> bool:
+            together.wait()
+            try:
+                shards[number // 2].run("sum", _pixels)
+            except PlanError:
+                return False
+            return True
+
+        assert sum(pool.map(run, range(8))) == 4
+    assert ledger.reservations(dataset_id(dataset)) == 1
+
+
+def test_a_session_does_nothing_after_the_block_of_its_backup(tmp_path: Path) -> None:
+    """The lock is gone, and another process may go on with the same training."""
+    with contextlib.suppress(_Killed), Backup(tmp_path / "backup") as backup:
+        session = _session(backup=backup)
+        trainer = _trainer(session)
+        session.run("sum", _pixels)
+        raise _Killed
+    with pytest.raises(BackupError, match="inside its block"):
+        trainer.run(verbose=0)
+
+
+def test_users_who_are_others_make_another_training(tmp_path: Path) -> None:
+    plan, dataset = PrivacyPlan({"sum": _UserSum(4)}, 7), _examples(42, users=7)
+    others = dataclasses.replace(dataset, user_ids=np.arange(42) // 6)
+    renamed = dataclasses.replace(dataset, user_ids=dataset.user_ids + 100)
+
+    def run(examples: LabeledDataset) -> Any:
+        with Backup(tmp_path / "backup") as backup:
+            found.append(_session(examples, plan, backup=backup).run("sum", _pixels))
+            raise _Killed
+
+    found: list[Any] = []
+    with pytest.raises(_Killed):
+        run(dataset)
+    with pytest.raises(BackupError, match="users differ"):
+        run(others)
+    with pytest.raises(_Killed):
+        run(renamed)
+    np.testing.assert_array_equal(*found)

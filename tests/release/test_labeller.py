@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfdpgen.data import Dataset, load_splits
 from tfdpgen.privacy import DPSGD, NoiseSource, PoissonBatch, PrivacyBudget
-from tfdpgen.privacy.backup2 import Backup
+from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.optimizer import DPKerasSGD
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PlanError, PrivateSession

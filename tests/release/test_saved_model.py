@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec
-from tfdpgen.networks import vae
+from tfdpgen.networks.mixture import build_mixture
 from tfdpgen.privacy import DPSGD, NoiseSource
 from tfdpgen.release import Release, export_saved_model
 
@@ -69,10 +69,10 @@ print(json.dumps(facts))
 
 
 def _dense_generator() -> tf.keras.Model:
-    """Class Gaussians of pixels."""
-    gaussians = vae.class_gaussians(np.zeros((10, 64)), np.zeros((10, 64, LATENT_DIM)), LATENT_DIM)
-    images = tf.keras.layers.Activation("sigmoid")(tf.keras.layers.Reshape((8, 8, 1))(gaussians.output))
-    return tf.keras.Model(gaussians.inputs, images)
+    """Mixtures of two Gaussians of pixels."""
+    mixture = build_mixture(np.full((10, 2), 0.5), np.zeros((20, 64)), np.zeros((20, 64, LATENT_DIM - 1)))
+    images = tf.keras.layers.Activation("sigmoid")(tf.keras.layers.Reshape((8, 8, 1))(mixture.output))
+    return tf.keras.Model(mixture.inputs, images)
 
 
 def _convolutional_generator() -> tf.keras.Model:
@@ -109,7 +109,7 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stranger]:
     """Both releases, exported and loaded by one bare process."""
     folder = tmp_path_factory.mktemp("serving")
     releases = {
-        "vae": _release(_dense_generator(), (8, 8, 1), NoiseSource()),
+        "mixture": _release(_dense_generator(), (8, 8, 1), NoiseSource()),
         "convolutional": _release(_convolutional_generator(), (8, 8, 3), NoiseSource.insecure(seed=0)),
     }
     (folder / "1" / "convolutional").mkdir(parents=True)  # an empty folder is as good as none
@@ -135,7 +135,7 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stranger]:
     }
 
 
-@pytest.fixture(params=["vae", "convolutional"])
+@pytest.fixture(params=["mixture", "convolutional"])
 def stranger(request: pytest.FixtureRequest, strangers: dict[str, Stranger]) -> Stranger:
     return strangers[request.param]
 
@@ -197,14 +197,14 @@ def test_holds_the_generators_variables_and_nothing_else(stranger: Stranger):
 
 
 def test_the_statement_lies_beside_the_model(strangers: dict[str, Stranger]):
-    private, seeded = strangers["vae"], strangers["convolutional"]
+    private, seeded = strangers["mixture"], strangers["convolutional"]
     text = (private.directory / "assets.extra" / "privacy_statement.txt").read_text()
     assert text.strip() == private.release.statement.text
     assert (seeded.directory / "assets.extra" / "NOT_FOR_RELEASE.txt").read_text().startswith("NOT FOR RELEASE")
 
 
 def test_a_model_that_is_there_is_not_replaced(strangers: dict[str, Stranger]):
-    stranger = strangers["vae"]
+    stranger = strangers["mixture"]
     before = (stranger.directory / "saved_model.pb").read_bytes()
     with pytest.raises(FileExistsError, match="next version"):
         export_saved_model(stranger.release, stranger.directory)
@@ -222,5 +222,5 @@ def test_a_failed_export_leaves_nothing(
 
     monkeypatch.setattr(tf.saved_model, "save", save_and_fail)
     with pytest.raises(OSError, match="disk full"):
-        export_saved_model(strangers["vae"].release, tmp_path / "1")
+        export_saved_model(strangers["mixture"].release, tmp_path / "1")
     assert list(tmp_path.iterdir()) == []

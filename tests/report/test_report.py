@@ -84,7 +84,7 @@ def digits() -> LabeledDataset:
 @pytest.fixture(scope="module")
 def _summary() -> dict[str, Any]:
     plan = DPSGD(num_examples=1077, expected_batch_size=129, steps=401, l2_norm_clip=1.25, noise_multiplier=3.375)
-    privacy = plan.statement(2.5e-5, [ClassMeans(9.5)], NoiseSource()).to_dict()
+    privacy = plan.statement(2.5e-5, [ClassMeans(10, 64, 1.0, noise_multiplier=9.5)], NoiseSource()).to_dict()
     return {
         "dataset": "digits",
         "method": "c_vae",

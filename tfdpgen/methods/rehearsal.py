@@ -3,11 +3,14 @@
     cost = rehearse("c_vae", DataSpec((28, 28, 1), 10), 54_000, PrivacyBudget(3.0, 1e-5))
     cost.seconds, cost.memory
 
-The method is trained as `train` trains it, on few images of uniform random bytes, with few steps of DP-SGD and of
-public training, and twice: the second time with a few steps more. One-shot mechanisms grow in a line with the examples
-that they read, and trainings with their steps, so that
+The method is trained as `train` trains it, on few images of uniform random bytes and with few steps. Whoever reads the
+images, and whoever takes steps of DP-SGD, is timed while it does, so that
 
-    seconds = fixed + examples * seconds of an example + steps * seconds of a step.
+    seconds = fixed + examples * seconds of an example + steps * seconds of a step,
+
+where fixed is all the rest, above all what TensorFlow compiles. A difference of two totals would say so too, but for
+what varies from one time to the next, such as k-means: extrapolated, that is huge. What is learnt from public images is
+timed apart and extrapolated as well.
 
 No private example is at hand here, and nothing is reserved, kept or released. The plan is calibrated as for the real
 training, which in the same process finds it calibrated.
@@ -17,11 +20,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec, Examples, LabeledDataset
@@ -30,16 +35,20 @@ from tfdpgen.methods.method import Method
 from tfdpgen.methods.training import fit, planned
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
-from tfdpgen.privacy.sampling import MOST_IN_CHUNK
+from tfdpgen.privacy.sampling import MOST_IN_CHUNK, PoissonBatch
 from tfdpgen.privacy.session import PrivateSession
 from tfdpgen.release import to_uint8
 
 _NOISE_BYTES = 2**26  # of images in the rehearsal, at most, or one chunk's
 _EXAMPLES = 4096
-_PARTS = 4  # that they are read in
-_FEW, _MORE = 2, 12  # steps of each DP-SGD
-_PUBLIC_FEW, _PUBLIC_MORE = 2, 150  # of a training on public images
+_PARTS = 4  # that they are read in; in the first TensorFlow compiles
+_FIRST_STEPS = 10  # of a DP-SGD, in which TensorFlow compiles
+_STEPS = 40  # after them, at least, unless they take long
+_SECONDS = 1.0  # that are enough for them
+_PUBLIC = {"num_public_images": (256, 2000), "public_steps": (2, 100)}  # settings: what is tried, and what is added
+_ANY_EPSILON = 1e9  # noise needs no protection
 _SAMPLES = 512  # images, to see how long one takes
 
 
@@ -82,54 +91,103 @@ def rehearse(
         chosen, plan = planned(method, spec, num_examples, budget, labeller_share)
         plan.statement(budget.delta, "rehearsal")  # as long as the first time; later it is remembered
         images = _noise_images(spec, num_examples)
-        short, _ = _timed(chosen, plan, images, _FEW, _PUBLIC_FEW)  # what TensorFlow does once in a process
-        images.readings.clear()
-        short, generator = _timed(chosen, plan, images, _FEW, _PUBLIC_FEW)
-        each = images.seconds_per_example
-        longer, _ = _timed(chosen, plan, images, _FEW + _MORE, _PUBLIC_FEW)
-        seconds = short + each * max(0, num_examples - len(images))
-        seconds += _seconds_of_steps(plan, images, (longer - short) / _MORE)
-        if hasattr(chosen, "public_steps"):
-            public, _ = _timed(chosen, plan, images, _FEW, _PUBLIC_FEW + _PUBLIC_MORE)
-            seconds += max(0.0, public - short) / _PUBLIC_MORE * (chosen.public_steps - _PUBLIC_FEW)
-        per_sample = _seconds_of_sampling(generator, spec)
+        public = {name: amounts for name, amounts in _PUBLIC.items() if getattr(chosen, name, 0) > amounts[0]}
+        little = dataclasses.replace(chosen, **{name: few for name, (few, _) in public.items()})
+        found = _trained(little, plan, images)
+        seconds = found.seconds + images.seconds_per_example * max(0, num_examples - len(images))
+        seconds += sum(part.seconds_of(plan.mechanisms[key]) for key, part in found.trainings.items())
+        for name, (few, more) in public.items():
+            longer = _trained(dataclasses.replace(little, **{name: few + more}), plan, images)
+            each = max(0.0, longer.public_seconds - found.public_seconds) / more
+            seconds += each * (getattr(chosen, name) - few)
+        per_sample = _seconds_of_sampling(found.generator, spec)
     # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
     per_example = 2 * 8 * -(-math.prod(spec.image_shape) // 8)
     return Cost(seconds, per_sample, peak.bytes, per_example, labeller_share > 0)
 
 
-def _timed(
-    chosen: Any, plan: PrivacyPlan, images: _NoiseImages, steps: int, public_steps: int
-) -> tuple[float, tf.keras.Model]:
-    """Seconds of a whole training with so many steps, and its generator."""
-    if hasattr(chosen, "public_steps"):
-        chosen = dataclasses.replace(chosen, public_steps=public_steps)
-    mechanisms = {
-        key: _short(part, len(images), steps) if isinstance(part, DPSGD) else part
-        for key, part in plan.mechanisms.items()
-    }
-    plan = dataclasses.replace(plan, mechanisms=mechanisms, num_examples=len(images))
-    delta = 0.5 / len(images)
-    started = time.perf_counter()
-    session = PrivateSession(images, plan, PrivacyBudget(max(1.0, 1.01 * plan.epsilon(delta)), delta))
-    fitted, _ = fit(chosen, session, seed=0, verbose=0)
-    return time.perf_counter() - started, fitted.generator
+@dataclasses.dataclass(frozen=True)
+class _TimedDPSGD(DPSGD):
+    """Few steps, each of which is timed.
 
-
-def _short(plan: DPSGD, num_examples: int, steps: int) -> DPSGD:
-    """The mechanism with few steps on few examples, and with batches as large as these allow."""
-    batch = max(1, min(plan.expected_batch_size, num_examples // 2))
-    return dataclasses.replace(plan, num_examples=num_examples, expected_batch_size=batch, steps=steps)
-
-
-def _seconds_of_steps(plan: PrivacyPlan, images: _NoiseImages, of_step: float) -> float:
-    """Of all steps of DP-SGD, where one of each mechanism takes so long in the rehearsal's smaller batches.
-
-    Several mechanisms share the time by their batches.
+    Attributes:
+      times: seconds of each step, with what the method does after it; the first ones left out.
     """
-    trainings = [part for part in plan.mechanisms.values() if isinstance(part, DPSGD)]
-    rehearsed = sum(_short(part, len(images), 1).expected_batch_size for part in trainings)
-    return sum(max(0.0, of_step) * part.expected_batch_size / rehearsed * part.steps for part in trainings)
+
+    times: list[float] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(cls, plan: DPSGD, num_examples: int) -> _TimedDPSGD:
+        """The mechanism on so many examples, with batches as large as these allow."""
+        facts = {field.name: getattr(plan, field.name) for field in dataclasses.fields(DPSGD)}
+        facts["num_examples"] = num_examples
+        facts["expected_batch_size"] = max(1, min(plan.expected_batch_size, num_examples // 2))
+        facts["steps"] = min(plan.steps, _FIRST_STEPS + _STEPS)
+        return cls(**facts)
+
+    def batches(
+        self, noise: NoiseSource | None = None, first_step: int = 0, *, num_present: int | None = None
+    ) -> Iterator[PoissonBatch]:
+        for step, batch in enumerate(super().batches(noise, first_step, num_present=num_present)):
+            started = time.perf_counter()
+            yield batch
+            if step >= _FIRST_STEPS:
+                self.times.append(time.perf_counter() - started)
+            if sum(self.times) > _SECONDS:
+                return
+
+    def seconds_of(self, plan: Any) -> float:
+        """What the real mechanism takes beyond what was timed."""
+        if not self.times:
+            return 0.0
+        share = plan.expected_batch_size / self.expected_batch_size
+        return max(0.0, statistics.mean(self.times) * share * (plan.steps - _FIRST_STEPS) - sum(self.times))
+
+
+class _TimedSession(PrivateSession):
+    """A session on noise that notes how long public computations take."""
+
+    __slots__ = ("public_seconds",)
+
+    def public(self, key: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        started = time.perf_counter()
+        result = super().public(key, compute)
+        self.public_seconds += time.perf_counter() - started
+        return result
+
+
+class _Trained(NamedTuple):
+    """A short training.
+
+    Attributes:
+      generator: what it gave.
+      seconds: that it took.
+      public_seconds: of these, for public computations.
+      trainings: its DP-SGD mechanisms by key, timed.
+    """
+
+    generator: tf.keras.Model
+    seconds: float
+    public_seconds: float
+    trainings: dict[str, _TimedDPSGD]
+
+
+def _trained(chosen: Any, plan: PrivacyPlan, images: _NoiseImages) -> _Trained:
+    """Trains on noise, with few steps."""
+    trainings = {
+        key: _TimedDPSGD.of(part, len(images)) for key, part in plan.mechanisms.items() if isinstance(part, DPSGD)
+    }
+    short = dataclasses.replace(
+        plan,
+        mechanisms={**plan.mechanisms, **trainings},
+        num_examples=len(images),
+        accountant="rdp",  # quickly, since nobody is promised anything
+    )
+    started = time.perf_counter()
+    session = _TimedSession(images, short, PrivacyBudget(_ANY_EPSILON, 0.5 / len(images)))
+    session.public_seconds = 0.0
+    fitted, _ = fit(chosen, session, seed=0, verbose=0)
+    return _Trained(fitted.generator, time.perf_counter() - started, session.public_seconds, trainings)
 
 
 def _seconds_of_sampling(generator: tf.keras.Model, spec: DataSpec) -> float:
@@ -150,12 +208,7 @@ def _noise_images(spec: DataSpec, num_examples: int) -> _NoiseImages:
 
 
 class _NoiseImages(LabeledDataset):
-    """Images that are read in a few parts, and how long their reader takes for each, the first part left out.
-
-    What grows with the examples happens while they are read, and the rest does not. The difference of two totals would
-    say so too, but for what in the rest varies from one time to the next, such as k-means: extrapolated, that is huge.
-    In the first part of each reading TensorFlow compiles.
-    """
+    """Images that are read in a few parts, and how long their reader takes for each, the first part left out."""
 
     readings: list[float]
 

@@ -4,17 +4,17 @@
     advise(spec, 1077, PrivacyBudget(0.1, 1e-5))                  # epsilon, classes, image shapes that would do
 
 **The ratio.** It is of the data and the budget, whatever the method: none can know more of a class than its mean, which
-is cheapest. An example adds a vector v of d features, its lowest frequencies, to the sum of its class, clipped to
-||v|| <= 1. Of n_c examples of one class the sum's norm is at most n_c, the signal. Each of the d entries gets noise of
-standard deviation s = z sqrt(1/4 + 1 + w^2), where z is the noise multiplier that the whole budget buys one Gaussian
-mechanism and 1/4 + 1 + w^2, with w = 2, is the squared sensitivity of count, sum and second moments (weighted by w)
-released together. The norm of the noise is s sqrt(d) in root mean square. So
+is cheapest. `ClassMeans` with the whole budget adds up vectors v of d features, the lowest frequencies of an image,
+clipped to ||v|| <= 1. Of n_c examples of one class the sum's norm is at most n_c, the signal. Each of the d entries
+gets noise of standard deviation s = z sqrt(1/4 + 1 + 1), where z is the noise multiplier that the budget buys one
+Gaussian mechanism and the root is the sensitivity of count, sum and scale released together. The norm of the noise is
+s sqrt(d) in root mean square. So
 
     ratio = n_c / (s sqrt(d)),    n_c = num_examples / num_classes.
 
-It is an upper bound: real features are shorter than the clip, and what tells classes apart is shorter still. Below 1
-the noise of a class's mean is longer than any mean can be. It needs no look at an example: n_c is what a class has on
-average, and a rare class has less.
+It is an upper bound: real features are shorter than the clip, what tells classes apart is shorter still, and methods
+leave a part of the budget for more than means. Below 1 the noise of a class's mean is longer than any mean can be. It
+needs no look at an example: n_c is what a class has on average, and a rare class has less.
 
 **Hopeless** is what lies below `HOPELESS`. docs/preflight.md has the measurements behind it.
 """
@@ -29,10 +29,10 @@ import dp_accounting
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.privacy.accounting import epsilon_of
 from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans
 
-HOPELESS = 0.4
+HOPELESS = 0.6
 _COEFFICIENTS = 49  # lowest frequencies of each channel; what lies above them is little of an image
-_SENSITIVITY = math.sqrt(1 / 4 + 1 + 2**2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,8 @@ def class_signal(num_examples: int, num_classes: int, num_features: int, noise_m
       num_features: d, that are released of each class.
       noise_multiplier: z, of the one Gaussian mechanism that the budget buys.
     """
-    return num_examples / num_classes / (noise_multiplier * _SENSITIVITY * math.sqrt(num_features))
+    means = ClassMeans(num_classes, num_features, radius=1.0, noise_multiplier=noise_multiplier)
+    return num_examples / num_classes / (means.stddev * math.sqrt(num_features))
 
 
 def signal_of(spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> float:

@@ -17,7 +17,8 @@ and a resumed training goes on behind what was claimed. So every accounted step 
 the rest of a block, and never repeats a step that an observer of the first attempt may have seen with other noise.
 
 **Atomic.** Each output and each checkpoint is one folder, synced to disk under another name and then renamed. There is
-no moment at which a half-written one can be read.
+no moment at which a half-written one can be read. What is there is never written a second time, and where an entry is
+missing that must have been there, the backup is damaged, not empty.
 
 **Its own.** The facts are the plan with its noise, the method, its settings and seed, and the digest of the examples. A
 backup of anything else is refused.
@@ -35,6 +36,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +49,7 @@ import tensorflow as tf
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove
 
 _TRAINING, _OUTPUT, _MARK, _STEP = "training", "output", "begun", "step"  # kinds of entries; names are kind-key-number
+_ENTRY = re.compile(rf"\.?({_TRAINING}|({_OUTPUT}|{_MARK})-[\w.]+|{_STEP}-[\w.]+-\d{{10}})")
 _FACTS, _STATE, _ARRAY = "facts.json", "state", "array.npy"
 _BLOCKS = 50  # of a training, unless `every` says otherwise: a kill wastes 2 % of the steps at most
 
@@ -83,9 +86,8 @@ class Backup:
     def __enter__(self) -> Self:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock.enter_context(folder_lock(self._folder))
-        kinds = (_TRAINING, *(f"{kind}-" for kind in (_OUTPUT, _MARK, _STEP)))
         names = sorted(path.name for path in self._folder.iterdir())
-        if strangers := [name for name in names if not name.removeprefix(".").startswith(kinds)]:
+        if strangers := [name for name in names if not _ENTRY.fullmatch(name)]:
             self._lock.close()
             raise BackupError(
                 f"{self._folder} should be a folder for a backup alone, since it is removed at the end; it holds "
@@ -104,7 +106,9 @@ class Backup:
         if kind is None:
             facts = self._folder / _TRAINING
             if facts.exists():  # first, under a name that is none of a training: the rest is then of nothing
-                remove(facts.rename(self._hidden(facts)))
+                hidden = facts.rename(self._hidden(facts))
+                fsync(self._folder)  # or a power cut could leave the facts, and steps that look as if none had run
+                remove(hidden)
             remove(self._folder)
         self._open = False
         self._lock.close()
@@ -118,8 +122,7 @@ class Backup:
         Raises:
           BackupError: if there is progress of another training, or it cannot be read.
         """
-        if not self._open:
-            raise BackupError("`backup` should be used inside its block: `with Backup(directory) as backup: ...`.")
+        self._check_open()
         folder = self._folder / _TRAINING
         if not folder.exists():
             for leftover in self._folder.iterdir():
@@ -141,10 +144,22 @@ class Backup:
         return True
 
     def begin(self, training: Mapping[str, Any], reservation: str | None) -> None:
-        """Writes down, durably, which training this is, before its first access to an example."""
+        """Writes down, durably, which training this is, before its first access to an example.
+
+        Of the training that is kept, it writes down another reservation.
+        """
+        self._check_open()
         self.reservation = reservation
-        facts = {"training": dict(training), "reservation": reservation}
-        self._publish(_TRAINING, lambda part: (part / _FACTS).write_text(json.dumps(facts, indent=2) + "\n"))
+        text = json.dumps({"training": dict(training), "reservation": reservation}, indent=2) + "\n"
+        kept = self._folder / _TRAINING / _FACTS
+        if not kept.exists():
+            self._publish(_TRAINING, lambda part: (part / _FACTS).write_text(text))
+            return
+        part = self._hidden(kept)
+        part.write_text(text)
+        fsync(part)
+        part.rename(kept)
+        fsync(kept.parent)
 
     def output(self, key: str) -> npt.NDArray[Any] | None:
         """What `keep` has kept of a mechanism; None if it was not carried out.
@@ -152,42 +167,59 @@ class Backup:
         Raises:
           BackupError: if it may have been carried out and its output is lost, or cannot be read.
         """
+        self._check_open()
         folder = self._folder / f"{_OUTPUT}-{key}"
         if folder.exists():
             try:
                 return np.load(folder / _ARRAY, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise self._damaged(folder, error) from error
-        if (self._folder / f"{_MARK}-{key}").exists():
+        if self.is_marked(key):
             raise BackupError(
-                f"The training was killed while noise was added in {key!r}: it may have been carried out, and its "
-                f"output is lost. Doing it again would cost what nobody has reserved. Delete {self._folder} to start "
-                "anew; what was reserved stays spent."
+                f"The training was killed while noise was added in {key!r}, or its output was deleted: it may have "
+                f"been carried out, and doing it again would cost what nobody has reserved. Delete {self._folder} to "
+                "start anew; what was reserved stays spent."
             )
         return None
 
     def mark(self, key: str) -> None:
-        """Writes down, durably, that noise is about to be added in a one-shot mechanism."""
+        """Writes down, durably, that noise is about to be added in a mechanism, or that its first steps may run."""
         self._publish(f"{_MARK}-{key}", lambda part: None)
+
+    def is_marked(self, key: str) -> bool:
+        """Whether `mark` was called for it."""
+        return (self._folder / f"{_MARK}-{key}").exists()
 
     def keep(self, key: str, output: npt.NDArray[Any]) -> None:
         """Keeps the noised output of a one-shot mechanism."""
-        self._publish(f"{_OUTPUT}-{key}", lambda part: np.save(part / _ARRAY, output))
+        self._publish(f"{_OUTPUT}-{key}", lambda part: np.save(part / _ARRAY, output, allow_pickle=False))
 
     def steps(self, key: str, total: int, state: Mapping[str, Any]) -> StepBackup:
         """What keeps the steps of one DP-SGD mechanism; restores `state` if some were executed before."""
         return StepBackup(self, key, total, state)
 
     def _publish(self, name: str, write: Callable[[Path], object]) -> Path:
-        """Makes a folder that is durable and complete as soon as it has this name."""
+        """Makes a folder that is durable and complete as soon as it has this name.
+
+        Raises:
+          BackupError: if there is one already: somebody else goes on with the same training.
+        """
+        self._check_open()
         target = self._folder / name
+        if target.exists():
+            raise self._taken(target)
         part = self._hidden(target)
+        remove(part)  # what a full disk left behind
         part.mkdir()
         write(part)
         fsync_tree(part)
         part.rename(target)
         fsync(self._folder)
         return target
+
+    def _check_open(self) -> None:
+        if not self._open:  # without the lock another process may go on with the same training
+            raise BackupError("`backup` should be used inside its block: `with Backup(directory) as backup: ...`.")
 
     @staticmethod
     def _hidden(entry: Path) -> Path:
@@ -198,6 +230,12 @@ class Backup:
         return BackupError(
             f"{entry} cannot be read ({type(error).__name__}); it may be damaged, or of another version. Delete "
             f"{self._folder} to start anew; what the training has reserved stays spent."
+        )
+
+    def _taken(self, entry: Path) -> BackupError:
+        return BackupError(
+            f"Another session has gone on with the training that {self._folder} keeps: {entry.name} is not as this one "
+            "left it. A training goes on in one session at a time."
         )
 
 
@@ -226,7 +264,10 @@ class StepBackup:
         for older in found[:-1]:
             remove(older)
         self.first = self._claimed = 0
-        if self._kept is not None:
+        backup._check_open()
+        if self._kept is None:
+            backup.output(key)  # an error where a mark says that there were steps
+        else:
             try:
                 self._claimed = int(json.loads((self._kept / _FACTS).read_text())["claimed"])
                 self._checkpoint.read(str(self._kept / _STATE)).assert_consumed()
@@ -235,6 +276,8 @@ class StepBackup:
             self.first = self._claimed
         if self.first < total:
             self._save(self.first)
+        if not backup.is_marked(key):
+            backup.mark(key)
 
     def after_step(self, done: int) -> None:
         """Saves the state and claims the next block, where `done` steps are the end of one.
@@ -247,6 +290,8 @@ class StepBackup:
 
     def _save(self, done: int) -> None:
         """Makes the state after `done` steps, and the claim on the block that follows, the newest checkpoint."""
+        if self._kept is not None and not self._kept.exists():
+            raise self._backup._taken(self._kept)
         block = self._backup._every or max(1, self._total // _BLOCKS)
         claimed = min(done + block, self._total)
 

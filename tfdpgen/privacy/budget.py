@@ -17,6 +17,8 @@ import dp_accounting
 
 from tfdpgen.choices import check_budget, check_delta
 
+_ROUNDING = 1e-9  # relative: a root is found to either side of it
+
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyBudget:
@@ -46,8 +48,8 @@ class PrivacyBudget:
 
     @property
     def gaussian_noise_multiplier(self) -> float:
-        """Noise multiplier of the one Gaussian mechanism that costs this budget (Balle & Wang 2018, exact)."""
-        return dp_accounting.get_sigma_gaussian(self.epsilon, self.delta)
+        """Noise multiplier of the one Gaussian mechanism that costs this budget, and never more (Balle & Wang 2018)."""
+        return dp_accounting.get_sigma_gaussian(self.epsilon, self.delta) * (1 + _ROUNDING)
 
     def share(self, share: float) -> PrivacyBudget:
         """The budget of a Gaussian mechanism that has this share, in (0, 1], of mu squared.

@@ -34,7 +34,8 @@ ChunkFn = Callable[..., Sequence[tf.Tensor]]
 def private_step(plan: DPSGD) -> Callable[[Callable[[tf.Tensor, tf.Tensor], None]], Callable]:
     """Decorator: compiles a step for the plan's batches, once for any number of chunks."""
     shape = [None, plan.physical_batch_size]
-    return tf.function(input_signature=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)])
+    signature = [tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)]
+    return tf.function(input_signature=signature, autograph=False)
 
 
 def row_reader(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:

@@ -86,7 +86,7 @@ class GaussianNoise:
         self._key = tf.constant(np.frombuffer(key, dtype=np.uint32))
         # Not a Trackable, so that no checkpoint can hold the key or repeat a draw.
         self._draws = tf.Variable(tf.zeros([], tf.int64), trainable=False)
-        self._normals: Any = tf.function(_normals, jit_compile=True)
+        self._normals: Any = tf.function(_normals, jit_compile=True, autograph=False)
 
     def draw(self, shapes: Sequence[Any], stddev: float) -> list[tf.Tensor]:
         """Independent normals of mean 0.

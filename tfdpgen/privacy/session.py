@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -57,11 +58,11 @@ class _Held:
     noise: NoiseSource
     backup: Backup | None
     reserve: Callable[[], None]
-    is_reserved: Callable[[], bool]
     prefix: str = ""
     event: Any = None
     begun: set[str] = dataclasses.field(default_factory=set)
     trainers: set[str] = dataclasses.field(default_factory=set)
+    lock: Any = dataclasses.field(default_factory=threading.Lock)  # of `begun`
 
 
 _HELD: weakref.WeakKeyDictionary[PrivateSession, _Held] = weakref.WeakKeyDictionary()
@@ -119,7 +120,7 @@ class PrivateSession:
                 f"`plan` costs epsilon={cost:.4g} at delta={budget.delta:g}, more than {budget.epsilon:g}."
             )
         reserve = _Reservation(dataset, plan, budget, ledger, limit, backup, dict(facts or {}), purpose)
-        self._open(plan, dataset.spec, _Held(lambda: dataset, noise, backup, reserve, lambda: reserve.is_made))
+        self._open(plan, dataset.spec, _Held(lambda: dataset, noise, backup, reserve))
 
     def _open(self, plan: PrivacyPlan, spec: DataSpec, held: _Held) -> None:
         self._plan, self._spec = plan, spec
@@ -174,14 +175,7 @@ class PrivateSession:
         """
         held = _HELD[self]
         mechanisms = {key: cast(GaussianSum, self._mechanism(key, GaussianSum)) for key in transforms}
-        if missing := [
-            key for key, part in self._plan.mechanisms.items() if isinstance(part, DPSGD) and key not in held.trainers
-        ]:
-            raise PlanError(
-                f"The plan trains {missing[0]!r} by DP-SGD, and its networks are not known yet. Call `session.trainer"
-                f"({missing[0]!r}, networks, loss_fn, ...)` before the first `run`, so that networks which cannot be "
-                "trained privately are refused before anything is spent."
-            )
+        self._check_networks_are_known()
         if not mechanisms:
             raise PlanError("`transforms` should name at least one mechanism.")
         for transform in transforms.values():
@@ -241,6 +235,7 @@ class PrivateSession:
         held.trainers.add(key)
 
         def examples() -> Dataset:
+            self._check_networks_are_known()
             self._begin(key)
             return held.dataset()
 
@@ -283,11 +278,19 @@ class PrivateSession:
         Args:
           key: an identifier, by which it is kept.
           compute: touches no private example.
+
+        Raises:
+          ValueError: if the key is no identifier.
+          PlanError: if DP-SGD's networks are not known yet.
+          BudgetExceededError: if the limit would be exceeded; nothing was spent then.
         """
         held = _HELD[self]
+        if not key.isidentifier():
+            raise ValueError(f"`key` should be an identifier, such as 'autoencoder'; got {key!r}.")
+        self._check_networks_are_known()
         if held.backup is None:
             return compute()
-        held.reserve()
+        self._begin()
         name = f"{held.prefix}{key}.public"
         kept = held.backup.output(name)
         if kept is None:
@@ -301,9 +304,10 @@ class PrivateSession:
         Every example is dealt to one of them, at random and in secret, when the first of them touches its own.
 
         Raises:
-          PlanError: if the plan has no such shards, or they were dealt before.
+          PlanError: if the plan has no such shards, or they were dealt before, or DP-SGD's networks are not known yet.
         """
         held, mechanism = _HELD[self], cast(Shards, self._mechanism(key, Shards))
+        self._check_networks_are_known()
         self._mark_begun(key)
         dealt, lock = [], threading.Lock()
 
@@ -324,7 +328,6 @@ class PrivateSession:
                     held.noise,
                     held.backup,
                     held.reserve,
-                    held.is_reserved,
                     f"{held.prefix}{key}.{number}.",
                 ),
             )
@@ -345,6 +348,8 @@ class PrivateSession:
                 kept = rng.integers(num_shards, size=len(dataset))
             if held.backup:
                 held.backup.keep(held.prefix + key, kept)
+        if held.backup and not held.backup.is_marked(held.prefix + key):
+            held.backup.mark(held.prefix + key)  # after it is kept: until then no shard was touched
         return cast(Any, kept)
 
     def _mechanism(self, key: str, kind: type) -> Any:
@@ -365,6 +370,17 @@ class PrivateSession:
             raise PlanError(f"{key!r} was carried out before; the plan has it once.")
         return mechanism
 
+    def _check_networks_are_known(self) -> None:
+        """Raises a PlanError if a training by DP-SGD is in the plan whose networks and loss were not checked yet."""
+        known = _HELD[self].trainers
+        for key, part in self._plan.mechanisms.items():
+            if isinstance(part, DPSGD) and key not in known:
+                raise PlanError(
+                    f"The plan trains {key!r} by DP-SGD, and its networks are not known yet. Call `session.trainer"
+                    f"({key!r}, networks, loss_fn, ...)` before the first `run`, so that networks which cannot be "
+                    "trained privately are refused before anything is spent."
+                )
+
     def _begin(self, *keys: str) -> None:
         """Reserves the plan if that was not done yet, and marks mechanisms as carried out."""
         held = _HELD[self]
@@ -375,10 +391,11 @@ class PrivateSession:
 
     def _mark_begun(self, *keys: str) -> None:
         held = _HELD[self]
-        for key in keys:
-            if key in held.begun:
-                raise PlanError(f"{key!r} was carried out before; the plan has it once.")
-            held.begun.add(key)
+        with held.lock:
+            for key in keys:
+                if key in held.begun:
+                    raise PlanError(f"{key!r} was carried out before; the plan has it once.")
+                held.begun.add(key)
 
 
 _ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition"}
@@ -401,14 +418,21 @@ class _Reservation:
         self._dataset, self._plan, self._budget = dataset, plan, budget
         self._ledger, self._limit, self._backup = ledger, limit, backup
         self._facts, self._purpose = facts, purpose
-        self.is_made = False
+        self._is_made, self._lock = False, threading.Lock()
 
     def __call__(self) -> None:
-        if self.is_made:
-            return
+        with self._lock:  # shards may be trained by threads
+            if not self._is_made:
+                self._make()
+                self._is_made = True
+
+    def _make(self) -> None:
         ledger, backup, event = self._ledger, self._backup, self._plan.event
         name = dataset_id(self._dataset) if ledger is not None or backup is not None else ""
         training = {**self._facts, "delta": self._budget.delta, "plan": self._plan.to_dict(), "examples": name}
+        if self._plan.unit is PrivacyUnit.USER:
+            users = np.unique(cast(Any, self._dataset.user_ids), return_inverse=True)[1].astype(np.int64)
+            training["users"] = hashlib.sha256(users.tobytes()).hexdigest()
         is_resumed = backup is not None and backup.holds(training)
         reservation = backup.reservation if backup is not None else None
         is_paid = is_resumed and (ledger is None or ledger.has(reservation, name, event))
@@ -418,7 +442,6 @@ class _Reservation:
             )
         if backup is not None and not (is_resumed and is_paid):
             backup.begin(training, reservation)
-        self.is_made = True
 
 
 def sums_of(

@@ -119,7 +119,7 @@ def test_a_score_compares_the_canarys_own_label_with_the_others(examples: Labele
 def test_a_private_method_is_not_refuted() -> None:
     examples = load_splits("digits").train.in_memory()
     result = audit_release(
-        lambda joined: train("class_gaussian", joined, _BUDGET, insecure_reproducible=True, verbose=0),
+        lambda joined: train("gaussian_mixture", joined, _BUDGET, insecure_reproducible=True, verbose=0),
         examples,
         _BUDGET,
         noise=NoiseSource.insecure(0),

@@ -91,7 +91,8 @@ def squared_norms_by_cells(
     )
 
 
-@tf.function(jit_compile=True)  # one loop over the products, where operations one by one pass over memory many times
+# One loop over the products, where operations one by one pass over memory many times.
+@tf.function(jit_compile=True, autograph=False)
 def _squared_norms_from_products(
     products: tf.Tensor, gram_g: tf.Tensor, grid: tuple[int, int], out: tuple[int, int], views: int
 ) -> tf.Tensor:

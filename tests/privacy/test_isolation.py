@@ -1,0 +1,84 @@
+"""What a method hands to a session is refused where it mixes examples, keeps what it sees, or draws by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdpgen.data import DataSpec
+from tfdpgen.privacy.isolation import check_loss, check_transform
+
+_SPEC = DataSpec((2, 2, 1), 3)
+_MEMORY = tf.Variable(tf.zeros([4]), trainable=False)
+
+
+def _pixels(images: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(images, [-1, 4])
+
+
+def _kept(values: tf.Tensor) -> tf.Tensor:
+    _MEMORY.assign(tf.reduce_max(values, axis=0))
+    return values
+
+
+def _printed(values: tf.Tensor) -> tf.Tensor:
+    tf.print(values)
+    return values
+
+
+def _by_the_place(values: tf.Tensor) -> tf.Tensor:
+    return values * tf.range(1.0, tf.cast(tf.shape(values)[0], tf.float32) + 1.0)[:, None]
+
+
+_APART, _DRAWS, _ALONE = "each example alone", "draws random numbers", "its arguments alone"
+_REFUSED: dict[str, tuple[Any, str]] = {
+    "centred": (lambda values: values - tf.reduce_mean(values, axis=0), _APART),
+    "scaled by the largest": (lambda values: values / tf.reduce_max(values), _APART),
+    "added up": (lambda values: tf.cumsum(values, axis=0), _APART),
+    "multiplied by the place": (_by_the_place, _APART),
+    "noise": (lambda values: values + tf.random.normal(tf.shape(values)), _DRAWS),
+    "seeded noise": (lambda values: values + tf.random.stateless_normal(tf.shape(values), [1, 2]), _DRAWS),
+    "seeded uniforms": (lambda values: values * tf.random.stateless_uniform(tf.shape(values), [1, 2]), _DRAWS),
+    "dropout": (lambda values: tf.nn.dropout(values, 0.5), _DRAWS),
+    "kept": (_kept, _ALONE),
+    "printed": (_printed, _ALONE),
+    "given to Python": (
+        lambda values: tf.ensure_shape(tf.py_function(lambda x: x, [values], tf.float32), [None, 4]),
+        _ALONE,
+    ),
+}
+every_refusal = pytest.mark.parametrize("name", list(_REFUSED))
+
+
+@every_refusal
+def test_transforms_that_mix_keep_or_draw_are_refused(name: str) -> None:
+    change, match = _REFUSED[name]
+    with pytest.raises(ValueError, match=rf"`transform`.*{match}"):
+        check_transform(lambda images, labels: change(_pixels(images)), _SPEC)
+
+
+@every_refusal
+def test_losses_that_mix_keep_or_draw_are_refused(name: str) -> None:
+    change, match = _REFUSED[name]
+    with pytest.raises(ValueError, match=rf"`loss_fn`.*{match}"):
+        check_loss(lambda batch: tf.reduce_sum(change(_pixels(batch.images)), axis=1), _SPEC)
+
+
+def test_what_treats_each_example_alone_passes() -> None:
+    spec = check_transform(lambda images, labels: tf.math.l2_normalize(_pixels(images), axis=1), _SPEC)
+    assert spec.shape == [None, 4]
+
+    def loss(batch: Any) -> tf.Tensor:
+        kept = tf.cast(batch.uniform([4]) < 0.5, tf.float32)
+        return tf.reduce_sum(tf.square(kept * _pixels(batch.images) - batch.normal([4])), axis=1)
+
+    check_loss(loss, _SPEC)
+
+
+@pytest.mark.parametrize("shape", [[], [1], [6, 2, 2], [5]])
+def test_a_loss_is_one_number_an_example_or_a_view(shape: list[int]) -> None:
+    with pytest.raises(ValueError, match="one loss an example"):
+        check_loss(lambda batch: tf.constant(np.zeros(shape), tf.float32), _SPEC)
