@@ -39,8 +39,8 @@ def curves(path: Path) -> list[Line]:
         run = json.loads(text)
         if (run["dataset"], run["split"]) != ("mnist", "test"):
             continue
-        for column, kind in (("p2", "plain"), ("p2_augmented", "augmented")):
-            if column in run:
+        for column, kind, share in (("p2", "plain", 0.0), ("p2_augmented", "augmented", run["labeller_share"])):
+            if column in run and run["labeller_share"] == share:  # plain ones are worth less beside a labeller
                 points[f"{run['method']}, {kind}"][run["budget"]["epsilon"]].append(run[column])
     return [
         Line(name, sorted(measured), [statistics.mean(measured[epsilon]) for epsilon in sorted(measured)])

@@ -105,16 +105,16 @@ def train_on_records(folder: str, megabytes: int) -> dict[str, float]:
     import tensorflow_datasets as tfds
 
     from tfdpgen.data import DataSpec, RecordDataset
-    from tfdpgen.methods import CVAEPreset, train
+    from tfdpgen.methods import CVAE, train
     from tfdpgen.privacy import Ledger, PrivacyBudget
 
     baseline = peak_mebibytes()
     make_builder(folder, 0)  # makes the name known
     source: Any = tfds.data_source("random_images", split="train", data_dir=folder)
     dataset = RecordDataset(source, DataSpec((28, 28, 1), 10))
-    preset = CVAEPreset(latent_dim=16, hidden_units=(400,), expected_batch_size=256, steps=STEPS)
+    method = CVAE(warm_start=None, latent_dim=16, hidden_units=(400,), expected_batch_size=256, steps=STEPS)
     budget = PrivacyBudget(3.0, 1e-8)
-    train("c_vae", dataset, budget, ledger=Ledger(Path(folder) / "ledger.sqlite"), preset=preset, verbose=0)
+    train(method, dataset, budget, ledger=Ledger(Path(folder) / "ledger.sqlite"), verbose=0)
     return {"baseline": baseline, "peak": peak_mebibytes(), "examples": len(dataset)}
 
 

@@ -1,19 +1,25 @@
-"""What the synthetic examples are worth: p2 of the plain and of the augmented examples, on MNIST or any TFDS data set.
+"""What the synthetic examples are worth, on MNIST or any TFDS data set: p1 to p4 and a Frechet distance, over seeds.
 
-    python benchmarks/utility.py --data_dir=DIR --method=latent_gaussian --epsilon=1 --seeds=0,1,2
-    python benchmarks/utility.py --method=gaussian_mixture --dataset=digits --epsilon=3
+    python benchmarks/utility.py --data_dir=DIR --method=gaussian_mixture --epsilon=1 --seeds=0,1,2
+    python benchmarks/utility.py --dataset=digits --epsilon=3 --labeller_share=0.3
     python benchmarks/utility.py --data_dir=DIR --method=latent_gaussian --validation       # to choose by
     python benchmarks/utility.py --best_preset
 
-p2 is the accuracy on real test examples of the CNN of `tfdpgen.evaluation`, trained on synthetic examples only, its
-epoch chosen on synthetic examples that are held out. `fid` is the Frechet distance of up to 10,000 plain examples to
-real test examples, and `label_agreement` the share of plain examples that are named as they are labelled, both by the
-same CNN trained on the real training examples (once for all seeds; `--no_fidelity` leaves both out). Such a distance
-compares methods that one and the same CNN judges; it is no Inception distance.
+All by the CNN of `tfdpgen.evaluation`, which is trained on real training examples, once in a process (the judge), and
+on plain synthetic examples, for each run; its epoch is chosen on examples that are split off its training examples.
 
-A row of the table is printed for each run, then mean and spread; each run is appended to `--results` as JSON with
-commit, seed, statement and seconds. With `--validation` the last tenth of the training examples takes the place of the
-test examples, and is not trained on: hyperparameters are chosen there.
+| | tested on real test examples | tested on synthetic examples that are held out |
+|---|---|---|
+| trained on real examples | p1 | p3: the share that is named as it is labelled |
+| trained on synthetic examples | p2; p2_balanced, the mean over classes | p4 |
+
+`p2_augmented` is p2 of the augmented examples and their soft labels, where there is a labeller. `fid` is the Frechet
+distance of up to 10,000 plain examples to real test examples in the judge's features, the space "cnn": it compares
+methods that one and the same judge looks at, and is no Inception distance.
+
+A row is printed for each run, then mean and spread; each run is appended to `--results` as JSON with commit, seed,
+statement and seconds. With `--validation` the last tenth of the training examples takes the place of the test
+examples, and is not trained on: hyperparameters are chosen there.
 
 The trainings are DP-correct; the figures are computed on private examples without noise and are internal.
 """
@@ -37,19 +43,15 @@ import numpy as np
 from PIL import Image
 
 from tfdpgen.data import LabeledDataset, load_splits
-from tfdpgen.evaluation import (
-    Classifier,
-    accuracy,
-    cnn_space,
-    fit_classifier,
-    frechet_distance,
-    train_classifier,
-)
+from tfdpgen.evaluation import Classifier, balanced_accuracy, cnn_space, fit_classifier, frechet_distance
 from tfdpgen.methods import method_names, train
 from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.release import Release
 
-BEST_PRESET = "latent_gaussian"  # of those measured on MNIST and Fashion-MNIST; docs/results.md has the table
+BEST_METHOD = "gaussian_mixture"  # of those measured on MNIST and Fashion-MNIST; docs/utility.md has the table
+FIGURES = ("p1", "p2", "p3", "p4", "p2_balanced", "p2_augmented", "p2_augmented_balanced", "fid")
+TIMES = ("seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
+HELD_OUT = 1 / 6  # plain examples that are tested on, for each one that is trained on
 EXAMPLES_AT_A_TIME = 1000
 MOST_EXAMPLES_OF_FID = 10_000
 
@@ -63,6 +65,14 @@ def training_set(release: Release, num: int, seed: int) -> tuple[np.ndarray, ...
         for start in range(0, num, EXAMPLES_AT_A_TIME)
     ]
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def held_out(release: Release, num: int, seed: int) -> LabeledDataset:
+    """Plain examples beyond the `num` that are trained on."""
+    labels, parts = np.arange(num, num + max(1, round(HELD_OUT * num))) % release.spec.num_classes, []
+    for start in range(0, len(labels), EXAMPLES_AT_A_TIME):
+        parts.append(release.sample(labels[start : start + EXAMPLES_AT_A_TIME], (seed, num + start)))
+    return LabeledDataset(np.concatenate(parts), labels, release.spec)
 
 
 @functools.cache
@@ -83,39 +93,33 @@ def judge(dataset: str, data_dir: str, validation: bool) -> Classifier:
     return fit_classifier("cnn", examples, trained_on="private", seed=0)
 
 
-def fidelity(judged_by: Classifier, images: np.ndarray, labels: np.ndarray, test: LabeledDataset) -> dict[str, float]:
-    """How far plain examples lie from real ones, and whether they look like their labels. Their labels cycle."""
-    features, num_examples = cnn_space(judged_by).features, min(len(images), len(test), MOST_EXAMPLES_OF_FID)
-    return {
-        "fid": round(frechet_distance(features(test.images[:num_examples]), features(images[:num_examples])), 4),
-        "label_agreement": float(np.mean(judged_by.predict(images) == labels)),
-    }
-
-
 def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run, from the private examples to p2."""
+    """One run, from the private examples to the figures."""
     source = flags.dataset, flags.data_dir, flags.validation
     examples, test = real_examples(*source)
-    if flags.fidelity:
-        judge(*source)  # now, so that it counts in no run's seconds
+    judge(*source)  # now, so that it counts in no run's seconds
     started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
-    release = train(flags.method, examples, budget, seed=seed, verbose=flags.verbose)
+    release = train(
+        flags.method, examples, budget, seed=seed, labeller_share=flags.labeller_share, verbose=flags.verbose
+    )
     trained = time.monotonic()
     images, labels, soft_labels, is_augmented = training_set(release, flags.num_synthetic, seed)
+    further = held_out(release, flags.num_synthetic, seed)
     drawn = time.monotonic()
-    result: dict[str, Any] = {"p2": p2(release, images, labels, None, ~is_augmented, test, seed)}
+    plain = LabeledDataset(images[~is_augmented], labels[~is_augmented], release.spec)
+    result = figures(judge(*source), plain, further, test, seed)
     if is_augmented.any():
-        result["p2_augmented"] = p2(release, images, labels, soft_labels, is_augmented, test, seed)
-    if flags.fidelity:
-        result |= fidelity(judge(*source), images[~is_augmented], labels[~is_augmented], test)
+        augmented = LabeledDataset(images[is_augmented], labels[is_augmented], release.spec)
+        result |= of_augmented(augmented, soft_labels[is_augmented], test, seed)
     if flags.samples:
-        draw_samples(flags.samples, images[~is_augmented], labels[~is_augmented])
+        draw_samples(flags.samples, plain.images, plain.labels)
     return {
         "dataset": flags.dataset,
         "split": "validation" if flags.validation else "test",
         "method": flags.method,
         "budget": {"epsilon": flags.epsilon, "delta": flags.delta},
+        "labeller_share": flags.labeller_share,
         "seed": seed,
         **result,
         "seconds_train": round(trained - started, 1),
@@ -128,19 +132,38 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     }
 
 
-def p2(
-    release: Release,
-    images: np.ndarray,
-    labels: np.ndarray,
-    soft_labels: np.ndarray | None,
-    chosen: np.ndarray,
-    test: LabeledDataset,
-    seed: int,
-) -> float:
-    """Accuracy on test examples of the CNN that was trained on the chosen examples."""
-    examples = LabeledDataset(images[chosen], labels[chosen], release.spec)
-    soft = None if soft_labels is None else soft_labels[chosen]
-    return accuracy(train_classifier(examples, soft_labels=soft, seed=seed), test)
+def figures(
+    judged_by: Classifier, plain: LabeledDataset, further: LabeledDataset, test: LabeledDataset, seed: int
+) -> dict[str, Any]:
+    """p1 to p4, the balanced p2, and the distance.
+
+    Args:
+      judged_by: the CNN of real examples.
+      plain: synthetic examples to train on; their labels cycle.
+      further: synthetic examples to test on.
+      test: real examples to test on.
+      seed: of the CNN.
+    """
+    learnt = fit_classifier("cnn", plain, trained_on="generated", seed=seed)
+    space, compared = cnn_space(judged_by), min(len(plain), len(test), MOST_EXAMPLES_OF_FID)
+    distance = frechet_distance(space.features(test.images[:compared]), space.features(plain.images[:compared]))
+    return {
+        "p1": float(judged_by.right(test).mean()),
+        "p2": float(learnt.right(test).mean()),
+        "p3": float(judged_by.right(further).mean()),
+        "p4": float(learnt.right(further).mean()),
+        "p2_balanced": balanced_accuracy(learnt.right(test), test.labels),
+        "fid": round(distance, 4),
+        "fid_space": space.name,
+    }
+
+
+def of_augmented(
+    augmented: LabeledDataset, soft_labels: np.ndarray, test: LabeledDataset, seed: int
+) -> dict[str, float]:
+    """p2 of the CNN that has learnt from augmented examples alone."""
+    right = fit_classifier("cnn", augmented, trained_on="generated", soft_labels=soft_labels, seed=seed).right(test)
+    return {"p2_augmented": float(right.mean()), "p2_augmented_balanced": balanced_accuracy(right, test.labels)}
 
 
 def draw_samples(path: str, images: np.ndarray, labels: np.ndarray, num: int = 14) -> None:
@@ -166,37 +189,41 @@ def commit() -> str:
 
 def main() -> None:
     """Prints a row for each run and then mean and spread."""
-    parser = argparse.ArgumentParser(description="p2 of plain and augmented synthetic examples.")
+    parser = argparse.ArgumentParser(description="p1 to p4 of synthetic examples, and a distance.")
     parser.add_argument("--dataset", default="mnist", help="as in local_run.py (default: mnist)")
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
-    parser.add_argument("--method", default=BEST_PRESET, choices=method_names())
+    parser.add_argument("--method", default=BEST_METHOD, choices=method_names())
+    parser.add_argument("--labeller_share", type=float, default=0.0, help="of the budget; 0: nothing is augmented (0)")
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain examples, and augmented ones (60000)")
     parser.add_argument("--seeds", default="0", help="one run for each, as in 0,1,2 (default: 0)")
     parser.add_argument("--validation", action="store_true", help="measure on training examples that are held out")
-    parser.add_argument("--no_fidelity", dest="fidelity", action="store_false", help="leave out fid, label_agreement")
     parser.add_argument("--results", default="", help="file to append a line of JSON to for each run")
     parser.add_argument("--samples", default="", help="PNG to draw the first plain examples of each class into")
     parser.add_argument("--verbose", type=int, default=0, help="1 shows the progress of trainings")
     parser.add_argument("--best_preset", action="store_true", help="print the name of the best method and exit")
     flags = parser.parse_args()
     if flags.best_preset:
-        print(BEST_PRESET)
+        print(BEST_METHOD)
         return
     runs = []
     for seed in (int(seed) for seed in flags.seeds.split(",")):
         runs.append(measure(flags, seed))
-        times = ("seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
-        shown = ("seed", "p2", "p2_augmented", "fid", "label_agreement", *times)
-        print("  ".join(f"{name} {runs[-1][name]}" for name in shown if name in runs[-1]), flush=True)
+        shown = (f"{titled(name)} {runs[-1][name]:.5g}" for name in FIGURES + TIMES if name in runs[-1])
+        print(f"seed {seed}  " + "  ".join(shown), flush=True)
         if flags.results:
             with open(flags.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(runs[-1]) + "\n")
-    for name in ("p2", "p2_augmented", "fid", "label_agreement"):
+    for name in FIGURES:
         values = [run[name] for run in runs if name in run]
         if values:
-            print(f"{name}: mean {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")
+            print(f"{titled(name)}: mean {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")
+
+
+def titled(name: str) -> str:
+    """A figure's name for people."""
+    return "fid (space: cnn)" if name == "fid" else name
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def generate(
     release: Input[TrainedRelease],
     synthetic: Output[SyntheticExamples],
     *,
-    num_synthetic: Annotated[int, "number of plain synthetic rows; augmented ones come on top"] = 6000,
-    seed: Annotated[int, "seed of the rows"] = 0,
+    num_synthetic: Annotated[int, "number of synthetic examples; augmented ones come on top"] = 6000,
+    seed: Annotated[int, "seed of the examples"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
     """Draws a labelled synthetic data set from a release."""
@@ -61,7 +61,7 @@ def generate(
         raise ComponentError(f"`num_synthetic` should be at least 1; got {num_synthetic}.")
     trained = Release.load(release.path)
     spec = trained.spec
-    description = "Synthetic rows drawn from a generator that was trained under differential privacy."
+    description = "Synthetic examples sampled from a generator that was trained under differential privacy."
     if not trained.is_releasable:
         description = "NOT FOR RELEASE: drawn from a generator whose privacy noise was seeded, which protects nobody."
         (synthetic.path / "NOT_FOR_RELEASE.txt").write_text(description + "\n")

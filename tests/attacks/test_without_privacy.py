@@ -25,16 +25,24 @@ from tfdpgen.privacy.noise import GaussianNoise
 from tfdpgen.release import to_uint8
 
 SPLITS = load_splits("digits")
-EXAMPLES = SPLITS.train.take(np.arange(500))
-STRANGERS = SPLITS.train.take(np.arange(500, len(SPLITS.train)))
+EXAMPLES = SPLITS.train.take(np.arange(200))
+STRANGERS = SPLITS.train.take(np.arange(200, len(SPLITS.train)))
 CLIP = 1e6  # no gradient is as long
 DELTA = 1e-5
 OF_CRITICS = ("logan", "critic_gradient", "critic_neighbours")
 LONG: dict[str, Any] = {
     "c_vae": CVAE(
-        warm_start=None, latent_dim=4, hidden_units=(1024,), expected_batch_size=125, steps=5000, learning_rate=3e-3
+        warm_start=None, latent_dim=4, hidden_units=(1024,), expected_batch_size=50, steps=5000, learning_rate=3e-3
     ),
-    "dp_gan": DPGAN(critic_filters=96, expected_batch_size=100, num_fakes=64, steps=4000),
+    # A critic learns examples by heart once the generator leaves it time to.
+    "dp_gan": DPGAN(
+        critic_filters=64,
+        expected_batch_size=50,
+        num_fakes=32,
+        steps=6000,
+        critic_steps_per_generator_step=8,
+        learning_rate=2e-3,
+    ),
 }
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tfdpgen.data import DataError, Dataset, DataSpec, LabeledDataset, RecordDataset, Splits, load_splits
 from tfdpgen.data import dataset as dataset_module
-from tfdpgen.privacy import ClassMeans, NoiseSource, dataset_id
+from tfdpgen.privacy import ClassMeans, dataset_id
+from tfdpgen.privacy.session import sums_of
 
 SPEC = DataSpec((4, 5, 1), 3)
 
@@ -103,10 +105,13 @@ def test_passes_over_all_examples_take_memory_for_a_block_of_them() -> None:
         def __getitems__(self, positions: list[int]) -> list[Any]:
             return [{"image": np.full((64, 64, 3), position % 256, np.uint8), "label": 0} for position in positions]
 
+    def mean_colours(images: Any, labels: Any) -> Any:
+        return tf.reduce_mean(images, axis=[1, 2])
+
     tracemalloc.start()
     dataset = RecordDataset(Drawn(), DataSpec((64, 64, 3), 2))
     dataset_id(dataset)
-    ClassMeans(1.0).release(dataset, NoiseSource())
+    sums_of(dataset, {"means": (ClassMeans(2, 3, 1.0), mean_colours)}, by_user=False)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 25e6  # of 123 MB

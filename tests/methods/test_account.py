@@ -1,19 +1,18 @@
-"""`train` accounts for all that runs, before it runs, and once: shown by a method that notes what it is given."""
+"""`train` accounts for all that runs, before it runs, and once: shown by a small method that notes what it gets."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.methods import Synthesizer, base, train
-from tfdpgen.methods.running import run_plan
+from tfdpgen.methods import Fitted, method, train
 from tfdpgen.privacy import (
     DPSGD,
     Backup,
@@ -21,21 +20,21 @@ from tfdpgen.privacy import (
     ClassMeans,
     DPKerasSGD,
     Ledger,
-    NoiseSource,
     PrivacyBudget,
+    PrivacyPlan,
+    PrivateSession,
     dataset_id,
 )
+from tfdpgen.privacy import session as sessions
 from tfdpgen.privacy.accounting.events import gaussian_parts
-from tfdpgen.release import Release
+from tfdpgen.release import Release, labeller
 
 _BUDGET = PrivacyBudget(2.0, 1e-3)
-_ROWS = LabeledDataset(
-    np.random.default_rng(0).integers(256, size=(40, 2, 2, 1), dtype=np.uint8),
+_EXAMPLES = LabeledDataset(
+    np.random.default_rng(0).integers(256, size=(40, 8, 8, 1), dtype=np.uint8),
     np.arange(40) % 2,
-    DataSpec((2, 2, 1), 2),
+    DataSpec((8, 8, 1), 2),
 )
-_LABELLER = DPSGD(40, 8, 2, 1.0, noise_multiplier=9.0, name="labeller")
-_MEANS = ClassMeans(20.0)
 
 
 class _Cut(BaseException):
@@ -43,123 +42,143 @@ class _Cut(BaseException):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Preset:
+class _Noting:
+    """Asks for class means and trains a network whose gradients are zero, so that each step adds noise alone."""
+
     steps: int = 6
-
-
-class _Noting(Synthesizer):
-    """Learns nothing: runs its plan on sums of zeros, and notes what happens when."""
-
-    method = "noting"
-    notes: ClassVar[list[str]] = []
+    name: ClassVar[str] = "noting"
+    priors: ClassVar[tuple[str, ...]] = ()
+    means: ClassVar[list[bytes]] = []
     moves: ClassVar[list[bytes]] = []  # what each step changed: its noise
-    cut_before: ClassVar[int | None] = None
-    ledger: ClassVar[Ledger | None] = None
+    cut_after: ClassVar[int | None] = None  # steps
 
-    def __init__(self, spec: DataSpec, num_examples: int, seed: int, preset: _Preset | None = None) -> None:
-        super().__init__(spec, num_examples, seed, preset or _Preset())
+    @classmethod
+    def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
+        return cls()
 
-    def plan(self) -> DPSGD:
-        return DPSGD(self.num_examples, 10, self.preset.steps, 1.0)
+    def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
+        mechanisms = {"means": ClassMeans(2, 64, 8.0), "dp_sgd": DPSGD(num_examples, 10, self.steps)}
+        return PrivacyPlan(mechanisms, num_examples, {"means": 0.3})
 
-    def alongside(self, budget: PrivacyBudget) -> Any:
-        return _MEANS, _LABELLER
+    def fit(self, session: PrivateSession, *, seed: int, verbose: int) -> Fitted:
+        layers = [tf.keras.Input((8, 8, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(1, use_bias=False)]
+        network = tf.keras.Sequential(layers)
+        trainer = session.trainer(
+            "dp_sgd",
+            [network],
+            lambda batch: 0.0 * network(batch.images),
+            learning_rate=1.0,
+            optimizer_class=DPKerasSGD,
+        )
+        self.means.append(session.run("means", lambda images, labels: tf.reshape(images, [-1, 64])).means.tobytes())
+        (weight,) = network.trainable_variables
+        before = tf.Variable(weight)
 
-    def prepare(self, dataset: Any, mechanisms: Any, noise: NoiseSource, verbose: int) -> None:
-        self._note("prepare", dataset)
-
-    def learn(
-        self, dataset: Any, plan: DPSGD | None, noise: NoiseSource, verbose: int, backup: Backup | None = None
-    ) -> tf.keras.Model:
-        assert plan is not None
-        weight = tf.Variable(tf.zeros([4]))
-        optimizer = plan.optimizer(noise, DPKerasSGD, learning_rate=1.0)
-        state: dict[str, Any] = {"weight": weight, "optimizer": optimizer}
-
-        def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
-            if len(self.moves) == self.cut_before:
+        def after_step(step: int) -> None:
+            self.moves.append((weight - before).numpy().tobytes())
+            before.assign(weight)
+            if len(self.moves) == self.cut_after:
                 raise _Cut
-            self._note("step", dataset)
-            before = weight.numpy()
-            optimizer.apply_clipped_sum([tf.zeros([4])], [weight])
-            self.moves.append((weight.numpy() - before).tobytes())
 
-        optimizer._create_all_weights([weight])
-        run_plan(plan, noise, step, state=state, backup=backup, verbose=0)
+        trainer.run(after_step=after_step, state={"before": before}, verbose=0)
         latents, labels = tf.keras.Input([1]), tf.keras.Input([], dtype=tf.int64)
-        images = tf.keras.layers.Reshape(self.spec.image_shape)(tf.keras.layers.Dense(4, "sigmoid")(latents))
-        return tf.keras.Model([latents, labels], images)
-
-    def _note(self, what: str, dataset: Any) -> None:
-        reserved = self.ledger.spent(dataset_id(dataset), _BUDGET.delta) if self.ledger else 0.0
-        self.notes.append(f"{what} with {reserved:.3f} reserved")
+        images = tf.keras.layers.Reshape((8, 8, 1))(tf.keras.layers.Dense(64, "sigmoid")(latents))
+        return Fitted(tf.keras.Model([latents, labels], images))
 
 
 @pytest.fixture(autouse=True)
 def noting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base._REGISTRY, "noting", _Noting)
-    for name, value in {"notes": [], "moves": [], "cut_before": None, "ledger": None}.items():
+    monkeypatch.setitem(method._REGISTRY, "noting", _Noting)
+    monkeypatch.setattr(labeller, "_STEPS", 2)
+    for name, value in {"means": [], "moves": [], "cut_after": None}.items():
         monkeypatch.setattr(_Noting, name, value)
 
 
-def _train(ledger: Ledger | None = None, rows: LabeledDataset = _ROWS, **arguments: Any) -> Release:
-    _Noting.ledger = ledger
-    return train("noting", rows, _BUDGET, ledger=ledger, verbose=0, **arguments)
+def _train(dataset: LabeledDataset = _EXAMPLES, **arguments: Any) -> Release:
+    return train("noting", dataset, _BUDGET, verbose=0, **arguments)
+
+
+def _cut(after: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
+    """Runs until so many steps were executed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_Noting, "cut_after", after)
+        with pytest.raises(_Cut):
+            run()
 
 
 def test_everything_that_runs_is_in_the_event_the_statement_and_the_ledger(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    release = _train(ledger)
-    parts = gaussian_parts(release.event)
-    assert parts[1.0, 20.0] == 1
-    assert parts[8 / 40, 9.0] == 2
-    training = release.statement.noise_multiplier
-    assert parts == collections.Counter({(1.0, 20.0): 1, (8 / 40, 9.0): 2, (10 / 40, training): 6})
-    assert [part["name"] for part in release.statement.mechanisms] == ["class means", "labeller", "DP-SGD"]
+    release = _train(ledger=ledger, labeller_share=0.3)
+    parts, names = release.statement.mechanisms, ["class means", "DP-SGD", "DP-SGD of the labeller"]
+    assert [part["name"] for part in parts] == names
+    found = gaussian_parts(release.event)
+    assert sorted((probability, count) for (probability, _), count in found.items()) == [(0.25, 6), (1.0, 1), (1.0, 2)]
+    assert len(found) == 3  # each with noise of its own
     assert 0.99 * _BUDGET.epsilon < release.statement.epsilon <= _BUDGET.epsilon
-    assert ledger.spent(dataset_id(_ROWS), _BUDGET.delta) == pytest.approx(release.statement.epsilon)
+    assert ledger.spent(dataset_id(_EXAMPLES), _BUDGET.delta) == pytest.approx(release.statement.epsilon)
+    assert ledger.reservations(dataset_id(_EXAMPLES)) == 1
     assert len(_Noting.moves) == len(set(_Noting.moves)) == release.statement.steps == 6
 
 
-def test_the_whole_cost_is_reserved_before_anything_touches_a_row(tmp_path: Path) -> None:
-    release = _train(Ledger(tmp_path / "ledger.sqlite"))
-    cost = f"{release.statement.epsilon:.3f}"
-    assert _Noting.notes == [f"prepare with {cost} reserved", *[f"step with {cost} reserved"] * 6]
+def test_the_whole_cost_is_reserved_before_anything_touches_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, notes = Ledger(tmp_path / "ledger.sqlite"), []
+    sums_of, batches = sessions.sums_of, DPSGD.batches
+
+    def note(what: str) -> None:
+        notes.append((what, round(ledger.spent(dataset_id(_EXAMPLES), _BUDGET.delta), 6)))
+
+    def noted_sums(*arguments: Any, **named: Any) -> Any:
+        note("sums")
+        return sums_of(*arguments, **named)
+
+    def noted_batches(self: DPSGD, *arguments: Any, **named: Any) -> Iterator[Any]:
+        for batch in batches(self, *arguments, **named):
+            note(self.name)
+            yield batch
+
+    monkeypatch.setattr(sessions, "sums_of", noted_sums)
+    monkeypatch.setattr(DPSGD, "batches", noted_batches)
+    cost = round(_train(ledger=ledger, labeller_share=0.3).statement.epsilon, 6)
+    assert notes == [(what, cost) for what in ("sums", *["DP-SGD"] * 6, *["DP-SGD of the labeller"] * 2)]
 
 
-def test_a_run_that_fails_gives_nothing_back(tmp_path: Path) -> None:
+def test_a_run_that_fails_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    _Noting.cut_before = 3
-    with pytest.raises(_Cut):
-        _train(ledger)
-    assert ledger.reservations(dataset_id(_ROWS)) == 1
-    assert ledger.spent(dataset_id(_ROWS), _BUDGET.delta) > 0.99 * _BUDGET.epsilon
-    _Noting.cut_before = None
-    _train(ledger)
-    assert ledger.reservations(dataset_id(_ROWS)) == 2
+    _cut(3, monkeypatch, lambda: _train(ledger=ledger))
+    assert ledger.reservations(dataset_id(_EXAMPLES)) == 1
+    assert ledger.spent(dataset_id(_EXAMPLES), _BUDGET.delta) > 0.99 * _BUDGET.epsilon
+    _train(ledger=ledger)
+    assert ledger.reservations(dataset_id(_EXAMPLES)) == 2
 
 
-def test_a_resumed_run_releases_no_statistic_again_repeats_no_step_and_no_noise(tmp_path: Path) -> None:
+def test_a_resumed_run_releases_no_statistic_again_repeats_no_step_and_no_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    _Noting.cut_before = 3
-    with pytest.raises(_Cut), Backup(tmp_path / "backup", every=2) as backup:
-        _train(ledger, backup=backup)
-    _Noting.cut_before = None
-    with Backup(tmp_path / "backup", every=2) as backup:
-        _train(ledger, backup=backup)
-    whats = collections.Counter(note.partition(" ")[0] for note in _Noting.notes)
-    assert whats == {"prepare": 1, "step": 3 + 2}  # the fourth step was claimed, and given up
+
+    def run() -> None:
+        with Backup(tmp_path / "backup", every=2) as backup:
+            _train(ledger=ledger, backup=backup)
+
+    _cut(3, monkeypatch, run)
+    run()
+    assert len(_Noting.means) == 2
+    assert len(set(_Noting.means)) == 1  # the same output, to the last bit
+    assert len(_Noting.moves) == 3 + 2  # the fourth step was claimed, and given up
     assert len(set(_Noting.moves)) == len(_Noting.moves)
-    assert ledger.reservations(dataset_id(_ROWS)) == 1
+    assert ledger.reservations(dataset_id(_EXAMPLES)) == 1
 
 
-def test_the_progress_of_other_rows_is_refused(tmp_path: Path) -> None:
-    _Noting.cut_before = 3
-    with pytest.raises(_Cut), Backup(tmp_path / "backup", every=2) as backup:
-        _train(backup=backup)
-    _Noting.cut_before = None
-    with pytest.raises(BackupError, match="rows differ"), Backup(tmp_path / "backup", every=2) as backup:
-        _train(rows=_ROWS.take(np.arange(39, -1, -1)), backup=backup)
+def test_the_progress_of_other_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(dataset: LabeledDataset) -> None:
+        with Backup(tmp_path / "backup", every=2) as backup:
+            _train(dataset, backup=backup)
+
+    _cut(3, monkeypatch, lambda: run(_EXAMPLES))
+    with pytest.raises(BackupError, match="examples differ"):
+        run(_EXAMPLES.take(np.arange(39, -1, -1)))
     assert len(_Noting.moves) == 3
 
 
@@ -167,4 +186,5 @@ def test_noise_differs_from_run_to_run_whatever_the_seed() -> None:
     for _ in range(2):
         tf.keras.utils.set_random_seed(7)
         _train(seed=7)
+    assert len(set(_Noting.means)) == 2
     assert len(_Noting.moves) == len(set(_Noting.moves)) == 12

@@ -1,13 +1,11 @@
-"""A training that was cut off goes on: no step twice, no noise twice, one reservation, one release."""
+"""A training that was killed goes on: no mechanism, step or noise twice, one reservation, one release."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,161 +16,196 @@ import pytest
 import tensorflow as tf
 
 from tests.methods import killable
-from tests.methods.killable import BUDGET, PRESETS, private_rows
-from tfdpgen.methods import moments, train
-from tfdpgen.privacy import (
-    DPSGD,
-    Backup,
-    BackupError,
-    ClassCentres,
-    ClassMoments,
-    Ledger,
-    NoisyCounts,
-    PoissonBatch,
-    dataset_id,
-    epsilon_of,
-)
+from tests.methods.killable import BUDGET, EVERY, LABELLER, VARIANTS
+from tfdpgen.methods import train
+from tfdpgen.privacy import DPSGD, Backup, BackupError, Ledger, NoiseSource, PoissonBatch, dataset_id, epsilon_of
 from tfdpgen.privacy.noise import GaussianNoise
-from tfdpgen.privacy.statistics import Centres, Moments
 from tfdpgen.release import Release
 
-every_method = pytest.mark.parametrize("name", sorted(PRESETS))
+_STEPS = 10  # of every DP-SGD here
+_TRAINED = ["c_vae", "dp_gan", "gaussian_mixture" + LABELLER]
+_MOMENTS = {  # at which a training is killed, one after the other; each attempt gets further than the one before
+    "gaussian_mixture": ["made training", "making begun-class", "output class"],
+    "gaussian_mixture" + LABELLER: ["output covariances", "making begun-labeller", "step*2"],
+    "c_vae": ["made output-class", "made step", "step*3"],
+    "dp_gan": ["making begun-dp_sgd", "step*2", "made step-dp_sgd-0000000010"],
+    "latent_gaussian": ["making output-autoencoder", "made output-autoencoder", "made output-class"],
+}
+
+every_variant = pytest.mark.parametrize("name", sorted(VARIANTS))
+every_training = pytest.mark.parametrize("name", _TRAINED)
 
 
 class _Cut(BaseException):
     """An interruption."""
 
 
-def _train(name: str, folder: Path, *, cut_after: int | None = None, steps: int = 10, **arguments: Any) -> Release:
-    """A training in blocks of 4 steps that is cut off before step `cut_after` of this attempt."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        batches = DPSGD.batches
-
-        def cut_batches(self: DPSGD, noise: Any = None, first_step: int = 0) -> Any:
-            for count, batch in enumerate(batches(self, noise, first_step)):
-                if count == cut_after:
-                    raise _Cut
-                yield batch
-
-        monkeypatch.setattr(DPSGD, "batches", cut_batches)
-        arguments = {"budget": BUDGET, "dataset": private_rows(), **arguments}
-        preset = dataclasses.replace(PRESETS[name], steps=steps)
-        with Backup(folder / "backup", every=4) as backup:
-            return train(
-                name, preset=preset, ledger=Ledger(folder / "ledger.sqlite"), backup=backup, verbose=0, **arguments
-            )
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    killable.make_small(monkeypatch.setattr)
 
 
-@every_method
-def test_a_resumed_training_is_reserved_once_and_never_adds_the_same_noise_twice(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tf.config.run_functions_eagerly(True)
-    try:
-        drawn: list[tuple[int, bytes]] = []  # how many tensors in one draw, and the first of them
-        draw = GaussianNoise.draw
+def _train(name: str, folder: Path, *, cut_before: str | None = None, **changed: Any) -> Release:
+    """A training that is cut off before the first thing that starts so; see `killable`."""
 
-        def noted_draw(self: GaussianNoise, *arguments: Any) -> list[tf.Tensor]:
-            noise = draw(self, *arguments)
-            drawn.append((len(noise), noise[0].numpy().tobytes()))
-            return noise
+    def note(line: str) -> None:
+        if cut_before is not None and line.startswith(cut_before):
+            raise _Cut
 
-        monkeypatch.setattr(GaussianNoise, "draw", noted_draw)
-        with pytest.raises(_Cut):
-            _train(name, tmp_path, cut_after=6)
-        release = _train(name, tmp_path)
-    finally:
-        tf.config.run_functions_eagerly(False)
-    assert len(drawn) == len(set(drawn))  # neither noise nor the latents of examples are repeated
-    of_weights = [draw for draw in drawn if draw[0] > 1]
-    assert len(of_weights) == 6 + 2  # two of the second block were lost, and not made up for
-    assert not (tmp_path / "backup").exists()
-    ledger, rows = Ledger(tmp_path / "ledger.sqlite"), dataset_id(private_rows())
-    assert ledger.reservations(rows) == 1
-    assert ledger.spent(rows, BUDGET.delta) == pytest.approx(epsilon_of(release.event, BUDGET.delta))
-    assert release.statement.steps == 10
+    arguments = {**killable.arguments(name), "ledger": Ledger(folder / "ledger.sqlite"), **changed}
+    with pytest.MonkeyPatch.context() as patch, Backup(folder / "backup", every=EVERY) as backup:
+        killable.watch(note, patch.setattr)
+        return train(**arguments, backup=backup)
 
 
-@every_method
+def _kill(folder: Path, name: str, moments: list[str]) -> int:
+    """Runs one process for each moment, which kills itself, and one more; returns its exit code."""
+    command = [sys.executable, "-m", killable.__name__, str(folder), name, *moments]
+    return subprocess.run(command, cwd=Path(__file__).resolve().parents[2], timeout=600).returncode
+
+
+def _check_log(folder: Path, name: str, kills: int) -> Counter[str]:
+    """Holds what the log of a training that was killed has to show; returns how often what kinds of lines are in it."""
+    lines = (folder / "log").read_text().splitlines()
+    counts = Counter(line for line in lines if line.startswith(("key", "step", "made begun", "made output")))
+    assert max(counts.values()) == 1  # no key, step or mechanism twice, over all attempts
+    outputs = {line for line in lines if line.startswith("output")}
+    assert len({line.rpartition(" ")[0] for line in outputs}) == len(outputs)  # each mechanism said one thing
+    kinds = Counter(line.partition(" ")[0] for line in lines)
+    assert kinds["killed"] == kills
+    steps = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("step")]
+    assert steps == sorted(steps)
+    release = Release.load(folder / "release")
+    assert release.is_releasable
+    assert (release.statement.steps or 0) == (_STEPS if name in _TRAINED else 0)
+    assert (release.labeller is not None) == name.endswith(LABELLER)
+    ledger, examples = Ledger(folder / "ledger.sqlite"), dataset_id(killable.digits())
+    assert ledger.reservations(examples) == 1
+    assert ledger.spent(examples, BUDGET.delta) == pytest.approx(epsilon_of(release.event, BUDGET.delta))
+    assert not (folder / "backup").exists()
+    return kinds
+
+
+@every_variant
+def test_killed_at_any_moment_it_goes_on_each_time(name: str, tmp_path: Path) -> None:
+    assert _kill(tmp_path, name, _MOMENTS[name]) == 0
+    kinds = _check_log(tmp_path, name, len(_MOMENTS[name]))
+    if name in _TRAINED:
+        assert _STEPS - 2 * EVERY <= kinds["step"] < _STEPS
+    assert kinds["public"] == (2 if name == "latent_gaussian" else 0)  # once killed before it was kept
+
+
+def test_killed_between_mark_and_output_it_is_refused_for_good(tmp_path: Path) -> None:
+    assert _kill(tmp_path, "gaussian_mixture", ["made begun-covariances"]) == 1
+    for _ in range(2):
+        with pytest.raises(BackupError, match=r"'covariances'.*nobody has reserved"):
+            _train("gaussian_mixture", tmp_path)
+    assert "output covariances" not in (tmp_path / "log").read_text()
+    assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(killable.digits())) == 1
+
+
+@pytest.mark.slow
+@every_variant
+def test_killed_twenty_times_at_random_moments(name: str, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    assert _kill(tmp_path, name, [f"wait*{rng.uniform(0.5, 12)}" for _ in range(20)]) in (0, 1)
+    if not (tmp_path / "release").exists() and _kill(tmp_path, name, []) == 1:
+        marks = {path.name.partition("-")[2] for path in (tmp_path / "backup").glob("begun-*")}
+        assert any(not list((tmp_path / "backup").glob(f"*p*-{mark}*")) for mark in marks)  # output or step
+        return
+    _check_log(tmp_path, name, (tmp_path / "log").read_text().count("killed"))
+
+
+@every_training
 def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without noise and with given draws, steps 0-3 and, resumed, 8-9 are what these six are in one go.
+    """Without noise and with given samples, steps 0-3 and, resumed, 8-9 are what these six are in one go."""
 
-    That rows have decided against poses is known to the resumed training too.
-    """
+    class Still:
+        def normal(self, scale: float, size: Any) -> Any:
+            return np.random.default_rng(3).normal(scale=scale, size=size)
 
-    def without_noise(self: GaussianNoise, shapes: Any, stddev: float) -> list[tf.Tensor]:
+    def given(self: DPSGD, noise: Any = None, first_step: int = 0, **_: Any) -> Iterator[PoissonBatch]:
+        for step in steps[steps.index(first_step) :]:
+            if step == cut_before:
+                raise _Cut
+            yield PoissonBatch((np.arange(10, dtype=np.int32)[None] * 8 + step) % 80, np.ones((1, 10), np.float32))
+
+    def silent(self: GaussianNoise, shapes: Any, stddev: float) -> list[tf.Tensor]:
         return [tf.zeros(shape) for shape in shapes]
 
-    def given(self: DPSGD, noise: Any = None, first_step: int = 0) -> Iterator[PoissonBatch]:
-        for step in steps[steps.index(first_step) :]:
-            yield PoissonBatch(np.arange(step, 200, 10, dtype=np.int32)[None], np.ones((1, 20), np.float32))
+    def numbered(values: Any, first: int | None = None) -> Iterator[tuple[int, Any]]:
+        return enumerate(values) if first is None else zip(steps[steps.index(first) :], values, strict=False)
 
-    monkeypatch.setattr(GaussianNoise, "draw", without_noise)
-    monkeypatch.setattr(DPSGD, "physical_batch_size", 20)
+    monkeypatch.setattr(GaussianNoise, "draw", silent)
+    monkeypatch.setattr(NoiseSource, "numpy_generator", lambda self: Still())
+    monkeypatch.setattr(DPSGD, "physical_batch_size", 10)
     monkeypatch.setattr(DPSGD, "batches", given)
-    released: list[str] = []
-
-    def same_moments(self: ClassMoments, blocks: Any, num_features: int, num_classes: int, noise: Any) -> Moments:
-        released.append(self.name)
-        rng = np.random.default_rng(0)
-        means, factors = (rng.normal(size=(num_classes, *[num_features] * rank)) / 8 for rank in (1, 2))
-        return Moments(np.full(num_classes, 20.0), means, factors @ factors.transpose(0, 2, 1))
-
-    def same_centres(self: ClassCentres, blocks: Any, num_features: int, num_classes: int, noise: Any) -> Centres:
-        return Centres(np.zeros((num_classes, num_features)), 1.0)
-
-    monkeypatch.setattr(ClassMoments, "release", same_moments)
-    monkeypatch.setattr(ClassCentres, "release", same_centres)
-    preset, asked = PRESETS[name], {"has_poses": None}
-    of_preset = asked if name == "c_vae" else {"sketches": dataclasses.replace(preset.sketches, **asked)}
-    monkeypatch.setitem(PRESETS, name, dataclasses.replace(preset, **of_preset))
-    monkeypatch.setattr(moments, "_ROWS_TO_ASK", 0)
-    monkeypatch.setattr(moments, "_ROWS_TO_COUNT", 0)
-    monkeypatch.setattr(NoisyCounts, "release", lambda self, predicates, noise: np.array([0.0, 200.0]))
+    monkeypatch.setattr("tfdpgen.privacy.trainer.enumerate", numbered, raising=False)
     steps = [0, 1, 2, 3, 8, 9]
+    cut_before = None
     at_once = _train(name, tmp_path / "at_once")
+    cut_before = 8
     with pytest.raises(_Cut):
-        _train(name, tmp_path / "cut", cut_after=4)
-    before = len(released)
+        _train(name, tmp_path / "cut")
+    cut_before = None
     resumed = _train(name, tmp_path / "cut")
-    assert len(released) == before  # what was released once is not released again
-    for one, other in zip(at_once.generator.get_weights(), resumed.generator.get_weights(), strict=True):
+    for one, other in zip(_weights(at_once), _weights(resumed), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@every_method
-def test_another_plan_or_other_rows_are_refused_before_anything_is_spent(name: str, tmp_path: Path) -> None:
+def _weights(release: Release) -> list[Any]:
+    labeller = release.labeller
+    return [*release.generator.get_weights(), *([labeller.kernel, labeller.bias] if labeller else [])]
+
+
+@every_variant
+def test_another_plan_or_other_examples_are_refused_before_anything_is_spent(name: str, tmp_path: Path) -> None:
     with pytest.raises(_Cut):
-        _train(name, tmp_path, cut_after=6)
-    rows = private_rows()
-    other_rows = rows.take(np.arange(199, -1, -1))
-    for arguments, named in (
-        ({"steps": 11}, "plan"),
+        _train(name, tmp_path, cut_before="making begun")
+    before = sorted(path.name for path in (tmp_path / "backup").iterdir())
+    examples, method = killable.digits(), VARIANTS[name]
+    others = examples.take(np.arange(79, -1, -1))
+    scale = "learning_rate" if name == "dp_gan" else "latent_scale"
+    for changed, named in (
+        ({"method": dataclasses.replace(method, **{scale: 0.7})}, "settings"),
         ({"budget": dataclasses.replace(BUDGET, epsilon=2.0)}, "plan"),
-        ({"dataset": other_rows}, "rows"),
+        ({"dataset": others}, "examples"),
         ({"seed": 1}, "seed"),
     ):
-        with pytest.raises(BackupError, match=f"another training: .*{named}.* differ"):
-            _train(name, tmp_path, **arguments)
+        with pytest.raises(BackupError, match=f"another training: {named} differ"):
+            _train(name, tmp_path, **changed)
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    assert (ledger.reservations(dataset_id(rows)), ledger.reservations(dataset_id(other_rows))) == (1, 0)
-    assert _train(name, tmp_path).is_releasable
+    assert (ledger.reservations(dataset_id(examples)), ledger.reservations(dataset_id(others))) == (1, 0)
+    assert sorted(path.name for path in (tmp_path / "backup").iterdir()) == before
 
 
-@every_method
-def test_a_ledger_that_does_not_know_the_training_reserves_its_whole_cost(name: str, tmp_path: Path) -> None:
+def test_a_training_that_has_paid_and_done_nothing_does_not_pay_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(_Cut):
+            _train("gaussian_mixture", tmp_path, cut_before="making begun")
+    _train("gaussian_mixture", tmp_path, limit=BUDGET)
+    assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(killable.digits())) == 1
+
+
+def test_a_ledger_that_does_not_know_the_training_reserves_its_whole_cost(tmp_path: Path) -> None:
     with pytest.raises(_Cut):
-        _train(name, tmp_path, cut_after=6)
-    (tmp_path / "ledger.sqlite").unlink()
-    _train(name, tmp_path)
-    assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(private_rows())) == 1
+        _train("gaussian_mixture", tmp_path, cut_before="making begun-covariances")
+    other = Ledger(tmp_path / "other.sqlite")
+    for _ in range(2):
+        with pytest.raises(_Cut):
+            _train("gaussian_mixture", tmp_path, cut_before="making begun-covariances", ledger=other)
+    release = _train("gaussian_mixture", tmp_path, ledger=other)
+    examples = dataset_id(killable.digits())
+    assert other.reservations(examples) == 1
+    assert other.spent(examples, BUDGET.delta) == pytest.approx(release.statement.epsilon)
 
 
-@every_method
+@every_training
 def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_path: Path) -> None:
+    key = "labeller" if name.endswith(LABELLER) else "dp_sgd"
     with pytest.raises(_Cut):
-        _train(name, tmp_path, cut_after=6)
-    (checkpoint,) = (tmp_path / "backup").iterdir()
+        _train(name, tmp_path, cut_before=f"making step-{key}-0000000008")
+    (checkpoint,) = (tmp_path / "backup").glob("step-*")
     names = [name for name, _ in tf.train.list_variables(str(checkpoint / "state"))]
     assert any("optimizer" in name for name in names)
     for secret in ("noise", "key", "draw", "non_finite", "query"):
@@ -180,57 +213,6 @@ def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_
 
 
 def test_seeded_noise_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="insecure_reproducible"):
+    with pytest.raises(ValueError, match="seeded noise"):
         _train("c_vae", tmp_path, insecure_reproducible=True)
-    assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(private_rows())) == 0
-
-
-def _kill_until_it_is_done(folder: Path, method: str, kills: int, steps: int, every: int, seed: int) -> list[str]:
-    """Starts the training again and again, each time killed at a random moment; returns the log."""
-    rng = random.Random(seed)
-    command = [sys.executable, "-m", killable.__name__, str(folder), method, str(steps), str(every)]
-    log, wanted, landed = folder / "log", kills, 0
-    while True:
-        before = log.read_text().count("step ") if log.exists() else 0
-        process = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2])
-        if landed < wanted:
-            goal = rng.randint(0, 2 * every)  # steps of this attempt, then a moment within a step or a save
-            while process.poll() is None and (not log.exists() or log.read_text().count("step ") - before < goal):
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.02) if goal else rng.uniform(0, 3))
-            process.send_signal(signal.SIGKILL)
-        code = process.wait()
-        if code == -signal.SIGKILL:
-            landed += 1
-            continue
-        assert code == 0
-        return log.read_text().splitlines()
-
-
-def _check_log(folder: Path, lines: list[str], steps: int, kills: int, every: int) -> int:
-    """Holds what a log of killed attempts has to show; returns how many steps were executed."""
-    counts = Counter(lines)
-    assert max(counts.values()) == 1  # no step and no key twice, over all attempts
-    executed = [int(line.removeprefix("step ")) for line in lines if line.startswith("step ")]
-    assert executed == sorted(executed)
-    assert steps - kills * every <= len(executed) <= steps
-    assert not (folder / "backup").exists()
-    release = Release.load(folder / "release")
-    assert release.is_releasable
-    assert release.statement.steps == steps
-    return len(executed)
-
-
-@pytest.mark.parametrize("name", ["dp_gan"])
-def test_killed_twice_it_goes_on_each_time(name: str, tmp_path: Path) -> None:
-    lines = _kill_until_it_is_done(tmp_path, name, kills=2, steps=60, every=10, seed=0)
-    _check_log(tmp_path, lines, 60, 2, 10)
-
-
-@pytest.mark.slow
-@every_method
-def test_killed_twenty_times_at_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _kill_until_it_is_done(tmp_path, name, kills=20, steps=400, every=10, seed=1)
-    executed = _check_log(tmp_path, lines, 400, 20, 10)
-    with capsys.disabled():
-        print(f"\n{name}: killed 20 times, {executed} of 400 accounted steps executed, none twice")
+    assert Ledger(tmp_path / "ledger.sqlite").reservations(dataset_id(killable.digits())) == 0

@@ -10,7 +10,16 @@ import pytest
 import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import ClassCentres, ClassMeans, ClassMoments, DPKerasSGD, NoiseSource
+from tfdpgen.privacy import (
+    ClassMeans,
+    DPKerasSGD,
+    GroupStatistics,
+    NoiseSource,
+    NoisyCounts,
+    PrivacyBudget,
+    PrivacyPlan,
+    PrivateSession,
+)
 from tfdpgen.privacy.noise import GaussianNoise
 
 
@@ -46,12 +55,17 @@ def test_a_step_without_noise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(variable, [1.0, 2.0])
 
 
-def test_a_statistic_without_noise_is_not_released() -> None:
+def test_a_count_without_noise_is_not_released() -> None:
+    counts = NoisyCounts().with_noise(1.0)
+    assert _raises_no_noise(lambda: counts.release(np.ones((1, 3), bool), _Broken()))
+
+
+@pytest.mark.parametrize("mechanism", [ClassMeans(3, 4, 1.0), GroupStatistics(3, 3), NoisyCounts(4)])
+def test_a_statistic_without_noise_is_not_released(mechanism: Any) -> None:
     examples = LabeledDataset(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3), DataSpec((2, 2, 1), 3))
-    assert _raises_no_noise(lambda: ClassMeans(1.0).release(examples, _Broken()))
-    features = [(np.zeros((3, 4)), np.arange(3))]
-    for mechanism in (ClassMoments(1.0, 1.0), ClassCentres(1.0, 1.0)):
-        assert _raises_no_noise(lambda mechanism=mechanism: mechanism.release(features, 4, 3, _Broken()))
+    plan = PrivacyPlan({"sums": mechanism.with_noise(1.0)}, 3, accountant="rdp")
+    session = PrivateSession(examples, plan, PrivacyBudget(100.0, 1e-2), noise=_Broken())
+    assert _raises_no_noise(lambda: session.run("sums", lambda images, labels: tf.reshape(images, [-1, 4])))
 
 
 def test_without_the_operating_systems_entropy_there_is_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:

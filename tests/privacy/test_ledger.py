@@ -14,9 +14,9 @@ import pytest
 
 from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
 from tfdpgen.data import dataset as dataset_module
-from tfdpgen.privacy import BudgetExceededError, ClassMeans, Ledger, PrivacyBudget, dataset_id, epsilon_of
+from tfdpgen.privacy import BudgetExceededError, Ledger, NoisyCounts, PrivacyBudget, dataset_id, epsilon_of
 
-_EVENT = ClassMeans(8.0).event
+_EVENT = NoisyCounts().with_noise(8.0).event
 
 
 def test_reservations_compose_and_outlive_the_ledger_object(tmp_path: pathlib.Path) -> None:
@@ -36,7 +36,7 @@ def test_a_limit_refuses_before_anything_is_written(tmp_path: pathlib.Path) -> N
     limit = PrivacyBudget(1.5 * epsilon_of(_EVENT, 1e-5), 1e-5)
     ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
     for _ in range(3):
-        ledger.reserve("a", ClassMeans(80.0).event, delta=1e-5, limit=limit)
+        ledger.reserve("a", NoisyCounts().with_noise(80.0).event, delta=1e-5, limit=limit)
     ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
     with pytest.raises(BudgetExceededError, match="Nothing was run"):
         ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)

@@ -55,7 +55,7 @@ def test_calibration_meets_the_budget_and_wastes_little(epsilon: float, accounta
 
 
 def test_calibration_leaves_room_for_what_runs_alongside() -> None:
-    means = ClassMeans(noise_multiplier=4.0)
+    means = ClassMeans(10, 49, 1.0, noise_multiplier=4.0)
     budget = PrivacyBudget(2.0, 1e-5)
     plan = _PLAN.calibrate(budget, [means])
     assert plan.noise_multiplier > _PLAN.calibrate(budget).noise_multiplier
@@ -121,7 +121,7 @@ def test_budgets_out_of_range_are_refused(epsilon: float, delta: float) -> None:
 
 
 def test_the_statement_lists_everything_and_agrees_with_tensorflow_privacy() -> None:
-    means = ClassMeans(noise_multiplier=5.0)
+    means = ClassMeans(10, 49, 1.0, noise_multiplier=5.0)
     statement = _PLAN.statement(1e-5, [means])
     assert statement.epsilon == pytest.approx(epsilon_of(compose([means, _PLAN]), 1e-5), rel=1e-9)
     assert statement.epsilon < statement.epsilon_rdp
@@ -153,7 +153,7 @@ class _Laplace:
 
 
 def test_events_survive_json() -> None:
-    event = compose([ClassMeans(2.0), _PLAN])
+    event = compose([ClassMeans(10, 49, 1.0, noise_multiplier=2.0), _PLAN])
     assert event_from_dict(json.loads(json.dumps(event_to_dict(event)))) == event
-    event = compose([ClassMeans(2.0), _Laplace()])
+    event = compose([ClassMeans(10, 49, 1.0, noise_multiplier=2.0), _Laplace()])
     assert event_from_dict(json.loads(json.dumps(event_to_dict(event)))) == event
