@@ -39,6 +39,7 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "scaled by the largest": (lambda values: values / tf.reduce_max(values), _APART),
     "added up": (lambda values: tf.cumsum(values, axis=0), _APART),
     "multiplied by the place": (_by_the_place, _APART),
+    "divided by how many there are": (lambda values: values / tf.cast(tf.shape(values)[0], tf.float32), _APART),
     "noise": (lambda values: values + tf.random.normal(tf.shape(values)), _DRAWS),
     "seeded noise": (lambda values: values + tf.random.stateless_normal(tf.shape(values), [1, 2]), _DRAWS),
     "seeded uniforms": (lambda values: values * tf.random.stateless_uniform(tf.shape(values), [1, 2]), _DRAWS),
@@ -82,3 +83,21 @@ def test_what_treats_each_example_alone_passes() -> None:
 def test_a_loss_is_one_number_an_example_or_a_view(shape: list[int]) -> None:
     with pytest.raises(ValueError, match="one loss an example"):
         check_loss(lambda batch: tf.constant(np.zeros(shape), tf.float32), _SPEC)
+
+
+def test_a_term_that_is_alike_for_all_at_the_start_is_looked_at_with_other_weights_too() -> None:
+    """A divergence that is averaged over the batch, of an encoder whose log variances start with zeros."""
+    encoder = tf.keras.layers.Dense(3, kernel_initializer="zeros")
+    encoder.build((None, 4))
+    start = [value.copy() for value in encoder.get_weights()]
+
+    def loss(batch: Any, of_batch: bool = True) -> tf.Tensor:
+        pixels = _pixels(batch.images)
+        divergences = tf.reduce_sum(tf.square(encoder(pixels)), axis=1)
+        return tf.reduce_sum(pixels, axis=1) + (tf.reduce_mean(divergences) if of_batch else divergences)
+
+    with pytest.raises(ValueError, match=_APART):
+        check_loss(loss, _SPEC)
+    for before, after in zip(start, encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    check_loss(lambda batch: loss(batch, of_batch=False), _SPEC)

@@ -6,7 +6,8 @@
 What a method hands to a session is traced: it sees symbolic tensors, so that no private value can be kept or printed by
 Python code. In the graph that comes of it, operations with side effects (assignments, prints, Python functions, files)
 and operations that draw random numbers are refused. What is left is run on images of noise: the output of an example
-must not change when the others of its batch are exchanged, or when it moves to another place.
+must not change when the others of its batch are exchanged or left out, or when it moves to another place; for a loss,
+neither with the weights that there are nor with others.
 
 This finds mistakes, not malice: a function may behave otherwise on images that are not noise. The clip afterwards
 bounds what an example adds; only the sum's sensitivity rests on the examples being apart.
@@ -14,7 +15,8 @@ bounds what an example adds; only the sum's sensitivity rests on the examples be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -160,6 +162,7 @@ def check_loss(loss_fn: LossFn, spec: DataSpec, features_spec: tf.TensorSpec | N
       ValueError: what is wrong.
     """
     images, labels, features = _noise(spec, features_spec)
+    weights: dict[Any, tf.Variable] = {}
 
     def losses(chosen: tf.Tensor) -> tf.Tensor:
         numbers = np.array(chosen)
@@ -171,6 +174,7 @@ def check_loss(loss_fn: LossFn, spec: DataSpec, features_spec: tf.TensorSpec | N
 
         examples = (tf.gather(images, chosen), tf.gather(labels, chosen))
         made = traced(function, [tf.TensorSpec(value.shape, value.dtype) for value in examples], "`loss_fn`")
+        weights.update((variable.ref(), variable) for variable in made.variables)
         result = made(*examples)
         if result.shape.rank not in (1, 2) or result.shape[0] != len(numbers):
             raise ValueError(
@@ -180,6 +184,8 @@ def check_loss(loss_fn: LossFn, spec: DataSpec, features_spec: tf.TensorSpec | N
         return result
 
     _check_apart(losses, "`loss_fn`")
+    with _other_weights(weights):  # terms that are alike for all examples at the start need not be so later
+        _check_apart(losses, "`loss_fn`")
 
 
 def _signature(spec: DataSpec) -> list[tf.TensorSpec]:
@@ -198,15 +204,34 @@ def _noise(spec: DataSpec, features_spec: tf.TensorSpec | None = None) -> tuple[
     return tf.constant(images), tf.constant(labels), features
 
 
+@contextlib.contextmanager
+def _other_weights(weights: Mapping[Any, tf.Variable]) -> Iterator[None]:
+    """Moves weights away from where they start, at random, and puts them back."""
+    rng = np.random.default_rng(1)
+    kept = [(variable, variable.numpy()) for variable in weights.values() if variable.dtype.is_floating]
+    try:
+        for variable, value in kept:
+            variable.assign(value + 0.1 * rng.normal(size=value.shape))
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+
+
 def _check_apart(function: Callable[[tf.Tensor], tf.Tensor], what: str) -> None:
-    """Holds the outputs of examples (by number) against those of the same ones elsewhere, among others."""
-    first = np.arange(_SIZE)
+    """Holds the outputs of examples (by number) against those of the same ones elsewhere, among others and alone."""
+    first, rest = np.arange(_SIZE), np.arange(_SIZE, 2 * _SIZE)
     here = np.asarray(function(tf.constant(first))).astype(np.float32)
-    for kept in (first[: _SIZE // 2], first[_SIZE // 2 :], first[1::2]):
-        others = np.setdiff1d(np.arange(2 * _SIZE), first)[: _SIZE - len(kept)]
-        there = np.asarray(function(tf.constant(np.concatenate([others, kept]))))[len(others) :]
-        if not np.allclose(there, here[kept], rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(here).max()))):
+    most = float(np.abs(here[np.isfinite(here)]).max(initial=1.0))
+    for others, kept in (
+        (rest[: _SIZE // 2], first[: _SIZE // 2]),
+        (rest[: _SIZE // 2], first[1::2]),
+        (rest[:0], first[_SIZE // 2 :]),  # a batch of another size
+    ):
+        there = np.asarray(function(tf.constant(np.concatenate([others, kept])))).astype(np.float32)[len(others) :]
+        if not np.allclose(there, here[kept], rtol=1e-3, atol=1e-4 * most, equal_nan=True):
             raise ValueError(
                 f"{what} should treat each example alone; what it gives for an example changed when others of the "
-                "batch were exchanged. Average, normalise and compare within an example, never over the batch."
+                "batch were exchanged or left out. Average, normalise and compare within an example, never over the "
+                "batch, and make nothing depend on its size."
             )
