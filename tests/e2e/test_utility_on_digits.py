@@ -22,6 +22,5 @@ def test_it_is_useful_at_epsilon_3(method: str, least: float) -> None:
         examples = LabeledDataset(release.sample(labels, seed), labels, splits.spec)
         parts = examples.take(range(5_000)), examples.take(range(5_000, 6_000))
         matrices.append(utility_matrix(splits.train, splits.test, *parts, seed=seed))
-    print(method, [round(matrix.p2, 3) for matrix in matrices])
     assert min(matrix.p1 for matrix in matrices) >= 0.95
     assert np.mean([matrix.p2 for matrix in matrices]) >= least
