@@ -52,7 +52,7 @@ _BOOKKEEPING_RETURN = (
 )
 _STDDEV = "stddev = l2_norm_clip * noise_multiplier if noise_multiplier else 0.0"
 _NOISED = "                kept[key] = total + noise\n"
-_ALONE = "if not np.allclose(there, here[kept], rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(here).max()))):"
+_ALONE = "if not np.allclose(there, here[kept], rtol=1e-3, atol=1e-4 * most, equal_nan=True):"
 
 MUTANTS: tuple[Mutant, ...] = (
     # What runs is what is accounted.

@@ -163,19 +163,23 @@ def check_loss(loss_fn: LossFn, spec: DataSpec, features_spec: tf.TensorSpec | N
     """
     images, labels, features = _noise(spec, features_spec)
     weights: dict[Any, tf.Variable] = {}
+    is_traced: list[bool] = []
 
     def losses(chosen: tf.Tensor) -> tf.Tensor:
         numbers = np.array(chosen)
-        seen = _PublicBatch(numbers, tf.gather(features, chosen) if features is not None else None)
 
         def function(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            seen = _PublicBatch(numbers, tf.gather(features, chosen) if features is not None else None)
             seen.images, seen.labels = images if features is None else None, labels
             return tf.convert_to_tensor(loss_fn(seen))
 
         examples = (tf.gather(images, chosen), tf.gather(labels, chosen))
-        made = traced(function, [tf.TensorSpec(value.shape, value.dtype) for value in examples], "`loss_fn`")
-        weights.update((variable.ref(), variable) for variable in made.variables)
-        result = made(*examples)
+        if not is_traced:  # once: what is compared afterwards is computed without a graph, which is faster
+            signature = [tf.TensorSpec(value.shape, value.dtype) for value in examples]
+            made = traced(function, signature, "`loss_fn`")
+            weights.update((variable.ref(), variable) for variable in made.variables)
+            is_traced.append(True)
+        result = function(*examples)
         if result.shape.rank not in (1, 2) or result.shape[0] != len(numbers):
             raise ValueError(
                 f"`loss_fn` should give one loss an example, [b], or one a view of it, [b, views], for a batch of "
