@@ -185,6 +185,7 @@ def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_sp
     assert {path.name for path in tmp_path.iterdir()} == {"examples"}
 
 
+@pytest.mark.slow
 def test_kfp_local_runs_kubeflow_s_pipeline_in_reproducible_mode(tmp_path: Path, kfp_local: None) -> None:
     pipeline: Any = kubeflow_pipeline(SYNTHESIS, image="python:3.11")
     pipeline(method="gaussian_mixture", insecure_reproducible=True, output_dir=str(tmp_path / "output"), **SMALL)
