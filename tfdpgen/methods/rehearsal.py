@@ -96,9 +96,10 @@ def rehearse(
         found = _trained(little, plan, images)
         seconds = found.seconds + images.seconds_per_example * max(0, num_examples - len(images))
         seconds += sum(part.seconds_of(plan.mechanisms[key]) for key, part in found.trainings.items())
+        before = _trained(little, plan, images) if public else found  # again, without what is done once in a process
         for name, (few, more) in public.items():
             longer = _trained(dataclasses.replace(little, **{name: few + more}), plan, images)
-            each = max(0.0, longer.public_seconds - found.public_seconds) / more
+            each = max(0.0, longer.public_seconds - before.public_seconds) / more
             seconds += each * (getattr(chosen, name) - few)
         per_sample = _seconds_of_sampling(found.generator, spec)
     # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
