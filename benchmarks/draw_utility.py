@@ -1,7 +1,7 @@
 """Draws what `benchmarks/utility.py` has measured: p2 against epsilon, published methods beside ours.
 
     python benchmarks/utility.py --data_dir=DIR --method=gaussian_mixture --epsilon=1 --results=results.jsonl
-    python benchmarks/draw_utility.py --results=results.jsonl --svg=docs/utility.svg
+    python benchmarks/draw_utility.py --results=results.jsonl --svg=results.svg
 
 Each of our points is the mean of the runs on MNIST's test images that the file holds. Published figures are those of
 DPImageBench or of the methods' authors, on the same images by classifiers of their own.
