@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # TensorFlow reads these when it is first imported.
@@ -47,3 +48,13 @@ def kfp_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SubprocessTaskHandler, "validate_not_container_component", lambda *_: None)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+
+
+@pytest.fixture
+def eager_functions() -> Iterator[None]:
+    """Has every `tf.function` run step by step, so that a test sees the values inside it."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -91,14 +91,20 @@ def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
     return train(_settings(name), dataset, _BUDGET, labeller_share=_share(name), verbose=0, **arguments)
 
 
-@pytest.fixture(scope="module", params=_VARIANTS)
+_releases: dict[str, Release] = {}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in _VARIANTS])
 def release(request: pytest.FixtureRequest, digits: LabeledDataset) -> Release:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfdpgen.methods.latent_gaussian.check_shape_suits", lambda *_: None)
-        if _COMPONENTS in request.param:
-            patch.setattr(gaussian_mixture, "MOST_NOISE", 1e9)
-            patch.setattr(gaussian_mixture, "MOST_NOISE_OF_COMPONENTS", 1e9)
-        return _train(request.param, digits)
+    """Trained once for all tests of a variant, which one worker runs."""
+    name = request.param
+    if name not in _releases:
+        with pytest.MonkeyPatch.context() as patch:
+            if _COMPONENTS in name:
+                patch.setattr(gaussian_mixture, "MOST_NOISE", 1e9)
+                patch.setattr(gaussian_mixture, "MOST_NOISE_OF_COMPONENTS", 1e9)
+            _releases[name] = _train(name, digits)
+    return _releases[name]
 
 
 def test_this_suite_knows_every_method() -> None:
@@ -339,13 +345,6 @@ class _KnownNoise(NoiseSource):
 
     def examples(self) -> ExampleRandomness:
         return _KnownExamples(self._slots)
-
-
-@pytest.fixture
-def eager_functions() -> Iterator[None]:
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def _first_sums(

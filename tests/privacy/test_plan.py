@@ -35,7 +35,7 @@ def test_epsilon_equals_dp_accountings(accountant: str, make: type, noise_multip
         dp_accounting.PoissonSampledDpEvent(100 / 2_000, dp_accounting.GaussianDpEvent(noise_multiplier)), 150
     )
     expected = make().compose(event).get_epsilon(1e-5)
-    assert plan.epsilon(1e-5) == pytest.approx(expected, rel=1e-6)
+    assert plan.epsilon(1e-5) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_event_follows_the_plan() -> None:

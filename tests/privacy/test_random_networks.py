@@ -89,7 +89,7 @@ def sequence_networks(draw: st.DrawFn) -> keras.Model:
     return keras.Model(inputs, hidden)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(network=image_networks(), seed=st.integers(0, 2**30), clip=_CLIPS, mode=_MODES)
 def test_networks_on_images_equal_the_oracle(network: keras.Model, seed: int, clip: float, mode: str) -> None:
     assert_equals_oracle(network, batch_for(network, seed, 3), clip, mode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +101,6 @@ def test_a_network_that_mixes_examples_is_refused_while_nothing_is_spent(layer: 
     with pytest.raises(ValueError, match=r"mixes the examples|not known to treat each example alone"):
         _trainer(_session(dataset, ledger=ledger), network=network)
     assert ledger.reservations(dataset_id(dataset)) == 0
-
-
-@pytest.fixture
-def eager_functions() -> Iterator[None]:
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.parametrize("sampled", [0, 3, 12])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +114,6 @@ def test_probabilities_are_of_each_image_alone_and_survive_the_disk(tmp_path: Pa
     labeller.save(tmp_path / "labeller.npz")
     np.testing.assert_array_equal(Labeller.load(tmp_path / "labeller.npz").probabilities(images), together)
     assert {field.name for field in dataclasses.fields(labeller)} == {"kernel", "bias"}
-
-
-@pytest.fixture
-def eager_functions() -> Iterator[None]:
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def test_one_example_moves_what_is_noised_by_at_most_the_clip_and_padding_by_nothing(
