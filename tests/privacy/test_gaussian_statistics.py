@@ -40,6 +40,16 @@ def test_class_means_without_noise_are_means_counts_and_distances() -> None:
     assert means.scale == pytest.approx(distance, rel=1e-4)
 
 
+def test_one_class_is_all_examples_whatever_their_labels() -> None:
+    features, labels = _examples(400, length=1.5)
+    overall = ClassMeans(1, _D, radius=2.0).with_noise(1e-9)
+    means = overall.result(overall.sum_of(features, labels))
+    np.testing.assert_allclose(means.means[0], features.mean(axis=0), atol=1e-6)
+    assert means.counts == pytest.approx([400])
+    distance = math.sqrt(np.mean(np.sum(np.square(features - features.mean(axis=0)), axis=1)))
+    assert means.scale == pytest.approx(distance, rel=1e-4)
+
+
 def test_the_scale_is_the_distance_from_the_noisy_means() -> None:
     features, labels = _examples(3000, length=1.0)
     mechanism = _MEANS.with_noise(20.0)

@@ -5,9 +5,11 @@
 What a noisy sum can say of the examples it says better than noisy gradient steps do. The features are low-frequency DCT
 coefficients. What is asked, in order:
 
-1. `class_means`: mean and scale of each class.
-2. `covariances`: second moments of what examples differ by from their class's mean, in units of the scale, clipped.
-3. `components`: where the noise allows it, k-means on samples of the released Gaussians, which costs nothing, cuts each
+1. `global_mean`: mean and scale of all examples.
+2. `class_means`: means of what examples of each class differ by from it, in units of the scale, clipped; and the scale
+   of what they differ by from these.
+3. `covariances`: second moments of what examples differ by from their class's mean, in units of that, clipped.
+4. `components`: where the noise allows it, k-means on samples of the released Gaussians, which costs nothing, cuts each
    class into components, whose own statistics are released.
 
 **One rule** decides, from public facts and before the first access, how many covariances there are: one for all
@@ -41,7 +43,7 @@ from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 
 MOST_NOISE, MOST_NOISE_OF_COMPONENTS = 0.1, 0.03  # see the top of this file; in units of the clipped variance
-_MEANS_SHARE = 0.5  # of class means where there is one covariance: they are most of what can be known then
+_MEANS_SHARE = 0.5  # of all means where there is one covariance: they are most of what can be known then
 _COMPONENTS_SHARE = 0.7  # of mu squared of all covariances, for those of components where there are any
 _SAMPLES = 3000  # of each class, that its components are found in
 
@@ -79,8 +81,8 @@ class GaussianMixture:
     Attributes:
       num_coefficients: DCT coefficients of each channel; more show finer detail and let in more noise.
       components: of each class, at most.
-      means_share: share of mu squared that buys the class means; half of it does where one covariance has to do.
-      clip_norm: of what examples differ by from their class's mean, in units of the scale.
+      means_share: share of mu squared that buys all means; half of the whole does where one covariance has to do.
+      clip_norm: of what examples differ by from a released mean, in units of the scale released with it.
       rank: principal axes of a covariance that are kept, at most.
       latent_scale: what standard deviations are multiplied by when images are sampled: shrinkage takes some away.
 
@@ -110,7 +112,7 @@ class GaussianMixture:
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
         height, width, _ = spec.image_shape
-        return cls(min(150, round(0.75 * height * width)))
+        return cls(min(150, height * width))
 
     def space(self, spec: DataSpec) -> DCT:
         """The features that are measured."""
@@ -163,8 +165,14 @@ def plan_mixture(
     while components > 1 and noise(classes * components, rest * _COMPONENTS_SHARE) > MOST_NOISE_OF_COMPONENTS:
         components -= 1
     is_one = noise(classes, rest) > MOST_NOISE
-    mechanisms: dict[str, Any] = {"class_means": ClassMeans(classes, space.size, space.radius)}
-    shares = {"class_means": max(_MEANS_SHARE, means_share) if is_one else means_share}
+    mechanisms: dict[str, Any] = {
+        "global_mean": ClassMeans(1, space.size, space.radius, name="global mean"),
+        "class_means": ClassMeans(classes, space.size, 1.0),
+    }
+    shares = {
+        "global_mean": means_share / 2,
+        "class_means": (max(_MEANS_SHARE, means_share) if is_one else means_share) - means_share / 2,
+    }
     mechanisms["covariances"] = GroupStatistics(1 if is_one else classes, space.size)
     if components > 1:
         mechanisms["components"] = GroupStatistics(classes * components, space.size, name="covariances of components")
@@ -175,8 +183,10 @@ def plan_mixture(
 def measure_mixture(session: PrivateSession, space: Features, clip_norm: float, rank: int, seed: int) -> Mixture:
     """Carries out the mechanisms of `plan_mixture`."""
     classes, mechanisms = session.spec.num_classes, session.plan.mechanisms
-    released: Means = session.run("class_means", lambda images, labels: space.transform(images))
-    unit = clip_norm * released.scale
+    overall: Means = session.run("global_mean", lambda images, labels: space.transform(images))
+    origin, reach = tf.constant(overall.means, tf.float32), clip_norm * overall.scale
+    released: Means = session.run("class_means", lambda images, labels: (space.transform(images) - origin) / reach)
+    class_means, unit = overall.means + reach * released.means, clip_norm * reach * released.scale
 
     def measured(key: str, centres: Array, of_class: int) -> Statistics:
         """Statistics of groups, by nearest of the centres of an example's class."""
@@ -192,7 +202,7 @@ def measure_mixture(session: PrivateSession, space: Features, clip_norm: float, 
 
         return session.run(key, standardised)
 
-    centres, of_class = released.means, 1
+    centres, of_class = class_means, 1
     statistics = measured("covariances", centres, of_class)
     if "components" in mechanisms:
         of_class = mechanisms["components"].num_groups // classes  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
-"""Gaussian statistics of features: class means and their scale, then counts, means and covariances of groups.
+"""Gaussian statistics of features: means and their scale, then counts, means and covariances of groups.
 
-    means = session.run("class_means", features.transform)               # -> Means
-    statistics = session.run("covariances", standardised)                # -> Statistics, of features near the means
+    overall = session.run("global_mean", features.transform)             # -> Means, of a single class
+    means = session.run("class_means", standardised)                     # -> Means, of features near the global mean
+    statistics = session.run("covariances", standardised)                # -> Statistics, of features near these means
     factors = statistics.factors(rank=40)                                # eigenvalues shrunk at the known noise level
 
 A Gaussian of each class is a generator already. What examples differ by from a released mean, in units of a released
@@ -53,7 +54,7 @@ class ClassMeans(GaussianSum):
     below 1 counts as 1.
 
     Attributes:
-      num_classes: public.
+      num_classes: public; 1 for the mean of all examples, whatever their labels.
       num_features: d.
       radius: clip norm of the features.
       noise_multiplier: standard deviation of the noise / sensitivity; None until calibrated.
@@ -84,10 +85,10 @@ class ClassMeans(GaussianSum):
     def sum_of(
         self, features: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], *users: npt.NDArray[np.int64]
     ) -> Array:
-        vectors = bounded(features, self.radius) / self.radius
+        vectors, groups = bounded(features, self.radius) / self.radius, np.minimum(labels, self.num_classes - 1)
         sums = np.zeros((self.num_classes, self.num_features + 1))
-        for label in np.unique(labels):
-            chosen = vectors[labels == label]
+        for label in np.unique(groups):
+            chosen = vectors[groups == label]
             sums[label, 0] = _COUNT * len(chosen)
             sums[label, 1:] = chosen.sum(axis=0)
         return np.append(sums, np.sum(np.square(vectors)))
