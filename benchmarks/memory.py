@@ -15,7 +15,7 @@ logical batch sizes, in the physical chunks that the plan chooses.
 Work "generate": the pipeline's step of that name writes synthetic data sets of 28x28x1 images, of either size, that
 `gaussian_mixture` has learnt from noise.
 
-Every figure is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
+Every number is the peak resident memory (`ru_maxrss`) of a process of its own, with the interpreter and TensorFlow,
 which alone take several hundred megabytes. They flatter a ratio of totals, so the ratio of what is above them stands
 beside it. ArrayRecord files are read, not mapped: the pages that the operating system caches of them count for no
 process. What grows a little with them is their reader's index (25 to 40 bytes an example), and what the memory
@@ -126,7 +126,7 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
 
     from tfdpgen.data import DataSpec, LabeledDataset
     from tfdpgen.privacy import DPSGD
-    from tfdpgen.privacy.chunks import accumulate, private_step, row_reader, scaled
+    from tfdpgen.privacy.chunks import accumulate, example_reader, private_step, scaled
 
     baseline = peak_mebibytes()
     (network,), _ = dp_step.critic((28, 28, 1), (64, 128))
@@ -134,7 +134,7 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
     dataset = LabeledDataset(images, np.zeros(NUM_EXAMPLES, np.int64), DataSpec((28, 28, 1), 10))
     plan = DPSGD(NUM_EXAMPLES, expected_batch_size, STEPS, l2_norm_clip=1.0, noise_multiplier=1.0)
     optimizer = plan.optimizer(learning_rate=1e-4)
-    rows_of, variables = row_reader(dataset), network.trainable_variables
+    examples_of, variables = example_reader(dataset), network.trainable_variables
 
     @private_step(plan)
     def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
@@ -143,7 +143,7 @@ def train_with_batch(folder: str, expected_batch_size: int) -> dict[str, float]:
                 losses = tf.nn.softplus(-network(scaled(images)))[:, 0] * weights
             return optimizer.clipped_gradient_sum(losses, variables, tape)
 
-        optimizer.apply_clipped_sum(accumulate(rows_of(indices), weights, chunk_fn, variables), variables)
+        optimizer.apply_clipped_sum(accumulate(examples_of(indices), weights, chunk_fn, variables), variables)
 
     started = time.perf_counter()
     for number, batch in enumerate(plan.batches()):
@@ -184,7 +184,7 @@ WORKS = {
 
 
 def measure(work: str, folder: str, size: int) -> dict[str, float]:
-    """Runs a work in a process of its own; its last line of output is the figures."""
+    """Runs a work in a process of its own; its last line of output is what it measured."""
     command = [sys.executable, __file__, f"--process={work}", f"--folder={folder}", f"--size={size}"]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
@@ -217,31 +217,33 @@ def main() -> None:
     print(f"{'work':<52}{'import MiB':>12}{'peak MiB':>12}")
     row = "{:<52}{baseline:>12.0f}{peak:>12.0f}"
     if "batch" in flags.works:
-        figures = []
+        measured = []
         for size in LOGICAL_BATCHES:
-            figures.append(measure("batch", flags.folder, size))
-            title = f"logical batch {size:,}, chunks of {figures[-1]['chunk']}, {figures[-1]['seconds']:.2f} s a step"
-            print(row.format(title, **figures[-1]), flush=True)
-        lines += ratios("logical {1} / logical {0}".format(*LOGICAL_BATCHES), *figures)
+            measured.append(measure("batch", flags.folder, size))
+            title = f"logical batch {size:,}, chunks of {measured[-1]['chunk']}, {measured[-1]['seconds']:.2f} s a step"
+            print(row.format(title, **measured[-1]), flush=True)
+        lines += ratios("logical {1} / logical {0}".format(*LOGICAL_BATCHES), *measured)
     if "records" in flags.works:
         sizes = [int(size) for size in flags.megabytes.split(",")]
-        figures = []
+        measured = []
         with contextlib.ExitStack() as stack:
             folder = flags.folder or stack.enter_context(tempfile.TemporaryDirectory())
             for size in sizes:
                 written = measure("write", f"{folder}/{size}", size)
-                figures.append(measure("records", f"{folder}/{size}", size))
-                title = f"{written['megabytes']:,.0f} MB of records, {figures[-1]['examples']:,} examples"
-                print(row.format(title, **figures[-1]), flush=True)
-        lines += ratios("{1} MB / {0} MB of records".format(*sizes), *figures)
+                measured.append(measure("records", f"{folder}/{size}", size))
+                title = f"{written['megabytes']:,.0f} MB of records, {measured[-1]['examples']:,} examples"
+                print(row.format(title, **measured[-1]), flush=True)
+        lines += ratios("{1} MB / {0} MB of records".format(*sizes), *measured)
     if "generate" in flags.works:
         sizes = [int(size) for size in flags.examples.split(",")]
-        figures = []
+        measured = []
         for size in sizes:
             with tempfile.TemporaryDirectory(dir=flags.folder or None) as folder:
-                figures.append(measure("generate", folder, size))
-            print(row.format(f"{size:,} synthetic examples, {figures[-1]['seconds']:.0f} s", **figures[-1]), flush=True)
-        lines += ratios("{1:,} / {0:,} synthetic examples".format(*sizes), *figures)
+                measured.append(measure("generate", folder, size))
+            print(
+                row.format(f"{size:,} synthetic examples, {measured[-1]['seconds']:.0f} s", **measured[-1]), flush=True
+            )
+        lines += ratios("{1:,} / {0:,} synthetic examples".format(*sizes), *measured)
     print("\n" + "\n".join(lines))
 
 

@@ -7,7 +7,7 @@
 
 `signal` shows where p2, the accuracy on private test examples of a CNN that has learnt from 3,000 synthetic ones,
 leaves chance; `tfdpgen.methods.signal.HOPELESS` was chosen by it. Run `seconds` on an otherwise idle
-machine. The tables of docs/preflight.md come from here. The figures are internal: p2 is measured without noise.
+machine. The tables of docs/preflight.md come from here. p2 is internal: it is measured without noise.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ A row is printed for each run, then mean and spread; each run is appended to `--
 statement and seconds. With `--validation` the last tenth of the training examples takes the place of the test
 examples, and is not trained on: hyperparameters are chosen there.
 
-The trainings are DP-correct; the figures are computed on private examples without noise and are internal.
+The trainings are DP-correct; the metrics are computed on private examples without noise and are internal.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.release import Release
 
 BEST_METHOD = "gaussian_mixture"  # no other is better on all measures; docs/results.md has the table
-FIGURES = ("p1", "p2", "p3", "p4", "p2_balanced", "p2_augmented", "p2_augmented_balanced", "fid")
+METRICS = ("p1", "p2", "p3", "p4", "p2_balanced", "p2_augmented", "p2_augmented_balanced", "fid")
 TIMES = ("seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
 HELD_OUT = 1 / 6  # plain examples that are tested on, for each one that is trained on
 EXAMPLES_AT_A_TIME = 1000
@@ -94,7 +94,7 @@ def judge(dataset: str, data_dir: str, validation: bool) -> Classifier:
 
 
 def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run, from the private examples to the figures."""
+    """One run, from the private examples to the metrics."""
     source = flags.dataset, flags.data_dir, flags.validation
     examples, test = real_examples(*source)
     judge(*source)  # now, so that it counts in no run's seconds
@@ -108,7 +108,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     further = held_out(release, flags.num_synthetic, seed)
     drawn = time.monotonic()
     plain = LabeledDataset(images[~is_augmented], labels[~is_augmented], release.spec)
-    result = figures(judge(*source), plain, further, test, seed)
+    result = metrics_of(judge(*source), plain, further, test, seed)
     if is_augmented.any():
         augmented = LabeledDataset(images[is_augmented], labels[is_augmented], release.spec)
         result |= of_augmented(augmented, soft_labels[is_augmented], test, seed)
@@ -132,7 +132,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     }
 
 
-def figures(
+def metrics_of(
     judged_by: Classifier, plain: LabeledDataset, further: LabeledDataset, test: LabeledDataset, seed: int
 ) -> dict[str, Any]:
     """p1 to p4, the balanced p2, and the distance.
@@ -214,19 +214,19 @@ def main() -> None:
     runs = []
     for seed in (int(seed) for seed in flags.seeds.split(",")):
         runs.append(measure(flags, seed))
-        shown = (f"{titled(name)} {runs[-1][name]:.5g}" for name in FIGURES + TIMES if name in runs[-1])
+        shown = (f"{titled(name)} {runs[-1][name]:.5g}" for name in METRICS + TIMES if name in runs[-1])
         print(f"seed {seed}  " + "  ".join(shown), flush=True)
         if flags.results:
             with open(flags.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(runs[-1]) + "\n")
-    for name in FIGURES:
+    for name in METRICS:
         values = [run[name] for run in runs if name in run]
         if values:
             print(f"{titled(name)}: mean {statistics.mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")
 
 
 def titled(name: str) -> str:
-    """A figure's name for people."""
+    """A metric's name for people."""
     return "fid (space: cnn)" if name == "fid" else name
 
 

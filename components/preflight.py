@@ -5,7 +5,7 @@
 It prints the number of examples, what the method takes on this machine in seconds and memory (measured on images of
 noise), what the synthetic examples take on disk, and how much of a class the noise leaves; where that is hopeless, what
 would not be. A run that would not fit into memory, or that the training would refuse, ends here. docs/preflight.md says
-how each figure comes about.
+how each number comes about.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def preflight(
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
     free = shutil.disk_usage(checked.path).free
     budget = PrivacyBudget(epsilon, delta)
-    figures = check(
+    estimate = check(
         facts,
         method,
         budget,
@@ -48,11 +48,11 @@ def preflight(
         labeller_share=labeller_share,
         disk_there=free,
     )
-    print(figures.text, flush=True)
-    if figures.refusal:
-        raise ComponentError(figures.refusal)
-    (checked.path / "preflight.json").write_text(json.dumps(figures.to_dict(), indent=2) + "\n")
-    (checked.path / "preflight.txt").write_text(figures.text + "\n")
+    print(estimate.text, flush=True)
+    if estimate.refusal:
+        raise ComponentError(estimate.refusal)
+    (checked.path / "preflight.json").write_text(json.dumps(estimate.to_dict(), indent=2) + "\n")
+    (checked.path / "preflight.txt").write_text(estimate.text + "\n")
 
 
 if __name__ == "__main__":

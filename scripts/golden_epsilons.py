@@ -7,7 +7,7 @@ It runs itself a second time in .venv-peers (or with the Python that `--peers` n
 cannot live beside the project's own dependencies.
 
 The settings cover sampling probabilities from 1e-4 to 1, up to 20,000 steps, and epsilons of about 0.1 to 20. Each has
-four figures, all for adding or removing one row:
+four epsilons, all for adding or removing one example:
 
 - dp-accounting's PLD accountant, on a grid of losses of 2e-5 where epsilon is below 1: on its own of 1e-4, rounding
   adds up to 4 % there;
@@ -106,7 +106,7 @@ def main() -> None:
 def _epsilons(
     peers: str, num_examples: int, expected_batch_size: int, steps: int, noise_multiplier: float, delta: float
 ) -> tuple[float, ...]:
-    """The four figures of a setting."""
+    """The four epsilons of a setting."""
     import dp_accounting
     from dp_accounting import pld, rdp
     from dp_accounting.rdp import rdp_privacy_accountant

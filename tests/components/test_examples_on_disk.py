@@ -21,7 +21,7 @@ from tfdpgen.data import RecordDataset, Splits, dataset
 from tfdpgen.release import Release
 
 
-class StripedRows(tfds.core.GeneratorBasedBuilder):
+class StripedImages(tfds.core.GeneratorBasedBuilder):
     """Striped images of three classes."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -43,7 +43,7 @@ class StripedRows(tfds.core.GeneratorBasedBuilder):
 
 
 def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = {"dataset": "striped_rows", "data_dir": str(tmp_path / "tfds"), "on_disk": True}
+    parameters = {"dataset": "striped_images", "data_dir": str(tmp_path / "tfds"), "on_disk": True}
     ingest.execute({}, {"examples": tmp_path / "examples"}, parameters)
     assert {path.name for path in (tmp_path / "examples").iterdir()} == {
         "artifact.json", "spec.json", "train.array_record", "holdout.array_record", "test.array_record",
@@ -83,7 +83,7 @@ def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch
 
 def test_they_are_the_examples_that_would_be_in_memory(tmp_path: Path) -> None:
     for on_disk in (True, False):
-        parameters = {"dataset": "striped_rows", "data_dir": str(tmp_path / f"tfds_{on_disk}"), "on_disk": on_disk}
+        parameters = {"dataset": "striped_images", "data_dir": str(tmp_path / f"tfds_{on_disk}"), "on_disk": on_disk}
         ingest.execute({}, {"examples": tmp_path / str(on_disk)}, parameters)
     for part in ("train", "holdout", "test"):
         on_disk, in_memory = (getattr(Splits.load(tmp_path / name), part) for name in ("True", "False"))

@@ -42,7 +42,7 @@ def _save_release(path: Path, spec: DataSpec) -> TrainedRelease:
         steps=1,
         l2_norm_clip=1.0,
         neighboring_relation="add-or-remove-one",
-        unit="row",
+        unit="example",
         assumptions=(),
         priors=(),
         mechanisms=(),
@@ -80,12 +80,12 @@ def test_tfds_and_npz_hold_the_release_s_rows_in_order(
     _small_blocks(monkeypatch)
     artifact = _generate(release, tmp_path / "a", num_synthetic=25, seed=7)
 
-    rows, trained = artifact.load(), Release.load(release.path)
-    assert rows.spec == trained.spec
-    assert len(rows) == 25
-    np.testing.assert_array_equal(rows.labels, np.arange(25) % 3)
+    examples, trained = artifact.load(), Release.load(release.path)
+    assert examples.spec == trained.spec
+    assert len(examples) == 25
+    np.testing.assert_array_equal(examples.labels, np.arange(25) % 3)
     for shard, part in enumerate(np.split(np.arange(25), [10, 20])):
-        np.testing.assert_array_equal(rows.images[part], trained.sample(rows.labels[part], seed=(7, shard)))
+        np.testing.assert_array_equal(examples.images[part], trained.sample(examples.labels[part], seed=(7, shard)))
 
     builder = tfds.builder_from_directory(artifact.path)
     assert builder.info.splits["train"].num_examples == 25
@@ -95,8 +95,8 @@ def test_tfds_and_npz_hold_the_release_s_rows_in_order(
     if trained.spec.class_names:
         assert tuple(label.names) == trained.spec.class_names
     stored = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
-    np.testing.assert_array_equal(np.stack([row["image"] for row in stored]), rows.images)
-    np.testing.assert_array_equal([row["label"] for row in stored], rows.labels)
+    np.testing.assert_array_equal(np.stack([example["image"] for example in stored]), examples.images)
+    np.testing.assert_array_equal([example["label"] for example in stored], examples.labels)
     assert {path.name for path in artifact.path.iterdir()} - {"label.labels.txt"} == {
         "artifact.json",
         "dataset_info.json",
@@ -165,7 +165,7 @@ def test_no_more_is_expected_than_is_declared(release: TrainedRelease, tmp_path:
     assert size - 5000 < expected < 12 * size  # a few kB describe the data set, however large it is
 
 
-def test_rows_depend_on_the_seed_and_not_on_the_runner(
+def test_examples_depend_on_the_seed_and_not_on_the_runner(
     release: TrainedRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _small_blocks(monkeypatch)
@@ -177,7 +177,7 @@ def test_rows_depend_on_the_seed_and_not_on_the_runner(
     assert (_generate(release, tmp_path / "a", num_synthetic=25, seed=2).load().images != one).any()
 
 
-def test_no_rows_are_refused(release: TrainedRelease, tmp_path: Path) -> None:
+def test_no_examples_are_refused(release: TrainedRelease, tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match="`num_synthetic` should be at least 1; got 0"):
         _generate(release, tmp_path / "a", num_synthetic=0)
     assert not (tmp_path / "a").exists()

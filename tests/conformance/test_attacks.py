@@ -14,8 +14,8 @@ from tfdpgen.attacks import ATTACKS, Attack, Knowledge, draw_synthetic, get, run
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
 
 SPLITS = load_splits("digits")
-ROWS = np.concatenate([SPLITS.train.images[:20], SPLITS.holdout.images[:20]])
-CANDIDATES = LabeledDataset(ROWS, np.concatenate([SPLITS.train.labels[:20], SPLITS.holdout.labels[:20]]), SPLITS.spec)
+IMAGES = np.concatenate([SPLITS.train.images[:20], SPLITS.holdout.images[:20]])
+CANDIDATES = LabeledDataset(IMAGES, np.concatenate([SPLITS.train.labels[:20], SPLITS.holdout.labels[:20]]), SPLITS.spec)
 
 
 class Means:

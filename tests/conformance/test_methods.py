@@ -328,7 +328,7 @@ class _KnownExamples(ExampleRandomness):
     """What an example draws follows it wherever it is inserted: slot i of the k-th call belongs to `slots[k][i]`."""
 
     def __init__(self, slots: np.ndarray) -> None:
-        self._slots = [row for row in slots for _ in range(1)]
+        self._slots = list(slots)
         self._calls = 0
 
     def normal(self, shape: Any) -> tf.Tensor:
@@ -465,7 +465,7 @@ def test_the_budget_is_reserved_before_the_first_access_and_stays_reserved(
         seen.append(ledger.spent(identifier, _BUDGET.delta))
         raise RuntimeError("crashed on purpose")
 
-    monkeypatch.setattr("tfdpgen.privacy.trainer.row_reader", reader)
+    monkeypatch.setattr("tfdpgen.privacy.trainer.example_reader", reader)
 
     class Crashing(LabeledDataset):
         def blocks(self) -> Any:

@@ -1,4 +1,4 @@
-"""A training is paid for once: what fails after it is run again from there, and small data lose nothing but figures."""
+"""A training is paid for once: what fails after it is run again from there, and small data lose nothing but metrics."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def _check_published(folder: Path, *, method: str, release: bool) -> dict[str, A
     assert ("published_metrics" in summary) is release
     assert {"utility", "fidelity", "attacks"} <= set(summary["internal"])
     assert summary["attacks"]
-    for figures in summary["attacks"].values():
+    for metrics in summary["attacks"].values():
         for name in ("accuracy", "privacy_loss", "auc"):
-            low, high = figures[f"{name}_interval"]
-            assert low <= figures[name] <= high
+            low, high = metrics[f"{name}_interval"]
+            assert low <= metrics[name] <= high
     assert summary["audit"]["lower_bound"] < summary["audit"]["claimed_epsilon"] <= 3
     assert "audit" in summary["internal"]
     assert list(summary["seconds"]) == ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"]
@@ -149,7 +149,7 @@ print(images.shape, images.dtype.name)
 
 
 def _check_publishing_again(output: Path) -> None:
-    """A second publication is the next version, and figures of other data are refused."""
+    """A second publication is the next version, and metrics of other data are refused."""
     internal = output / "internal"
     inputs = {
         name: internal / node / name

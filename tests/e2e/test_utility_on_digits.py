@@ -1,4 +1,4 @@
-"""What the default run is worth: the figures that the README promises, on real data and over seeds."""
+"""What the default run is worth: the metrics that the README promises, on real data and over seeds."""
 
 from __future__ import annotations
 

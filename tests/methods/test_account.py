@@ -120,7 +120,7 @@ def test_everything_that_runs_is_in_the_event_the_statement_and_the_ledger(tmp_p
     assert len(_Noting.moves) == len(set(_Noting.moves)) == release.statement.steps == 6
 
 
-def test_the_whole_cost_is_reserved_before_anything_touches_a_row(
+def test_the_whole_cost_is_reserved_before_anything_touches_an_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, notes = Ledger(tmp_path / "ledger.sqlite"), []
@@ -171,7 +171,7 @@ def test_a_resumed_run_releases_no_statistic_again_repeats_no_step_and_no_noise(
     assert ledger.reservations(dataset_id(_EXAMPLES)) == 1
 
 
-def test_the_progress_of_other_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_of_other_examples_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(dataset: LabeledDataset) -> None:
         with Backup(tmp_path / "backup", every=2) as backup:
             _train(dataset, backup=backup)

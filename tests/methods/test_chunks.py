@@ -14,15 +14,15 @@ from tensorflow.python.framework import kernels
 from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.privacy import DPSGD, PoissonBatch
-from tfdpgen.privacy.chunks import accumulate, private_step, row_reader, scaled
+from tfdpgen.privacy.chunks import accumulate, example_reader, private_step, scaled
 from tfdpgen.privacy.optimizer import DPKerasSGD
 
 SPEC = DataSpec((6, 6, 1), 3)
-ROWS = 200
+NUM_EXAMPLES = 200
 
 
 class Source:
-    """Rows in a list that keeps what is asked for."""
+    """Examples in a list that keeps what is asked for."""
 
     def __init__(self, dataset: LabeledDataset) -> None:
         self.dataset = dataset
@@ -40,25 +40,27 @@ class Source:
 
 
 @pytest.fixture(scope="module")
-def rows() -> LabeledDataset:
+def examples() -> LabeledDataset:
     rng = np.random.default_rng(0)
-    return LabeledDataset(rng.integers(256, size=(ROWS, 6, 6, 1), dtype=np.uint8), np.arange(ROWS) % 3, SPEC)
+    return LabeledDataset(
+        rng.integers(256, size=(NUM_EXAMPLES, 6, 6, 1), dtype=np.uint8), np.arange(NUM_EXAMPLES) % 3, SPEC
+    )
 
 
 @pytest.fixture
-def on_disk(rows: LabeledDataset) -> RecordDataset:
-    dataset = RecordDataset(Source(rows), SPEC)
+def on_disk(examples: LabeledDataset) -> RecordDataset:
+    dataset = RecordDataset(Source(examples), SPEC)
     dataset._source.asked.clear()
     return dataset
 
 
 @pytest.fixture(params=["memory", "disk"])
-def dataset(request: pytest.FixtureRequest, rows: LabeledDataset, on_disk: RecordDataset) -> Dataset:
-    return rows if request.param == "memory" else on_disk
+def dataset(request: pytest.FixtureRequest, examples: LabeledDataset, on_disk: RecordDataset) -> Dataset:
+    return examples if request.param == "memory" else on_disk
 
 
 def batch_of(drawn: list[int], chunk: int) -> PoissonBatch:
-    """A draw of given rows, padded as a plan pads it."""
+    """A draw of given examples, padded as a plan pads it."""
     chunks = max(1, -(-len(drawn) // chunk))
     indices, weights = np.zeros(chunks * chunk, np.int32), np.zeros(chunks * chunk, np.float32)
     indices[: len(drawn)], weights[: len(drawn)] = drawn, 1
@@ -90,9 +92,9 @@ class Trainer:
         class Plan(DPSGD):
             physical_batch_size = chunk
 
-        rows_of = row_reader(dataset)
+        examples_of = example_reader(dataset)
 
-        @private_step(Plan(ROWS, 16, 1, 0.5))
+        @private_step(Plan(NUM_EXAMPLES, 16, 1, 0.5))
         def step(indices: tf.Tensor, weights: tf.Tensor) -> None:
             self.steps_traced += 1
 
@@ -102,7 +104,7 @@ class Trainer:
                     losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True) * weights
                 return self.optimizer.clipped_gradient_sum(losses, self.variables, tape)
 
-            sums = accumulate(rows_of(indices), weights, chunk_fn, self.variables)
+            sums = accumulate(examples_of(indices), weights, chunk_fn, self.variables)
             for kept, value in zip(self.sums, sums, strict=True):
                 kept.assign(value)
             self.optimizer.apply_clipped_sum(sums, self.variables)
@@ -115,15 +117,15 @@ class Trainer:
         return [value.numpy() for value in self.sums]
 
 
-def test_a_chunk_holds_the_rows_at_its_indices(dataset: Dataset, rows: LabeledDataset) -> None:
+def test_a_chunk_holds_the_examples_at_its_indices(dataset: Dataset, examples: LabeledDataset) -> None:
     indices = np.array([[5, 190, 7, 0, 0], [8, 3, 199, 0, 0]], np.int32)
-    read_fn = row_reader(dataset)(tf.constant(indices))
+    read_fn = example_reader(dataset)(tf.constant(indices))
     in_graph = tf.function(read_fn, input_signature=[tf.TensorSpec([], tf.int32)])
     for read in (read_fn, in_graph):
         for i in range(2):
             images, labels = read(tf.constant(i))
-            np.testing.assert_array_equal(images, rows.images[indices[i]])
-            np.testing.assert_array_equal(labels, rows.labels[indices[i]])
+            np.testing.assert_array_equal(images, examples.images[indices[i]])
+            np.testing.assert_array_equal(labels, examples.labels[indices[i]])
             assert (images.dtype, labels.dtype) == (tf.uint8, tf.int64)
         images, labels = read(tf.constant(2))
         assert images.shape == (5, 6, 6, 1)
@@ -134,15 +136,15 @@ def test_a_chunk_holds_the_rows_at_its_indices(dataset: Dataset, rows: LabeledDa
 def test_images_of_any_number_of_bytes_are_gathered(shape: tuple[int, int, int]) -> None:
     images = np.random.default_rng(0).integers(256, size=(9, *shape), dtype=np.uint8)
     dataset = LabeledDataset(images, np.arange(9) % 3, DataSpec(shape, 3))
-    gathered, labels = row_reader(dataset)(tf.constant([[8, 0, 3]]))(tf.constant(0))
+    gathered, labels = example_reader(dataset)(tf.constant([[8, 0, 3]]))(tf.constant(0))
     np.testing.assert_array_equal(gathered, images[[8, 0, 3]])
     np.testing.assert_array_equal(labels, [2, 0, 0])
 
 
 @pytest.mark.skipif(not tf.sysconfig.get_build_info()["is_cuda_build"], reason="this TensorFlow knows no GPU")
-def test_rows_in_memory_are_read_by_operations_that_a_gpu_has(rows: LabeledDataset) -> None:
-    rows_of = row_reader(rows)
-    function = tf.function(lambda indices, i: rows_of(indices)(i))
+def test_examples_in_memory_are_read_by_operations_that_a_gpu_has(examples: LabeledDataset) -> None:
+    examples_of = example_reader(examples)
+    function = tf.function(lambda indices, i: examples_of(indices)(i))
     signature = tf.TensorSpec([None, 4], tf.int32), tf.TensorSpec([], tf.int32)
     operations = function.get_concrete_function(*signature).graph.get_operations()
     assert {"GatherV2", "Bitcast"} <= {operation.type for operation in operations}
@@ -178,12 +180,12 @@ def test_a_step_is_traced_once_for_draws_of_any_number_of_chunks(dataset: Datase
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 16, 50])
-def test_chunks_add_up_to_the_logical_batch(dataset: Dataset, rows: LabeledDataset, chunk: int) -> None:
-    drawn = list(np.random.default_rng(1).choice(ROWS, 50, replace=False))
-    whole = Trainer(rows, chunk=50).run(batch_of(drawn, 50))
+def test_chunks_add_up_to_the_logical_batch(dataset: Dataset, examples: LabeledDataset, chunk: int) -> None:
+    drawn = list(np.random.default_rng(1).choice(NUM_EXAMPLES, 50, replace=False))
+    whole = Trainer(examples, chunk=50).run(batch_of(drawn, 50))
     parts = Trainer(dataset, chunk=chunk).run(batch_of(drawn, chunk))
-    # Every row weighs: without one of them the sums differ by far more than by rounding.
-    without = Trainer(rows, chunk=50).run(batch_of(drawn[1:], 50))
+    # Every example weighs: without one of them the sums differ by far more than by rounding.
+    without = Trainer(examples, chunk=50).run(batch_of(drawn[1:], 50))
     for expected, value, other in zip(whole, parts, without, strict=True):
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-5 * max(1.0, np.abs(expected).max()))
         assert np.abs(other - expected).max() > 1e-3
@@ -206,16 +208,16 @@ def test_noise_is_added_once_for_all_chunks(dataset: Dataset, chunks: int) -> No
         assert scipy.stats.kstest(noise / (wrong * scale), "norm").pvalue < 1e-9
 
 
-def test_rows_on_disk_are_read_once_and_a_chunk_at_a_time(on_disk: RecordDataset) -> None:
+def test_examples_on_disk_are_read_once_and_a_chunk_at_a_time(on_disk: RecordDataset) -> None:
     drawn = list(range(10, 45))
     Trainer(on_disk, chunk=8).run(batch_of(drawn, 8))
-    asked = [rows for rows in on_disk._source.asked if rows]
-    assert [len(rows) for rows in asked] == [8, 8, 8, 8, 4]  # the last: three rows and what pads them, once
+    asked = [examples for examples in on_disk._source.asked if examples]
+    assert [len(examples) for examples in asked] == [8, 8, 8, 8, 4]  # the last: three examples and what pads them, once
     assert asked[-1] == [0, 42, 43, 44]
-    assert sorted(row for rows in asked for row in rows if row) == drawn
+    assert sorted(example for examples in asked for example in examples if example) == drawn
 
 
-def test_a_row_that_cannot_be_read_stops_the_step(on_disk: RecordDataset, rows: LabeledDataset) -> None:
+def test_an_example_that_cannot_be_read_stops_the_step(on_disk: RecordDataset, examples: LabeledDataset) -> None:
     trainer = Trainer(on_disk, chunk=8)
 
     def fail(positions: list[int]) -> Any:

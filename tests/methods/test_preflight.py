@@ -241,8 +241,8 @@ def test_no_class_without_examples_is_named(slow: type[_Slow]) -> None:
     cost = rehearse("slow", _SPEC, 1000, _BUDGET)
     texts = []
     for labels in ([0, 0, 7], [0, 3, 3]):
-        figures = check(_facts(labels), "slow", PrivacyBudget(3.0, 1e-2), num_synthetic=800, available=2**40)
-        same = dataclasses.replace(figures, cost=cost, memory_needed=0, memory_there=0, seconds_of_synthesis=1.0)
+        estimates = check(_facts(labels), "slow", PrivacyBudget(3.0, 1e-2), num_synthetic=800, available=2**40)
+        same = dataclasses.replace(estimates, cost=cost, memory_needed=0, memory_there=0, seconds_of_synthesis=1.0)
         texts.append(same.text)
     assert texts[0] == texts[1]
     assert "balanced, about 100 of each declared class" in texts[0]
@@ -252,16 +252,16 @@ def test_no_class_without_examples_is_named(slow: type[_Slow]) -> None:
 def test_the_count_of_the_smallest_class_is_internal_and_decides_nothing(slow: type[_Slow]) -> None:
     facts = [_facts(labels) for labels in ([*range(8)], [0] * 8)]
     assert [part.smallest_class for part in facts] == [1, 0]
-    figures = [check(part, "slow", PrivacyBudget(3.0, 1e-2), num_synthetic=9, available=2**40) for part in facts]
-    lines = [[line for line in part.text.splitlines() if "Smallest class" in line] for part in figures]
+    estimates = [check(part, "slow", PrivacyBudget(3.0, 1e-2), num_synthetic=9, available=2**40) for part in facts]
+    lines = [[line for line in part.text.splitlines() if "Smallest class" in line] for part in estimates]
     assert [len(part) for part in lines] == [1, 1]
     assert all("[internal" in line for (line,) in lines)
-    stored = json.loads(json.dumps(figures[0].to_dict()))
+    stored = json.loads(json.dumps(estimates[0].to_dict()))
     assert stored["smallest_class"] == 1
     assert stored["internal"] == ["smallest_class"]
     assert "smallest_class" not in stored["facts"]
     for name in ("signal", "advice", "bytes_on_disk"):
-        assert getattr(figures[0], name) == getattr(figures[1], name)
+        assert getattr(estimates[0], name) == getattr(estimates[1], name)
 
 
 def test_where_it_is_hopeless_the_text_says_what_would_not_be(

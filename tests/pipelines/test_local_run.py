@@ -191,12 +191,12 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(
 
 
 def test_an_attack_that_is_not_about_membership_is_said_to_be_none(tmp_path: Path) -> None:
-    figures = {"accuracy": 1.0, "privacy_loss": 1.0, "auc": 1.0}
+    metrics = {"accuracy": 1.0, "privacy_loss": 1.0, "auc": 1.0}
     summary = {
         "privacy": {"epsilon": 3.0, "delta": 1e-5},
         "num_examples": 60,
         "utility": {"p1": 1.0, "p2": 1.0, "balanced": {"p1": 1.0, "p2": 1.0}, "classifiers": {}, "cautions": []},
-        "attacks": {"noise": figures | {"is_membership": False}, "holdout": figures | {"is_membership": True}},
+        "attacks": {"noise": metrics | {"is_membership": False}, "holdout": metrics | {"is_membership": True}},
         "release": True,
     }
     noise, holdout = (line for line in describe(summary, tmp_path).splitlines() if line.startswith("Attack "))

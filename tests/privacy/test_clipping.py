@@ -1,4 +1,4 @@
-"""Book-keeping equals the jacobian oracle, and networks that cannot be clipped row by row are refused."""
+"""Book-keeping equals the jacobian oracle, and networks that cannot be clipped example by example are refused."""
 
 from __future__ import annotations
 

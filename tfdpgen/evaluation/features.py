@@ -50,7 +50,7 @@ class FeatureSpace:
       description: what it is, in a sentence.
       function: float32 images [b, h, w, c] in [0, 255] -> float32 [b, d].
       batch_size: images at a time.
-      most_rows: examples beyond which a measurement in this space takes too long to be worth it.
+      most_examples: examples beyond which a measurement in this space takes too long to be worth it.
     """
 
     name: str

@@ -75,7 +75,7 @@ class Method(Protocol):
         Args:
           session: of a plan that holds the mechanisms of `plan`, and perhaps others.
           seed: of initial weights and whatever else is public; never of noise, samples or latents of private examples.
-          verbose: 1 shows progress, without private figures.
+          verbose: 1 shows progress, without private metrics.
         """
         ...
 

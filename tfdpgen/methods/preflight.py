@@ -6,7 +6,7 @@
     preflight.refusal                                     # a sentence if the run would not fit into memory, or ""
 
 Three parts: what the training takes on this machine (`rehearsal.py`, measured on noise), what the budget leaves of a
-class (`signal.py`, from public facts), and what this machine has (`tfdpgen.machine`). The one figure that is counted on
+class (`signal.py`, from public facts), and what this machine has (`tfdpgen.machine`). The one number that is counted on
 private examples is the size of the smallest class. It is marked internal, is shown to whoever runs this, and decides
 nothing. Which declared classes have no example is private as well, so that none is named.
 """
@@ -116,7 +116,7 @@ class Preflight:
 
     @property
     def text(self) -> str:
-        """All of it for people, a line for each figure."""
+        """All of it for people, a line for each number."""
         facts, spec = self.facts, self.facts.spec
         height, width, channels = spec.image_shape
         there = "unknown" if self.memory_there is None else _size(self.memory_there)
@@ -139,10 +139,10 @@ class Preflight:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as JSON-ready values, with `internal`: the names of those that are private."""
-        figures = dataclasses.asdict(self)
-        smallest = figures["facts"].pop("smallest_class")
-        return {**figures, "hopeless_below": HOPELESS, "smallest_class": smallest, "internal": ["smallest_class"]}
+        """All of it as JSON-ready values, with `internal`: the names of those that are private."""
+        values = dataclasses.asdict(self)
+        smallest = values["facts"].pop("smallest_class")
+        return {**values, "hopeless_below": HOPELESS, "smallest_class": smallest, "internal": ["smallest_class"]}
 
     def _judged(self) -> str:
         """What the ratio means."""

@@ -102,7 +102,7 @@ def rehearse(
             each = max(0.0, longer.public_seconds - before.public_seconds) / more
             seconds += each * (getattr(chosen, name) - few)
         per_sample = _seconds_of_sampling(found.generator, spec)
-    # `row_reader` copies images into words of 8 bytes, and TensorFlow copies these.
+    # `example_reader` copies images into words of 8 bytes, and TensorFlow copies these.
     per_example = 2 * 8 * -(-math.prod(spec.image_shape) // 8)
     return Cost(seconds, per_sample, peak.bytes, per_example, labeller_share > 0)
 

@@ -48,13 +48,13 @@ def build_cnn(image_shape: tuple[int, int, int], num_classes: int, seed: int) ->
 
 
 def batches_of(order: npt.NDArray[np.integer], images: npt.NDArray[np.uint8], targets: npt.NDArray) -> tf.data.Dataset:
-    """Rows in a given order, since that of tf.data's own shuffle depends on TensorFlow's global seed.
+    """Examples in a given order, since that of tf.data's own shuffle depends on TensorFlow's global seed.
 
     Args:
-      order: [steps, batch_size], places of rows.
+      order: [steps, batch_size], places of examples.
       images: uint8 [n, h, w, c].
       targets: [n] or [n, num_classes].
     """
-    rows = tf.constant(images), tf.constant(targets)
+    examples = tf.constant(images), tf.constant(targets)
     batches = tf.data.Dataset.from_tensor_slices(order)
-    return batches.map(lambda batch: (tf.gather(rows[0], batch), tf.gather(rows[1], batch))).prefetch(2)
+    return batches.map(lambda batch: (tf.gather(examples[0], batch), tf.gather(examples[1], batch))).prefetch(2)

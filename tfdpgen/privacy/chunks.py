@@ -1,6 +1,6 @@
 """How a private step takes in a logical batch of any size: chunk by chunk, in one loop of one graph.
 
-    rows_of = row_reader(dataset)                        # any `Dataset`, in memory or on disk
+    examples_of = example_reader(dataset)                # any `Dataset`, in memory or on disk
 
     @private_step(plan)                                  # traced once, for draws of any number of chunks
     def step(indices, weights):                          # int32, float32 [chunks, physical_batch_size]
@@ -8,12 +8,12 @@
             ...
             return optimizer.clipped_gradient_sum(losses * weights, variables, tape)
 
-        sums = accumulate(rows_of(indices), weights, chunk_fn, variables)
+        sums = accumulate(examples_of(indices), weights, chunk_fn, variables)
         optimizer.apply_clipped_sum(sums, variables)     # noise, once for all chunks
 
-Memory is that of one chunk's activations, whatever the size of the logical batch or of the data. Rows in memory are
-gathered in the graph, on whatever device it runs on. Rows on disk are read by the host, each chunk while the one before
-it is computed, so that at most two chunks of rows are there at a time.
+Memory is that of one chunk's activations, whatever the size of the logical batch or of the data. Examples in memory are
+gathered in the graph, on whatever device it runs on. Examples on disk are read by the host, each chunk while the one
+before it is computed, so that at most two chunks of examples are there at a time.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def private_step(plan: DPSGD) -> Callable[[Callable[[tf.Tensor, tf.Tensor], None
     return tf.function(input_signature=signature, autograph=False)
 
 
-def row_reader(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
-    """A function for use in graphs: indices int32 [chunks, b] -> a function from i to the rows of chunk i.
+def example_reader(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
+    """A function for use in graphs: indices int32 [chunks, b] -> a function from i to the examples of chunk i.
 
-    The rows are images uint8 [b, h, w, c] and labels int64 [b]. With i = chunks there are none to be read, and what
+    The examples are images uint8 [b, h, w, c] and labels int64 [b]. With i = chunks there are none to be read, and what
     comes is of the same shapes and means nothing.
     """
     return _gather(dataset) if isinstance(dataset, LabeledDataset) else _read_on_host(dataset)
 
 
 def _gather(dataset: LabeledDataset) -> Callable[[tf.Tensor], ReadFn]:
-    """Rows from tensors of all images and labels."""
+    """Examples from tensors of all images and labels."""
     # TensorFlow gathers no bytes on a GPU, and would copy all of them to the CPU for it: hence words of 8 bytes.
     pixels = math.prod(dataset.spec.image_shape)
     padded = np.zeros((len(dataset), -(-pixels // 8) * 8), np.uint8)
@@ -57,29 +57,29 @@ def _gather(dataset: LabeledDataset) -> Callable[[tf.Tensor], ReadFn]:
     width = padded.shape[1]
     del padded
 
-    def rows_of(indices: tf.Tensor) -> ReadFn:
+    def examples_of(indices: tf.Tensor) -> ReadFn:
         def read_fn(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             chosen = indices[tf.minimum(i, tf.shape(indices)[0] - 1)]
-            rows = tf.reshape(tf.bitcast(tf.gather(words, chosen), tf.uint8), [-1, width])
-            return tf.reshape(rows[:, :pixels], [-1, *dataset.spec.image_shape]), tf.gather(labels, chosen)
+            padded_images = tf.reshape(tf.bitcast(tf.gather(words, chosen), tf.uint8), [-1, width])
+            return tf.reshape(padded_images[:, :pixels], [-1, *dataset.spec.image_shape]), tf.gather(labels, chosen)
 
         return read_fn
 
-    return rows_of
+    return examples_of
 
 
 def _read_on_host(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
-    """Rows from a data set that is not in memory."""
+    """Examples from a data set that is not in memory."""
 
     def read(indices: np.ndarray, i: np.ndarray) -> Examples:
         if i == len(indices):
             size = indices.shape[1]
             return np.zeros((size, *dataset.spec.image_shape), np.uint8), np.zeros(size, np.int64)
-        positions, places = np.unique(indices[i], return_inverse=True)  # padding is one row, many times
+        positions, places = np.unique(indices[i], return_inverse=True)  # padding is one example, many times
         images, labels = dataset.examples(positions)
         return images[places], labels[places]
 
-    def rows_of(indices: tf.Tensor) -> ReadFn:
+    def examples_of(indices: tf.Tensor) -> ReadFn:
         def read_fn(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # Stateless, or TensorFlow would let it wait for the chunk that is being computed.
             images, labels = tf.numpy_function(read, [indices, i], [tf.uint8, tf.int64], stateful=False)
@@ -89,23 +89,23 @@ def _read_on_host(dataset: Dataset) -> Callable[[tf.Tensor], ReadFn]:
 
         return read_fn
 
-    return rows_of
+    return examples_of
 
 
 def accumulate(read_fn: ReadFn, weights: tf.Tensor, chunk_fn: ChunkFn, shapes: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Adds up `chunk_fn(*rows, weights)`, a list of tensors, over the chunks of one draw.
+    """Adds up `chunk_fn(*examples, weights)`, a list of tensors, over the chunks of one draw.
 
     Args:
-      read_fn: chunk number -> its rows: images uint8 [b, h, w, c] and labels int64 [b] where it comes from
-        `row_reader`. It is called for a chunk while the one before is computed, and once more after the last.
-      weights: float32 [chunks, b] with chunks >= 1; 0 where a row is padding.
-      chunk_fn: rows and weights float32 [b] of a chunk -> tensors shaped like `shapes`.
+      read_fn: chunk number -> its examples: images uint8 [b, h, w, c] and labels int64 [b] where it comes from
+        `example_reader`. It is called for a chunk while the one before is computed, and once more after the last.
+      weights: float32 [chunks, b] with chunks >= 1; 0 where an example is padding.
+      chunk_fn: examples and weights float32 [b] of a chunk -> tensors shaped like `shapes`.
       shapes: tensors or variables of the results' shapes and dtypes.
     """
 
-    def body(i: tf.Tensor, rows: tuple[tf.Tensor, ...], sums: list[tf.Tensor]) -> tuple:
+    def body(i: tf.Tensor, examples: tuple[tf.Tensor, ...], sums: list[tf.Tensor]) -> tuple:
         following = read_fn(i + 1)
-        parts = chunk_fn(*rows, weights[i])
+        parts = chunk_fn(*examples, weights[i])
         return i + 1, following, [total + part for total, part in zip(sums, parts, strict=True)]
 
     start = (tf.constant(0), read_fn(tf.constant(0)), [tf.zeros_like(shape) for shape in shapes])

@@ -69,7 +69,7 @@ class _PrivateUpdate:
 
     Attributes:
       non_finite_examples: int64, how many examples were left out since their gradient was not finite. It is a private
-        figure and stays inside the trust boundary.
+        number and stays inside the trust boundary.
 
     Raises:
       ValueError: for arguments out of range.

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.privacy.backup import StepBackup
-from tfdpgen.privacy.chunks import ReadFn, accumulate, private_step, row_reader, scaled
+from tfdpgen.privacy.chunks import ReadFn, accumulate, example_reader, private_step, scaled
 from tfdpgen.privacy.isolation import LossFn, Transform, traced
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
@@ -92,7 +92,7 @@ class Trainer:
         state: Mapping[str, Any] | None = None,
         verbose: int = 1,
     ) -> None:
-        """Runs all steps, once, and shows a progress bar without private figures.
+        """Runs all steps, once, and shows a progress bar without private metrics.
 
         With a backup that keeps progress, it goes on behind the steps that were claimed before, and repeats none.
 
@@ -171,11 +171,11 @@ class Trainer:
 
 def _reader(dataset: Dataset, transform: Transform | None) -> Callable[[tf.Tensor], ReadFn]:
     """Indices [chunks, b] -> a function from i to images, labels and features of the examples of chunk i."""
-    rows_of = row_reader(dataset)
+    examples_of = example_reader(dataset)
     if transform is None:
 
         def without(indices: tf.Tensor) -> ReadFn:
-            read = rows_of(indices)
+            read = examples_of(indices)
             return lambda i: (*read(i), tf.zeros([indices.shape[1], 0]))
 
         return without

@@ -30,7 +30,7 @@ from tfdpgen.privacy.accounting.statement import (
     OPERATING_SYSTEM,
     PrivacyStatement,
     make_statement,
-    tensorflow_privacy_figures,
+    tensorflow_privacy_epsilon,
 )
 
 __all__ = [
@@ -51,5 +51,5 @@ __all__ = [
     "event_to_dict",
     "make_statement",
     "poisson_gaussian_event",
-    "tensorflow_privacy_figures",
+    "tensorflow_privacy_epsilon",
 ]

@@ -70,7 +70,7 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
             "--neighboring_relation",
             default="add-or-remove-one",
             choices=accounting.NEIGHBORING_RELATIONS,
-            help="what the figure or budget is for (default: add-or-remove-one)",
+            help="what the epsilon or budget is for (default: add-or-remove-one)",
         )
     return parser.parse_args(arguments)
 

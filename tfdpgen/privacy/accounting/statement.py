@@ -64,7 +64,7 @@ ASSUMPTIONS = assumptions_for("example")
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyStatement:
-    """What is promised to each example, and on which assumptions; it holds no private figure and may be published.
+    """What is promised to each example, and on which assumptions; it holds no private metric and may be published.
 
     Attributes:
       epsilon: the cost of all mechanisms together at `delta`, by `accountant`.
@@ -73,7 +73,7 @@ class PrivacyStatement:
       epsilon_rdp: the same cost by the looser RDP accountant.
       epsilon_replace_one: the same mechanisms' cost at `delta` by `accountant` where neighbours differ by replacing one
         example.
-      epsilon_compute_dp_sgd_privacy: tensorflow-privacy's figure (RDP) for the last DP-SGD mechanism alone. This and
+      epsilon_compute_dp_sgd_privacy: tensorflow-privacy's epsilon (RDP) for the last DP-SGD mechanism alone. This and
         the other facts of DP-SGD are None where there was none.
       noise_multiplier: of DP-SGD: standard deviation of the noise / l2_norm_clip.
       sampling: "poisson", or "none" where every mechanism reads all examples.
@@ -215,10 +215,10 @@ def make_statement(
     facts["compute_dp_sgd_privacy_statement"] = ""
     if training is not None:
         facts.update({name: getattr(training, name) for name in facts if hasattr(training, name)})
-        figures = tensorflow_privacy_figures(
+        reported = tensorflow_privacy_epsilon(
             num_examples, training.expected_batch_size, training.steps, facts["noise_multiplier"], delta
         )
-        facts["epsilon_compute_dp_sgd_privacy"], facts["compute_dp_sgd_privacy_statement"] = figures
+        facts["epsilon_compute_dp_sgd_privacy"], facts["compute_dp_sgd_privacy_statement"] = reported
     return PrivacyStatement(
         epsilon=epsilon,
         delta=delta,
@@ -245,7 +245,7 @@ def make_statement(
     )
 
 
-def tensorflow_privacy_figures(
+def tensorflow_privacy_epsilon(
     num_examples: int, expected_batch_size: int, steps: int, noise_multiplier: float, delta: float
 ) -> tuple[float, str]:
     """What tensorflow-privacy's `compute_dp_sgd_privacy` and its statement say of a DP-SGD mechanism.
@@ -259,7 +259,7 @@ def tensorflow_privacy_figures(
     if noise_multiplier == 0:
         return math.inf, "Without noise there is no privacy to state."
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # the library warns at length that the statement below is the better figure
+    logging.set_verbosity(logging.ERROR)  # the library warns at length that the statement below is the better one
     try:
         epsilon, _ = lib.compute_dp_sgd_privacy(num_examples, expected_batch_size, noise_multiplier, epochs, delta)
     finally:

@@ -7,8 +7,8 @@ of stride x stride pixels: from the products of all pairs of cells every entry f
 takes about (kernel / stride)^2 times fewer operations than products of patches, and the patches are never made.
 
 A sum of products of large entries can cancel to a small norm, and then its rounding error is that of the large entries.
-A norm that came out too small would let a row through unclipped, so the error's size is added: what is returned may be
-too large by a relative 1e-5 or less where little cancels, and is not too small.
+A norm that came out too small would let an example through unclipped, so the error's size is added: what is returned
+may be too large by a relative 1e-5 or less where little cancels, and is not too small.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ class ClassMeans(GaussianSum):
     def sum_of(
         self, features: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], *users: npt.NDArray[np.int64]
     ) -> Array:
-        vectors, groups = bounded(features, self.radius) / self.radius, np.minimum(labels, self.num_classes - 1)
+        vectors = bounded(features, self.radius) / self.radius
+        groups = np.minimum(labels, self.num_classes - 1)
         sums = np.zeros((self.num_classes, self.num_features + 1))
         for label in np.unique(groups):
             chosen = vectors[groups == label]
