@@ -42,7 +42,7 @@ from components.component import ComponentError, component
 if TYPE_CHECKING:
     from tfdpgen.attacks import Scorer, Task
     from tfdpgen.data import LabeledDataset
-    from tfdpgen.methods import Trained
+    from tfdpgen.release import Release
 
 MOST_SYNTHETIC = 100_000
 
@@ -138,14 +138,22 @@ class _TrainShadow:
     delta: float
     labeller_share: float
 
-    def __call__(self, examples: LabeledDataset, seed: int) -> Trained:
-        from tfdpgen.methods import train_with_networks
+    def __call__(self, examples: LabeledDataset, seed: int) -> tuple[Release, dict[str, Any]]:
+        from tfdpgen.methods import train
         from tfdpgen.privacy import PrivacyBudget
 
         budget = PrivacyBudget(self.epsilon, self.delta)
-        return train_with_networks(
-            self.method, examples, budget, seed=seed, labeller_share=self.labeller_share, verbose=0
+        networks: dict[str, Any] = {}
+        release = train(
+            self.method,
+            examples,
+            budget,
+            seed=seed,
+            labeller_share=self.labeller_share,
+            verbose=0,
+            networks=networks,
         )
+        return release, networks
 
 
 @dataclasses.dataclass(frozen=True)

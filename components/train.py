@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
 from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
 from components.component import ComponentError, component
@@ -47,8 +47,8 @@ def train(
     dry_run: Annotated[bool, "refuse to train, so that a pipeline ends before anything is reserved"] = False,
 ) -> None:
     """Trains a method under differential privacy."""
+    from tfdpgen import methods
     from tfdpgen.data import Splits
-    from tfdpgen.methods import train_with_networks
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
 
     if dry_run:
@@ -58,7 +58,8 @@ def train(
     budget.check_num_examples(len(private))
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
-        trained = train_with_networks(
+        trained: dict[str, Any] = {}
+        made = methods.train(
             method,
             private,
             budget,
@@ -67,9 +68,10 @@ def train(
             ledger=Ledger(ledger) if ledger else None,
             labeller_share=labeller_share,
             backup=kept,
+            networks=trained,
         )
-        trained.release.save(release.path)
-        networks.save(trained.networks)
+        made.save(release.path)
+        networks.save(trained)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import scipy.stats
 from tests.attacks.controls import Replay, noise_examples
 from tfdpgen.attacks import ShadowConfig, lira_scores, run_shadow_attacks
 from tfdpgen.data import LabeledDataset, load_splits
-from tfdpgen.methods import train_with_networks
+from tfdpgen.methods import train
 from tfdpgen.privacy import PrivacyBudget
 
 CONFIG = ShadowConfig(num_shadows=8, method="faint", num_synthetic=200, seed=0)
@@ -47,7 +47,7 @@ class TrainGaussianMixture:
         self.budget = PrivacyBudget(epsilon, 1e-5)
 
     def __call__(self, examples: LabeledDataset, seed: int) -> tuple:
-        return train_with_networks("gaussian_mixture", examples, self.budget, seed=seed, verbose=0)
+        return train("gaussian_mixture", examples, self.budget, seed=seed, verbose=0), {}
 
 
 def test_scores_by_hand() -> None:

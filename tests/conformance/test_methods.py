@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits
 from tfdpgen.features.autoencoder import Autoencoder
-from tfdpgen.methods import gaussian_mixture, method_class, method_names, train, train_with_networks
+from tfdpgen.methods import gaussian_mixture, method_class, method_names, train
 from tfdpgen.methods.c_vae import CVAE
 from tfdpgen.methods.dp_gan import DPGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
@@ -568,8 +568,8 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     fields = {field.name for field in dataclasses.fields(settings)}
     settings = dataclasses.replace(settings, **{key: value for key, value in short.items() if key in fields})
     images = np.random.default_rng(0).integers(256, size=(70, *shape), dtype=np.uint8)
-    trained = train_with_networks(settings, LabeledDataset(images, np.arange(70) % 7, spec), _BUDGET, verbose=0)
-    assert trained.release.sample([0, 6], 0).shape == (2, *shape)
+    examples = LabeledDataset(images, np.arange(70) % 7, spec)
+    assert train(settings, examples, _BUDGET, verbose=0).sample([0, 6], 0).shape == (2, *shape)
 
 
 def test_strokes_are_refused_where_they_cannot_be_told() -> None:

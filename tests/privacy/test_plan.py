@@ -16,6 +16,7 @@ from tfdpgen.privacy import (
     DPKerasSGD,
     NoiseSource,
     PrivacyBudget,
+    PrivacyPlan,
     PrivacyStatement,
     compose,
     epsilon_of,
@@ -54,14 +55,13 @@ def test_calibration_meets_the_budget_and_wastes_little(epsilon: float, accounta
     assert 0.998 * epsilon < calibrated.epsilon(1e-5) <= epsilon
 
 
-def test_calibration_leaves_room_for_what_runs_alongside() -> None:
-    means = ClassMeans(10, 49, 1.0, noise_multiplier=4.0)
+def test_calibration_leaves_room_for_what_else_runs() -> None:
     budget = PrivacyBudget(2.0, 1e-5)
-    plan = _PLAN.calibrate(budget, [means])
-    assert plan.noise_multiplier > _PLAN.calibrate(budget).noise_multiplier
-    assert 0.998 * 2.0 < epsilon_of(compose([means, plan]), 1e-5) <= 2.0
-    with pytest.raises(ValueError, match="too small"):
-        _PLAN.calibrate(PrivacyBudget(0.5, 1e-5), [means])
+    plan = PrivacyPlan({"class_means": ClassMeans(10, 49, 1.0), "dp_sgd": _PLAN}, 2_000, {"class_means": 0.3})
+    means, training = plan.calibrate(budget).mechanisms.values()
+    assert training.noise_multiplier > _PLAN.calibrate(budget).noise_multiplier
+    assert 0.998 * 2.0 < epsilon_of(compose([means, training]), 1e-5) <= 2.0
+    assert means.noise_multiplier == budget.share(0.3).gaussian_noise_multiplier
 
 
 def test_a_delta_that_is_not_below_one_over_n_is_refused() -> None:
@@ -122,7 +122,8 @@ def test_budgets_out_of_range_are_refused(epsilon: float, delta: float) -> None:
 
 def test_the_statement_lists_everything_and_agrees_with_tensorflow_privacy() -> None:
     means = ClassMeans(10, 49, 1.0, noise_multiplier=5.0)
-    statement = _PLAN.statement(1e-5, [means])
+    plan = PrivacyPlan({"class_means": means, "dp_sgd": _PLAN}, 2_000, {"class_means": 0.3})
+    statement = plan.statement(1e-5, "operating system")
     assert statement.epsilon == pytest.approx(epsilon_of(compose([means, _PLAN]), 1e-5), rel=1e-9)
     assert statement.epsilon < statement.epsilon_rdp
     replaced = epsilon_of(compose([means, _PLAN]), 1e-5, "pld", "replace-one")

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import DataSpec, LabeledDataset
-from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource
+from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource, PrivacyPlan
 from tfdpgen.report import render_report, write_report
 
 _VOID = {"meta", "img", "br", "col", "hr", "input", "link"}
@@ -83,8 +83,10 @@ def digits() -> LabeledDataset:
 
 @pytest.fixture(scope="module")
 def _summary() -> dict[str, Any]:
-    plan = DPSGD(num_examples=1077, expected_batch_size=129, steps=401, l2_norm_clip=1.25, noise_multiplier=3.375)
-    privacy = plan.statement(2.5e-5, [ClassMeans(10, 64, 1.0, noise_multiplier=9.5)], NoiseSource()).to_dict()
+    training = DPSGD(num_examples=1077, expected_batch_size=129, steps=401, l2_norm_clip=1.25, noise_multiplier=3.375)
+    means = ClassMeans(10, 64, 1.0, noise_multiplier=9.5)
+    plan = PrivacyPlan({"class_means": means, "dp_sgd": training}, 1077, {"class_means": 0.3})
+    privacy = plan.statement(2.5e-5, NoiseSource().description).to_dict()
     return {
         "dataset": "digits",
         "method": "c_vae",

@@ -5,7 +5,7 @@ from tfdpgen.methods.dp_gan import DPGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.latent_gaussian import LatentGaussian
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names, register
-from tfdpgen.methods.training import Trained, train, train_with_networks
+from tfdpgen.methods.training import train
 
 __all__ = [
     "CVAE",
@@ -14,10 +14,8 @@ __all__ = [
     "GaussianMixture",
     "LatentGaussian",
     "Method",
-    "Trained",
     "method_class",
     "method_names",
     "register",
     "train",
-    "train_with_networks",
 ]

@@ -10,7 +10,7 @@ session that reserves the cost before the first access. Only the session holds t
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,27 +29,7 @@ from tfdpgen.release.labeller import labeller_mechanism, prepare_labeller
 _LABELLER = "labeller"  # key of its mechanism
 
 
-class Trained(NamedTuple):
-    """What `train_with_networks` gives.
-
-    Attributes:
-      release: what may leave the trust boundary.
-      networks: the method's `Fitted.networks`, for auditors; they stay inside.
-    """
-
-    release: Release
-    networks: dict[str, tf.keras.Model]
-
-
-def train(method: str | Method, dataset: Dataset, budget: PrivacyBudget, **arguments: Any) -> Release:
-    """Trains a method on private examples and returns what may be released.
-
-    Arguments and errors are those of `train_with_networks`.
-    """
-    return train_with_networks(method, dataset, budget, **arguments).release
-
-
-def train_with_networks(
+def train(
     method: str | Method,
     dataset: Dataset,
     budget: PrivacyBudget,
@@ -62,8 +42,9 @@ def train_with_networks(
     augmentation: Augmentation | None = None,
     backup: Backup | None = None,
     verbose: int = 1,
-) -> Trained:
-    """Does what `train` does, and gives the networks that auditors may attack beside the release.
+    networks: dict[str, tf.keras.Model] | None = None,
+) -> Release:
+    """Trains a method on private examples and returns what may be released.
 
     Args:
       method: one of `method_names()`, with the settings that suit the data; or a method with its settings.
@@ -81,6 +62,8 @@ def train_with_networks(
       backup: keeps the progress, and goes on with what it keeps of the same training. Its cost is not reserved again
         where the ledger holds the reservation already.
       verbose: 1 shows progress, 0 nothing.
+      networks: is given the method's `Fitted.networks`, by name, which auditors may attack; they stay inside the trust
+        boundary.
 
     Raises:
       ValueError: for an unknown name, data that do not suit the method, a share out of range, a delta that is not
@@ -107,7 +90,9 @@ def train_with_networks(
     release = Release(
         fitted.generator, dataset.spec, plan.event, statement, chosen.name, labeller, augmentation or Augmentation()
     )
-    return Trained(release, dict(fitted.networks))
+    if networks is not None:
+        networks.update(fitted.networks)
+    return release
 
 
 def planned(
@@ -116,7 +101,7 @@ def planned(
     """The method with its settings, and its calibrated plan, the labeller's share in it; from public facts alone.
 
     Raises:
-      ValueError: see `train_with_networks`.
+      ValueError: see `train`.
     """
     check_labeller_share(labeller_share)
     chosen: Any = method_class(method).for_data(spec, num_examples) if isinstance(method, str) else method

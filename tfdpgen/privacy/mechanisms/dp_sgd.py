@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 import dp_accounting
 
 from tfdpgen.privacy import accounting, sampling
-from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement
+from tfdpgen.privacy.accounting import PrivacyStatement
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.clipping import ClipMode, check_clip_mode
 from tfdpgen.privacy.mechanisms.base import PrivacyUnit, calibrated
@@ -90,7 +90,7 @@ class DPSGD:
 
     @property
     def event(self) -> dp_accounting.DpEvent:
-        """What this plan does to the private examples.
+        """What this mechanism does to the private examples.
 
         Raises:
           ValueError: if the plan was not calibrated.
@@ -99,27 +99,24 @@ class DPSGD:
             self.sampling_probability, calibrated(self.noise_multiplier), self.steps
         )
 
-    def calibrate(self, budget: PrivacyBudget, alongside: Sequence[Mechanism] = ()) -> DPSGD:
-        """A copy with the least noise that keeps this plan and the mechanisms `alongside` it within the budget.
+    def calibrate(self, budget: PrivacyBudget) -> DPSGD:
+        """A copy with the least noise that keeps this mechanism alone within the budget.
 
         Raises:
-          ValueError: if delta is not smaller than 1 / num_examples, or what runs alongside leaves nothing.
+          ValueError: if delta is not smaller than 1 / num_examples, or no noise is enough.
         """
         budget.check_num_examples(self.num_examples)
-
-        def make_event(noise_multiplier: float) -> dp_accounting.DpEvent:
-            plan = dataclasses.replace(self, noise_multiplier=noise_multiplier)
-            return accounting.compose([*alongside, plan])
-
-        noise_multiplier = accounting.calibrate_noise_multiplier(make_event, budget, self.accountant)
-        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
+        noise_multiplier = accounting.calibrate_noise_multiplier(
+            lambda value: self.with_noise(value).event, budget, self.accountant
+        )
+        return self.with_noise(noise_multiplier)
 
     def with_noise(self, noise_multiplier: float) -> Self:
         """A copy with this noise multiplier."""
         return dataclasses.replace(self, noise_multiplier=noise_multiplier)
 
     def epsilon(self, delta: float) -> float:
-        """The cost of this plan alone."""
+        """The cost of this mechanism alone."""
         return accounting.epsilon_of(self.event, delta, self.accountant)
 
     @property
@@ -171,12 +168,10 @@ class DPSGD:
             **kwargs,
         )
 
-    def statement(
-        self, delta: float, alongside: Sequence[Mechanism] = (), noise: NoiseSource | None = None
-    ) -> PrivacyStatement:
-        """What this plan, with the mechanisms `alongside` it, promises at `delta`."""
+    def statement(self, delta: float, noise: NoiseSource | None = None) -> PrivacyStatement:
+        """What this mechanism alone promises at `delta`."""
         return accounting.make_statement(
-            [*alongside, self],
+            [self],
             self.num_examples,
             delta,
             (noise or NoiseSource()).description,
