@@ -200,6 +200,7 @@ def _describe(folder: Path, spec: DataSpec, files: Sequence[_File], description:
         split_infos=[split],
         check_data=False,
         description=description,
+        supervised_keys=("image", "label"),
         disable_shuffling=True,  # the files are in order, and are to be read so
     )
 

@@ -8,6 +8,7 @@ The text below each field is its help on the command line.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import shlex
 
 PAID = "train"  # the step that spends the budget
@@ -206,7 +207,9 @@ class SynthesisConfig:
                 f"got {self.attack_shadow_folder!r}."
             )
         if self.method not in METHODS:
-            raise ValueError(f"`method` should be one of {METHODS}; got {self.method!r}.")
+            close = difflib.get_close_matches(self.method, METHODS, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"`method` should be one of {', '.join(METHODS)}; got {self.method!r}.{hint}")
         if shape:
             height, width, channels = shape
             check_shape_suits(self.method, (height, width, channels))

@@ -45,7 +45,10 @@ def main(arguments: Sequence[str], program: str = "python -m pipelines.show_ledg
         print(f"{program}: `--delta` should lie strictly between 0 and 1; got {flags.delta:g}.", file=sys.stderr)
         return 2
     if not path.is_file():
-        print(f"{program}: there is no ledger {str(path)!r}; give the path of a ledger.sqlite.", file=sys.stderr)
+        print(
+            f"{program}: there is no ledger {str(path)!r}; give a ledger.sqlite, or the output_dir of a run.",
+            file=sys.stderr,
+        )
         return 2
     try:
         print(_table(path, flags.delta))

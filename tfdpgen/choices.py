@@ -9,6 +9,7 @@ Whoever parses settings can refuse bad ones at once; the rooms that carry them o
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 METHODS = ("c_vae", "dp_gan", "gaussian_mixture", "latent_gaussian")
@@ -30,6 +31,9 @@ UNPUBLISHABLE = {  # kinds of metrics, and why no noise on a count of test examp
 
 def check_budget(epsilon: float, delta: float) -> None:
     """Raises a ValueError unless epsilon is finite and greater than 0, and delta in (0, 1)."""
+    for name, value in (("epsilon", epsilon), ("delta", delta)):
+        if not isinstance(value, numbers.Real):
+            raise ValueError(f"`{name}` should be a number; got {value!r}.")
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise ValueError(f"`epsilon` should be a finite number greater than 0; got {epsilon!r}.")
     if not 0 < delta < 1:

@@ -85,10 +85,12 @@ def test_a_data_set_has_one_id_in_memory_and_on_disk_which_never_changes(
     images = rng.integers(256, size=(50, 2, 3, 1), dtype=np.uint8)
     labels = rng.integers(num_classes, size=50)
     labels[7] = num_classes - 1
-    expected = hashlib.sha256(json.dumps(spec.to_dict()).encode() + images.tobytes() + labels.tobytes()).hexdigest()
+    expected = hashlib.sha256(json.dumps([2, 3, 1]).encode() + images.tobytes() + labels.tobytes()).hexdigest()
     on_disk = RecordDataset([{"image": i, "label": y} for i, y in zip(images, labels, strict=True)], spec)
     for block_bytes in (1, 7 * 6, 2**20):
         monkeypatch.setattr(dataset_module, "_BLOCK_BYTES", block_bytes)
         assert dataset_id(LabeledDataset(images, labels, spec)) == dataset_id(on_disk) == expected
+    named = DataSpec((2, 3, 1), num_classes, (0.0, 1.0), tuple(str(label) for label in range(num_classes)))
+    assert dataset_id(LabeledDataset(images, labels, named)) == expected  # a name buys nobody a new budget
     view = on_disk.take([3, 1])
     assert dataset_id(view) == dataset_id(LabeledDataset(images[[3, 1]], labels[[3, 1]], spec)) != expected

@@ -50,7 +50,7 @@ def test_the_two_normals_of_a_pair_are_independent() -> None:
     assert scipy.stats.kstest(np.square(pairs).sum(1), "chi2", args=(2,)).pvalue > 1e-6
 
 
-@pytest.mark.parametrize("stddev", [0.01, 3.0])
+@pytest.mark.parametrize("stddev", [1e-25, 0.01, 3.0])
 def test_the_scale_is_the_declared_one(stddev: float) -> None:
     values = _draws(200_000, stddev)
     assert scipy.stats.kstest(values / stddev, "norm").pvalue > 1e-6

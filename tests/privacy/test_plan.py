@@ -103,6 +103,7 @@ def test_without_noise_epsilon_is_infinite() -> None:
         ({"steps": 0}, "steps"),
         ({"l2_norm_clip": 0.0}, "l2_norm_clip"),
         ({"l2_norm_clip": float("inf")}, "l2_norm_clip"),
+        ({"l2_norm_clip": 1e-20}, "l2_norm_clip"),
         ({"noise_multiplier": -0.1}, "noise_multiplier"),
         ({"accountant": "guess"}, "accountant"),
     ],
@@ -131,6 +132,8 @@ def test_the_statement_lists_everything_and_agrees_with_tensorflow_privacy() -> 
     assert statement.epsilon_replace_one > statement.epsilon
     assert f"replace-one), epsilon is {replaced:.4g}" in statement.text
     assert [part["name"] for part in statement.mechanisms] == ["class means", "DP-SGD"]
+    assert sum(part["share"] for part in statement.mechanisms) == pytest.approx(1)
+    assert statement.mechanisms[0]["share"] == pytest.approx(5.0**-2 / (5.0**-2 + 1.2**-2), rel=0.9)
     expected, _ = compute_dp_sgd_privacy_lib.compute_dp_sgd_privacy(2_000, 100, 1.2, 149.5 * 100 / 2_000, 1e-5)
     assert statement.epsilon_compute_dp_sgd_privacy == pytest.approx(expected, rel=1e-9)
     assert statement.epsilon_compute_dp_sgd_privacy == pytest.approx(epsilon_of(_PLAN.event, 1e-5, "rdp"), rel=0.02)

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -39,6 +40,10 @@ class _Mean(GaussianSum):
 
     @property
     def size(self) -> int:
+        return self.num_features
+
+    @property
+    def num_columns(self) -> int:
         return self.num_features
 
     @property
@@ -216,6 +221,39 @@ def test_the_plan_cannot_be_changed() -> None:
 def test_bad_sessions_are_refused(change: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         change()
+
+
+def test_a_transform_of_another_width_than_planned_is_refused_while_nothing_is_spent(tmp_path: Path) -> None:
+    """NumPy would copy a single column into all of them, and one example would move each."""
+    ledger, dataset = Ledger(tmp_path / "ledger.sqlite"), _examples()
+    for width in (1, 3, 5):
+        session = _session(dataset, PrivacyPlan({"sum": _Mean(4)}, 40), ledger=ledger)
+        with pytest.raises(ValueError, match=rf"`transform` of 'sum' should give 4 features.*gives {width}"):
+            session.run("sum", lambda images, labels, width=width: tf.ones([tf.shape(labels)[0], width]))
+    assert ledger.reservations(dataset_id(dataset)) == 0
+
+
+@pytest.mark.parametrize("transform", [None, _pixels])
+def test_a_shard_may_be_empty(transform: Any) -> None:
+    class Dealing(NoiseSource):
+        def numpy_generator(self) -> Any:
+            rng: Any = Mock(wraps=super().numpy_generator())
+            rng.integers = lambda shards, size: np.repeat([0, 1, 3], [3, 3, 2])
+            return rng
+
+    dataset, inner = _examples(8), PrivacyPlan({"dp_sgd": DPSGD(2, 1, steps=3)}, 2)
+    plan = PrivacyPlan({"shards": Shards(4, inner)}, 8).calibrate(_BUDGET)
+    session = PrivateSession(dataset, plan, _BUDGET, noise=Dealing())
+    for shard in session.partition("shards"):
+        network = tf.keras.Sequential([tf.keras.layers.Flatten(input_shape=(4,) if transform else (2, 2, 1))])
+        network.add(tf.keras.layers.Dense(3))
+
+        def loss(batch: Any, network: Any = network) -> tf.Tensor:
+            logits = network(batch.features if transform else batch.images)
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(batch.labels, logits)
+
+        shard.trainer("dp_sgd", [network], loss, learning_rate=0.1, transform=transform).run(verbose=0)
+        assert all(np.all(np.isfinite(weight)) for weight in network.get_weights())
 
 
 def test_one_shot_mechanisms_share_a_pass_and_are_noised_sums() -> None:

@@ -127,15 +127,17 @@ def test_every_metric_appears(summary: dict[str, Any], digits: LabeledDataset):
     assert [metric for metric in expected if metric not in text] == []
 
 
-def test_the_cap_stands_beside_membership_attacks_alone(summary: dict[str, Any], digits: LabeledDataset):
+def test_the_upper_bound_stands_beside_membership_attacks_alone(summary: dict[str, Any], digits: LabeledDataset):
     page = Page(render_report(summary, digits))
     epsilon, delta = summary["privacy"]["epsilon"], summary["privacy"]["delta"]
     upper_bound = privacy_loss_upper_bound(epsilon, delta)
-    exchange_upper_bound = privacy_loss_upper_bound(2 * epsilon, (1 + math.exp(epsilon)) * delta)
+    replaced = privacy_loss_upper_bound(summary["privacy"]["epsilon_replace_one"], delta)
+    by_groups = privacy_loss_upper_bound(2 * epsilon, (1 + math.exp(epsilon)) * delta)
+    assert upper_bound < min(replaced, by_groups)
     (line,) = page.having("bound")
-    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + upper_bound), abs=0.01)
-    assert f"upper bound {upper_bound:.3f}" in page.text
-    assert f"group privacy guarantees {exchange_upper_bound:.3f}" in page.text
+    assert float((line["x1"] or "").rstrip("%")) == pytest.approx(50 * (1 + min(replaced, by_groups)), abs=0.01)
+    assert f"upper bound {min(replaced, by_groups):.3f}" in page.text
+    assert f"at or below (eε − 1 + 2δ) / (eε + 1) = {upper_bound:.3f}" in page.text
     assert "not a membership question" in page.text
     assert "Above the upper bound" not in page.text
 
@@ -145,7 +147,7 @@ def test_the_cap_stands_beside_membership_attacks_alone(summary: dict[str, Any],
 
 
 def test_an_attack_above_its_upper_bound_is_called_out(summary: dict[str, Any], digits: LabeledDataset):
-    summary["privacy"]["epsilon"] = 0.01
+    summary["privacy"] |= {"epsilon": 0.01, "epsilon_replace_one": 0.02}
     assert "Above the upper bound" not in Page(render_report(summary, digits)).text, (
         "its interval reaches below the upper bound"
     )
@@ -261,7 +263,7 @@ def test_an_attack_without_intervals_or_with_undefined_metrics_is_shown(
 
 
 def test_an_unbounded_epsilon_is_shown(summary: dict[str, Any], digits: LabeledDataset):
-    summary["privacy"]["epsilon"] = math.inf
+    summary["privacy"] |= {"epsilon": math.inf, "epsilon_replace_one": math.inf}
     page = Page(render_report(summary, digits))
     assert "ε = unbounded" in page.text
     assert "upper bound 1.000" in page.text

@@ -199,7 +199,8 @@ class LabeledDataset(Dataset):
         if outside.size:
             raise DataError(
                 f"`labels` should lie in [0, {self.spec.num_classes}); example {outside[0]} has "
-                f"{self.labels[outside[0]]} ({outside.size} examples in all). Declare the right number of classes."
+                f"{self.labels[outside[0]]} ({outside.size} of {len(self.labels)} labels are wrong). Declare the right "
+                "number of classes."
             )
 
     def __len__(self) -> int:

@@ -117,5 +117,5 @@ def _refuse(
     if places.size:
         raise DataError(
             f"{where}: `labels` should {expected}; example {first + places[0]} has {values[places[0]].tolist()!r} "
-            f"({places.size} examples in all). {fix}"
+            f"({places.size} of {len(wrong)} labels are wrong). {fix}"
         )

@@ -32,6 +32,7 @@ from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans
 
 HOPELESS = 0.6
+_LEAST_SIDE = 8  # pixels of an image that shows something
 _COEFFICIENTS = 49  # lowest frequencies of each channel; what lies above them is little of an image
 
 
@@ -94,7 +95,7 @@ def _largest_shape(spec: DataSpec, most_features: float) -> tuple[int, int, int]
     """The largest shape, in whole divisions of the sides and then in grey, with at most so many features."""
     height, width, channels = spec.image_shape
     for kept in dict.fromkeys((channels, 1)):
-        for divisor in range(1, min(height, width) // 2 + 1):
+        for divisor in range(1, min(height, width) // _LEAST_SIDE + 1):
             shape = (height // divisor, width // divisor, kept)
             if num_features(dataclasses.replace(spec, image_shape=shape)) <= most_features:
                 return shape

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfdpgen.choices import check_labeller_share
 from tfdpgen.data.dataset import Dataset, DataSpec
-from tfdpgen.methods.method import Method, method_class
+from tfdpgen.methods.method import Fitted, Method, method_class, method_names
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ledger import Ledger
@@ -71,6 +71,13 @@ def train(
       BackupError: if `backup` keeps another training, or other examples; nothing was spent then.
       BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
     """
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"`dataset` should be a Dataset, such as load_splits(...).train or LabeledDataset(images, labels, spec); "
+            f"got a {type(dataset).__name__}."
+        )
+    if not isinstance(budget, PrivacyBudget):
+        raise ValueError(f"`budget` should be a PrivacyBudget(epsilon, delta); got {budget!r}.")
     budget.check_num_examples(len(dataset))
     chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share)
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
@@ -105,6 +112,10 @@ def planned(
     """
     check_labeller_share(labeller_share)
     chosen: Any = method_class(method).for_data(spec, num_examples) if isinstance(method, str) else method
+    if not (hasattr(chosen, "plan") and hasattr(chosen, "fit")):
+        raise ValueError(
+            f"`method` should be one of {', '.join(method_names())}, or a method with its settings; got {method!r}."
+        )
     own = budget.share(1 - labeller_share) if labeller_share else budget
     plan = chosen.plan(spec, num_examples, own)
     if labeller_share:
@@ -116,4 +127,9 @@ def fit(chosen: Any, session: PrivateSession, *, seed: int, verbose: int) -> tup
     """Carries out a plan of `planned`: what the method has learnt, and the labeller where there is one."""
     training = prepare_labeller(session, _LABELLER) if _LABELLER in session.plan.mechanisms else None
     fitted = chosen.fit(session, seed=seed, verbose=verbose)
+    if not isinstance(fitted, Fitted):
+        raise ValueError(
+            f"`fit` of {chosen.name} should return a Fitted(generator); it returned a {type(fitted).__name__}. The "
+            "budget is spent: a training with a backup goes on from there once `fit` is corrected."
+        )
     return fitted, training.run(verbose) if training is not None else None

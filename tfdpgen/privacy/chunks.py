@@ -51,9 +51,10 @@ def _gather(dataset: LabeledDataset) -> Callable[[tf.Tensor], ReadFn]:
     """Examples from tensors of all images and labels."""
     # TensorFlow gathers no bytes on a GPU, and would copy all of them to the CPU for it: hence words of 8 bytes.
     pixels = math.prod(dataset.spec.image_shape)
-    padded = np.zeros((len(dataset), -(-pixels // 8) * 8), np.uint8)
-    padded[:, :pixels] = dataset.images.reshape(len(dataset), pixels)
-    words, labels = tf.constant(padded.view(np.int64)), tf.constant(dataset.labels)
+    size = max(1, len(dataset))  # a shard may be empty, and padding has to be something
+    padded, labels = np.zeros((size, -(-pixels // 8) * 8), np.uint8), np.zeros(size, np.int64)
+    padded[: len(dataset), :pixels], labels[: len(dataset)] = dataset.images.reshape(-1, pixels), dataset.labels
+    words, labels = tf.constant(padded.view(np.int64)), tf.constant(labels)
     width = padded.shape[1]
     del padded
 

@@ -181,7 +181,8 @@ def _box_muller(bits_0: tf.Tensor, bits_1: tf.Tensor, stddev: float) -> tuple[tf
     choose the eighth by swapping and negating sine and cosine.
     """
     uniform = tf.cast(tf.bitwise.right_shift(bits_0, _word(1)), tf.int32)  # of 31 bits, fine near 0: the tail
-    radius = tf.sqrt(-2.0 * stddev**2 * tf.math.log(tf.cast(uniform, tf.float32) * 2.0**-31 + 2.0**-32))
+    # The square of a small `stddev` would not fit into 32 bits.
+    radius = stddev * tf.sqrt(-2.0 * tf.math.log(tf.cast(uniform, tf.float32) * 2.0**-31 + 2.0**-32))
     signed = tf.bitcast(tf.bitwise.left_shift(bits_1, _word(3)), tf.int32)
     angle = tf.cast(signed, tf.float32) * (math.pi / 4 * 2.0**-31)
     square = angle * angle

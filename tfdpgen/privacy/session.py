@@ -178,8 +178,13 @@ class PrivateSession:
         self._check_networks_are_known()
         if not mechanisms:
             raise PlanError("`transforms` should name at least one mechanism.")
-        for transform in transforms.values():
-            check_transform(transform, self._spec)
+        for key, mechanism in mechanisms.items():
+            features = check_transform(transforms[key], self._spec)
+            if features.shape[1] != mechanism.num_columns:
+                raise ValueError(
+                    f"`transform` of {key!r} should give {mechanism.num_columns} features an example, as "
+                    f"{type(mechanism).__name__} in the plan says; it gives {features.shape[1]}."
+                )
         self._begin(*transforms)
         kept = {key: held.backup.output(held.prefix + key) if held.backup else None for key in transforms}
         if any(output is None for output in kept.values()):

@@ -180,7 +180,7 @@ def _reader(dataset: Dataset, transform: Transform | None) -> Callable[[tf.Tenso
 
         return without
     features = tf.constant(_features(dataset, transform))
-    labels = tf.constant(np.concatenate([some for _, some in dataset.blocks()] or [np.zeros(0, np.int64)]))
+    labels = tf.constant(np.concatenate([some for _, some in dataset.blocks()] or [np.zeros(1, np.int64)]))
 
     def of_features(indices: tf.Tensor) -> ReadFn:
         def read(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -198,7 +198,8 @@ def _features(dataset: Dataset, transform: Transform) -> np.ndarray:
     signature = [tf.TensorSpec([None, *dataset.spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
     function = traced(transform, signature, "`transform`")
     output, done = function.outputs[0], 0
-    features = np.empty((len(dataset), int(output.shape[1])), output.dtype.as_numpy_dtype)
+    size = max(1, len(dataset))  # a shard may be empty, and padding has to be something
+    features = np.zeros((size, int(output.shape[1])), output.dtype.as_numpy_dtype)
     for images, labels in dataset.blocks():
         some = function(tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels))
         features[done : done + len(images)] = np.asarray(some)

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tfdpgen.attacks import privacy_loss_upper_bound
+from tfdpgen.attacks import privacy_loss_upper_bound, upper_bounds_of
 from tfdpgen.data import LabeledDataset
 from tfdpgen.report.curves import epsilon_chart, roc_chart
 
@@ -85,6 +85,9 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
         raise ValueError(f"`samples_per_class` should be at least 1; got {samples_per_class!r}.")
     epsilon, delta = min(float(privacy["epsilon"]), _LARGEST_EPSILON), float(privacy["delta"])
     upper_bound = privacy_loss_upper_bound(epsilon, delta)
+    replaced = privacy.get("epsilon_replace_one")
+    replaced = None if replaced is None else min(float(replaced), _LARGEST_EPSILON)
+    exchange = upper_bounds_of(epsilon, delta, replaced)["exchange"]["privacy_loss"]
     return (
         _environment()
         .get_template("report.html.j2")
@@ -93,14 +96,14 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
             privacy=privacy,
             factor=math.exp(epsilon),
             upper_bound=upper_bound,
-            exchange_upper_bound=_exchange_upper_bound(epsilon, delta),
+            exchange_upper_bound=exchange,
             rows=[_sample_row(synthetic, label, samples_per_class) for label in range(synthetic.spec.num_classes)],
             image_shape=synthetic.spec.image_shape,
             num_synthetic=summary.get("num_synthetic") or len(synthetic),
             attacks=[
-                _attack(name, metrics, upper_bound, privacy) for name, metrics in (summary.get("attacks") or {}).items()
+                _attack(name, metrics, exchange, privacy) for name, metrics in (summary.get("attacks") or {}).items()
             ],
-            strongest=_strongest(summary.get("strongest_attack"), upper_bound),
+            strongest=_strongest(summary.get("strongest_attack"), exchange),
             audit=_audit(summary.get("audit")),
             memorisation=_memorisation(summary.get("memorisation")),
             most_examples=_most_examples(summary.get("utility") or {}),
@@ -172,12 +175,6 @@ def _interval(values: Any) -> str:
     if isinstance(values, jinja2.Undefined) or not values:
         return "no interval"
     return f"[{', '.join(_rate(value) for value in values)}]"
-
-
-def _exchange_upper_bound(epsilon: float, delta: float) -> float:
-    """The upper bound where an example is exchanged for another: one removal and one addition, by group privacy."""
-    delta = (1 + math.exp(epsilon)) * delta
-    return privacy_loss_upper_bound(2 * epsilon, delta) if delta < 1 else 1.0
 
 
 def _bar(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import dp_accounting
 from absl import logging
 
 from tfdpgen.installation import tensorflow_privacy
@@ -33,7 +34,7 @@ _ASSUMPTIONS = (
     "treated as public, and so is what follows from them: settings, number of steps and sampling probability.",
     "Neighbours differ in the training {unit}s as the training was given them. Where these were dealt from a larger "
     "source by position, replacing one {unit} in its place there replaces at most one training {unit}, which the "
-    "epsilon under replace-one covers; adding a {unit} to the source or removing one deals others to other splits as "
+    "epsilon under replace-one covers; adding one {unit} to the source or removing one deals others to other splits as "
     "well, which no epsilon here covers. Where the source brings its own train, validation and test split, nothing is "
     "dealt.",
     "All other hyperparameters were fixed before the private examples were touched; choosing between runs by their "
@@ -85,7 +86,7 @@ class PrivacyStatement:
       unit: whose presence epsilon bounds: "one image with its label", or one user with all images.
       assumptions: sentences that the promise rests on.
       priors: public assumptions about the data that were built in; they cost nothing and touch no private example.
-      mechanisms: {name, event, epsilon (of this mechanism alone at delta), share (of the whole epsilon)} of everything
+      mechanisms: {name, event, epsilon (of this mechanism alone at delta), share (of mu squared)} of everything
         that touched the private examples. The shares add up to more than 1, since mechanisms compose to less than their
       sum. compute_dp_sgd_privacy_statement: tensorflow-privacy's own text about the DP-SGD mechanism; empty without
       one. noise_source: "operating system", or "seeded" for runs that protect nobody.
@@ -127,7 +128,8 @@ class PrivacyStatement:
             f"Accountant: {self.accountant.upper()}. By RDP the same mechanisms cost {self.epsilon_rdp:.4g}.",
             f"Where neighbours differ by replacing one unit (replace-one), epsilon is {self.epsilon_replace_one:.4g}.",
             "",
-            "Mechanisms that touched private examples (epsilon of each alone; they compose to less than their sum):",
+            "Mechanisms that touched private examples (epsilon of each alone, which compose to less than their sum, "
+            "and its share of mu squared, which adds up):",
             *(
                 f"- {part['name']}: epsilon {part['epsilon']:.4g}, {part['share']:.0%} of the whole; {part['event']}"
                 for part in self.mechanisms
@@ -209,6 +211,7 @@ def make_statement(
     event = compose(mechanisms)
     epsilon = epsilon_of(event, delta, accountant)
     costs = [epsilon_of(mechanism.event, delta, accountant) for mechanism in mechanisms]
+    squares = [_mu_squared(cost, delta) for cost in costs]
     facts: dict[str, Any] = dict.fromkeys(
         ("noise_multiplier", "expected_batch_size", "steps", "l2_norm_clip", "epsilon_compute_dp_sgd_privacy")
     )
@@ -236,13 +239,20 @@ def make_statement(
                 "name": mechanism.name,
                 "event": str(mechanism.event),
                 "epsilon": cost,
-                "share": cost / epsilon if 0 < epsilon < math.inf else 1.0,
+                "share": square / sum(squares) if 0 < sum(squares) < math.inf else 1.0,
             }
-            for mechanism, cost in zip(mechanisms, costs, strict=True)
+            for mechanism, cost, square in zip(mechanisms, costs, squares, strict=True)
         ),
         noise_source=noise_source,
         **facts,
     )
+
+
+def _mu_squared(epsilon: float, delta: float) -> float:
+    """Of the Gaussian mechanism that costs as much; squares add up where mechanisms are composed (Dong et al. 2022)."""
+    if not 0 < epsilon < math.inf:
+        return epsilon
+    return dp_accounting.get_sigma_gaussian(epsilon, delta) ** -2
 
 
 def tensorflow_privacy_epsilon(

@@ -83,6 +83,11 @@ class GaussianSum(abc.ABC):
     def sensitivity(self) -> float:
         """Bound on the L2 norm of what adding or removing one example (or one user) moves the sum by."""
 
+    @property
+    @abc.abstractmethod
+    def num_columns(self) -> int:
+        """d: the features that `sum_of` takes of each example."""
+
     @abc.abstractmethod
     def sum_of(
         self, features: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], *users: npt.NDArray[np.int64]

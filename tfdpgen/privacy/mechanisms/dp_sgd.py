@@ -27,6 +27,7 @@ from tfdpgen.privacy.mechanisms.base import PrivacyUnit, calibrated
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 
+_LEAST_CLIP = 1e-12
 _Optimizer = TypeVar("_Optimizer", DPKerasAdam, DPKerasSGD, DPKerasAdamW)
 
 
@@ -69,8 +70,11 @@ class DPSGD:
                 f"`expected_batch_size` should be at most num_examples = {self.num_examples}; "
                 f"got {self.expected_batch_size}."
             )
-        if not (self.l2_norm_clip > 0 and math.isfinite(self.l2_norm_clip)):
-            raise ValueError(f"`l2_norm_clip` should be finite and greater than 0; got {self.l2_norm_clip!r}.")
+        if not _LEAST_CLIP <= self.l2_norm_clip <= 1 / _LEAST_CLIP:
+            raise ValueError(
+                f"`l2_norm_clip` should lie between {_LEAST_CLIP:g} and {1 / _LEAST_CLIP:g}, whose squares 32 bits "
+                f"hold; got {self.l2_norm_clip!r}."
+            )
         if self.noise_multiplier is not None and not (
             self.noise_multiplier >= 0 and math.isfinite(self.noise_multiplier)
         ):

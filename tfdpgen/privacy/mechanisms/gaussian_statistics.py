@@ -79,6 +79,10 @@ class ClassMeans(GaussianSum):
         return self.num_classes * (self.num_features + 1) + 1
 
     @property
+    def num_columns(self) -> int:
+        return self.num_features
+
+    @property
     def sensitivity(self) -> float:
         return math.sqrt(_COUNT**2 + 1 + 1)
 
@@ -178,6 +182,10 @@ class GroupStatistics(GaussianSum):
     @property
     def size(self) -> int:
         return self.num_groups * (1 + self.num_features + self.num_features * (self.num_features + 1) // 2)
+
+    @property
+    def num_columns(self) -> int:
+        return self.num_features + 1
 
     @property
     def sensitivity(self) -> float:

@@ -49,6 +49,10 @@ class NoisyCounts(GaussianSum):
         return self.num_counts
 
     @property
+    def num_columns(self) -> int:
+        return self.num_counts
+
+    @property
     def sensitivity(self) -> float:
         return math.sqrt(self.num_counts)
 
