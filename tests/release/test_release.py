@@ -57,9 +57,9 @@ def test_without_a_labeller_a_training_set_is_the_samples_with_their_labels() ->
 def test_with_one_other_samples_follow_augmented_and_relabelled(seed: int | tuple[int, int]) -> None:
     release = _release(has_labeller=True)
     examples = release.training_set(_LABELS, seed)
-    faithful = [part[:60] for part in examples]
+    plain = [part[:60] for part in examples]
     images, labels, soft_labels, is_augmented = (part[60:] for part in examples)
-    for part, expected in zip(faithful, _release(has_labeller=False).training_set(_LABELS, seed), strict=True):
+    for part, expected in zip(plain, _release(has_labeller=False).training_set(_LABELS, seed), strict=True):
         np.testing.assert_array_equal(part, expected)
     assert release.labeller is not None
     assert is_augmented.all()

@@ -3,12 +3,12 @@
     ratio = class_signal(num_examples=1077, num_classes=10, num_features=49, noise_multiplier=1.5)
     advise(spec, 1077, PrivacyBudget(0.1, 1e-5))                  # epsilon, classes, image shapes that would do
 
-**The ratio.** It is of the data and the budget, whatever the method: none can know more of a class than its mean, which
-is cheapest. `ClassMeans` with the whole budget adds up vectors v of d features, the lowest frequencies of an image,
-clipped to ||v|| <= 1. Of n_c examples of one class the sum's norm is at most n_c, the signal. Each of the d entries
-gets noise of standard deviation s = z sqrt(1/4 + 1 + 1), where z is the noise multiplier that the budget buys one
-Gaussian mechanism and the root is the sensitivity of count, sum and scale released together. The norm of the noise is
-s sqrt(d) in root mean square. So
+**The ratio.** It is of the data and the budget, whatever the method: a class's mean is the cheapest thing to learn, and
+where noise swamps it, no method can work. `ClassMeans` with the whole budget adds up vectors v of d features, the
+lowest frequencies of an image, clipped to ||v|| <= 1. Of n_c examples of one class the sum's norm is at most n_c, the
+signal. Each of the d entries gets noise of standard deviation s = z sqrt(1/4 + 1 + 1), where z is the noise multiplier
+that the budget buys one Gaussian mechanism and the root is the sensitivity of count, sum and scale released together.
+The norm of the noise is s sqrt(d) in root mean square. So
 
     ratio = n_c / (s sqrt(d)),    n_c = num_examples / num_classes.
 

@@ -40,7 +40,7 @@ class TrainingSet(NamedTuple):
     Attributes:
       images: uint8 [n, h, w, c].
       labels: int64 [n].
-      soft_labels: float32 [n, num_classes], the labeller's probabilities; one-hot labels for faithful examples.
+      soft_labels: float32 [n, num_classes], the labeller's probabilities; one-hot labels for plain examples.
       is_augmented: bool [n].
     """
 
@@ -138,7 +138,7 @@ class Release:
           seed: as in `sample`.
 
         Returns:
-          The n faithful examples, then the n augmented ones if there are any.
+          The n plain examples, then the n augmented ones if there are any.
 
         Raises:
           ValueError: for labels out of range.
