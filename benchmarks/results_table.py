@@ -1,9 +1,10 @@
-"""Prints the table of docs/results.md from the runs that `benchmarks/utility.py --results` has written.
+"""Prints the tables of docs/results.md from the runs that `benchmarks/utility.py --results` has written.
 
     python benchmarks/results_table.py                                   # current and former runs that are kept here
     python benchmarks/results_table.py --current=results.jsonl --former=
 
-Each cell is the mean of the runs, and the least and the greatest of them where there are several.
+A cell of the first table is the mean of the runs, and the least and the greatest of them where there are several. The
+second one has the means of p2, p3 and the Frechet distance before and after.
 """
 
 from __future__ import annotations
@@ -21,35 +22,62 @@ _METHODS = {"class_gaussian": "gaussian_mixture", "stroke_vae": "latent_gaussian
 _COLUMNS = "data", "epsilon", "method", "runs", "p1", "p2", "p3", "p4", "Frechet distance", "seconds"
 
 
-def table(current: str, former: str) -> str:
-    """The runs of two files as Markdown, former ones in italics below those that have taken their place."""
-    runs: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
-    for number, path in enumerate((current, former)):
-        for line in Path(path).read_text(encoding="utf-8").splitlines() if path else ():
-            run = json.loads(line)
-            kind = _METHODS.get(run["method"], run["method"])
-            place = list(_DATA).index(run["dataset"]), run["budget"]["epsilon"], kind, run["labeller_share"], number
-            runs[place].append(run)
+Runs = dict[tuple, list[dict[str, Any]]]
+
+
+def read(path: str) -> Runs:
+    """The runs of a file by data set, epsilon, method (by its present name) and share of the labeller."""
+    runs: Runs = defaultdict(list)
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if path else ():
+        run = json.loads(line)
+        kind = _METHODS.get(run["method"], run["method"])
+        runs[list(_DATA).index(run["dataset"]), run["budget"]["epsilon"], kind, run["labeller_share"]].append(run)
+    return runs
+
+
+def table(runs: Runs) -> str:
+    """The runs as Markdown, a line for each data set, epsilon and method."""
     lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
-    for (place, epsilon, _, share, is_former), some in sorted(runs.items()):
-        name = f"`{some[0]['method']}`" + (f", labeller {_number(share, 1)}" if share else "")
+    for (place, epsilon, name, share), some in sorted(runs.items()):
         p2 = _spread(some, "p2", 3)
         if "p2_augmented" in some[0]:
             p2 += f"; augmented {_spread(some, 'p2_augmented', 3)}"
         cells = (
             list(_DATA.values())[place],
             f"{epsilon:g}",
-            f"*former {name}*" if is_former else name,
+            f"`{name}`" + (f", labeller {share:g}" if share else ""),
             str(len(some)),
-            _number(statistics.mean(run["p1"] for run in some), 3),
+            _mean(some, "p1", 3),
             p2,
             _spread(some, "p3", 3),
-            _spread(some, "p4", 3),
+            _mean(some, "p4", 3),
             _spread(some, "fid", 1),
             f"{max(1, min(run['seconds_train'] for run in some)):.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def changes(current: Runs, former: Runs) -> str:
+    """Means before and after, a line for each method and a column for each data set and epsilon."""
+    settings = sorted({(place, epsilon) for place, epsilon, _, _ in former})
+    titles = [f"{list(_DATA.values())[place]} {epsilon:g}" for place, epsilon in settings]
+    lines = [f"| p2 / p3 / distance | {' | '.join(titles)} |", "|" + "---|" * (len(titles) + 1)]
+    for name in sorted({key[2] for key in former}):
+        before = next(key for key, value in (*_METHODS.items(), (name, name)) if value == name)
+        for title, runs in ((f"former `{before}`", former), (f"`{name}`", current)):
+            cells = []
+            for place, epsilon in settings:
+                some = runs.get((place, epsilon, name, 0.0))
+                cells.append(
+                    " / ".join((_mean(some, "p2", 3), _mean(some, "p3", 2), _mean(some, "fid", 0))) if some else ""
+                )
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(runs: list[dict[str, Any]], name: str, digits: int) -> str:
+    return _number(statistics.mean(run[name] for run in runs), digits)
 
 
 def _spread(runs: list[dict[str, Any]], name: str, digits: int) -> str:
@@ -60,16 +88,19 @@ def _spread(runs: list[dict[str, Any]], name: str, digits: int) -> str:
 
 def _number(value: float, digits: int) -> str:
     text = f"{value:.{digits}f}"
-    return text.removeprefix("0") if digits == 3 else text
+    return text.removeprefix("0") if digits > 1 else text
 
 
 def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description="The table of docs/results.md.")
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description="The tables of docs/results.md.")
     parser.add_argument("--current", default=str(_FOLDER / "current.jsonl"), help="runs of this version")
     parser.add_argument("--former", default=str(_FOLDER / "former.jsonl"), help="runs of a former one; empty for none")
     flags = parser.parse_args()
-    print(table(flags.current, flags.former))
+    current, former = read(flags.current), read(flags.former)
+    print(table(current))
+    if former:
+        print("\n" + changes(current, former))
 
 
 if __name__ == "__main__":
