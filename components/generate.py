@@ -5,8 +5,8 @@
 The folder is a TFDS data set (`tfds.builder_from_directory(DIR)`, one split, `train`) with the same examples in
 `synthetic.npz`, which also names the classes (`class_names[labels]`). Plain examples come first, as many as were asked
 for; their labels cycle through the classes, so that classes are balanced whatever their private frequencies are. Where
-the release has a labeller, as many augmented examples follow, which `is_augmented` marks and whose `soft_label` is to
-be learnt from.
+the release has an augmentation, as many augmented examples follow, which `is_augmented` marks and whose `soft_label` is
+to be learnt from.
 
 Examples are a function of the release, the seed and num_synthetic, and not of the Beam runner: each thousand has its
 own seed. Never more than a thousand are held at a time: each task writes one file of the TFDS data set, and the .npz is
@@ -66,7 +66,7 @@ def generate(
         description = "NOT FOR RELEASE: drawn from a generator whose privacy noise was seeded, which protects nobody."
         (synthetic.path / "NOT_FOR_RELEASE.txt").write_text(description + "\n")
 
-    files = _files(num_synthetic, spec, has_augmented=trained.labeller is not None)
+    files = _files(num_synthetic, spec, has_augmented=trained.augmentation is not None)
     tasks = [file for file in files if not file.is_augmented]  # each also writes the augmented examples beside its own
     arguments = shlex.split(beam_args)
     named = any(argument.split("=")[0] == "--runner" for argument in arguments)

@@ -29,6 +29,7 @@ def preflight(
     labeller_share: Annotated[
         float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
     ] = 0.0,
+    augment: Annotated[bool, "whether as many augmented examples come beside them, without a labeller too"] = False,
     num_synthetic: Annotated[int, "number of plain synthetic examples that will be asked for"] = 6000,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
@@ -46,6 +47,7 @@ def preflight(
         num_synthetic=num_synthetic,
         expected_bytes=SyntheticExamples.expected_bytes,
         labeller_share=labeller_share,
+        augment=augment,
         disk_there=free,
     )
     print(estimate.text, flush=True)

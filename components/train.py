@@ -29,6 +29,7 @@ def train(
     labeller_share: Annotated[
         float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
     ] = 0.0,
+    augment: Annotated[bool, "add as many augmented examples, transformed at random, without a labeller too"] = False,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     backup: Annotated[
         str,
@@ -50,6 +51,7 @@ def train(
     from tfdpgen import methods
     from tfdpgen.data import Splits
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
+    from tfdpgen.release import Augmentation
 
     if dry_run:
         raise ComponentError("`dry_run` was set: nothing was reserved or trained. Leave it out to go on.")
@@ -67,6 +69,7 @@ def train(
             insecure_reproducible=insecure_reproducible,
             ledger=Ledger(ledger) if ledger else None,
             labeller_share=labeller_share,
+            augmentation=Augmentation() if augment else None,
             backup=kept,
             networks=trained,
         )

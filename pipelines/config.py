@@ -84,6 +84,9 @@ class SynthesisConfig:
     """Share of the budget, in [0, 1), that trains a private labeller: then as many augmented examples, which it has
     labelled, come beside the synthetic ones. 0: none."""
 
+    augment: bool = False
+    """Add one augmented example, transformed at random, for each synthetic one, without a labeller too."""
+
     num_synthetic: int = 6000
     """Number of synthetic examples to generate."""
 

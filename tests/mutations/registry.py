@@ -1200,8 +1200,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 "tfdpgen/release/release.py",
-                '            "augmentation": self.augmentation.to_dict(),\n',
-                '            "augmentation": self.augmentation.to_dict(),\n            "non_finite_examples": 0,\n',
+                '            "statement": self.statement.to_dict(),\n',
+                '            "statement": self.statement.to_dict(),\n            "non_finite_examples": 0,\n',
             ),
         ),
         caught_by=(f"{_CONFORMANCE}::test_a_release_survives_the_disk_and_holds_nothing_else[gaussian_mixture]",),

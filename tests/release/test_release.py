@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ def _release(*, has_labeller: bool) -> Release:
     plan = DPSGD(num_examples=100, expected_batch_size=10, steps=5, noise_multiplier=2.0)
     kernel = np.random.default_rng(0).normal(size=(num_features(_SPEC.image_shape), 3)).astype(np.float32) / 8
     labeller = Labeller(kernel, np.zeros(3, np.float32)) if has_labeller else None
-    return Release(generator, _SPEC, plan.event, plan.statement(1e-3), "test", labeller, _CHANGES)
+    return Release(
+        generator, _SPEC, plan.event, plan.statement(1e-3), "test", labeller, _CHANGES if has_labeller else None
+    )
 
 
 def test_the_temperature_scales_the_latents() -> None:
@@ -75,6 +78,14 @@ def test_with_one_other_samples_follow_augmented_and_relabelled(seed: int | tupl
     assert np.any(images != release.training_set(_LABELS, 8).images[60:])
 
 
+def test_augmented_without_a_labeller_they_keep_the_labels_that_they_were_sampled_for() -> None:
+    release = dataclasses.replace(_release(has_labeller=False), augmentation=_CHANGES)
+    examples = release.training_set(_LABELS, 7)
+    np.testing.assert_array_equal(examples.labels, np.tile(_LABELS, 2))
+    np.testing.assert_array_equal(examples.soft_labels, np.eye(3)[np.tile(_LABELS, 2)])
+    np.testing.assert_array_equal(examples.images, _release(has_labeller=True).training_set(_LABELS, 7).images)
+
+
 @pytest.mark.parametrize("has_labeller", [False, True])
 def test_it_survives_the_disk_and_nothing_may_be_asked_for(has_labeller: bool, tmp_path: Path) -> None:
     release = _release(has_labeller=has_labeller)
@@ -84,5 +95,5 @@ def test_it_survives_the_disk_and_nothing_may_be_asked_for(has_labeller: bool, t
     loaded = Release.load(tmp_path)
     for part, expected in zip(loaded.training_set(_LABELS, 3), release.training_set(_LABELS, 3), strict=True):
         np.testing.assert_array_equal(part, expected)
-    assert loaded.augmentation == _CHANGES
+    assert loaded.augmentation == release.augmentation
     assert [len(part) for part in loaded.training_set([], 0)] == [0, 0, 0, 0]

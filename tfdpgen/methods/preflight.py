@@ -166,6 +166,7 @@ def check(
     num_synthetic: int,
     expected_bytes: Callable[..., int],
     labeller_share: float = 0.0,
+    augment: bool = False,
     disk_there: int | None = None,
     available: int | None = None,
 ) -> Preflight:
@@ -178,6 +179,7 @@ def check(
       num_synthetic: plain synthetic examples that are asked for.
       expected_bytes: (num_synthetic, spec, has_augmented=bool) -> the most bytes that one copy takes on disk.
       labeller_share: as in `train`.
+      augment: whether augmented examples come without a labeller too.
       disk_there: bytes that are free where the run writes, if that is known.
       available: bytes of memory that this process may still take; by default what the system says.
 
@@ -190,7 +192,8 @@ def check(
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available
     ratio = signal_of(spec, num_examples, budget)
-    written = num_synthetic * (2 if cost.has_labeller else 1)
+    has_augmented = augment or cost.has_labeller
+    written = num_synthetic * (2 if has_augmented else 1)
     return Preflight(
         facts=facts,
         method=method,
@@ -200,7 +203,7 @@ def check(
         cost=cost,
         signal=ratio,
         advice=advise(spec, num_examples, budget) if ratio < HOPELESS else None,
-        bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_augmented=cost.has_labeller),
+        bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_augmented=has_augmented),
         disk_there=disk_there,
         seconds_of_synthesis=written * (cost.seconds_per_sample + _WRITE_SECONDS),
         memory_needed=needed,

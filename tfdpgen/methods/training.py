@@ -58,7 +58,8 @@ def train(
       limit: the most that all reservations on these examples may cost; needs a ledger.
       labeller_share: share of the budget (of mu squared), in [0, 1), that trains a private classifier. With one,
         `Release.training_set` holds augmented images that it has labelled.
-      augmentation: how these are augmented; by default `Augmentation()`.
+      augmentation: random affine maps, elastic distortions and stroke widths of as many other samples, which
+        `Release.training_set` then holds too; by default `Augmentation()` with a labeller and none without one.
       backup: keeps the progress, and goes on with what it keeps of the same training. Its cost is not reserved again
         where the ledger holds the reservation already.
       verbose: 1 shows progress, 0 nothing.
@@ -93,10 +94,10 @@ def train(
         purpose=f"train {chosen.name}",
     )
     statement = plan.statement(budget.delta, noise.description, chosen.priors)
+    if labeller_share and augmentation is None:
+        augmentation = Augmentation()
     fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)
-    release = Release(
-        fitted.generator, dataset.spec, plan.event, statement, chosen.name, labeller, augmentation or Augmentation()
-    )
+    release = Release(fitted.generator, dataset.spec, plan.event, statement, chosen.name, labeller, augmentation)
     if networks is not None:
         networks.update(fitted.networks)
     return release

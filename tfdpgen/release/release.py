@@ -2,7 +2,7 @@
 
     release = train("c_vae", dataset, PrivacyBudget(3.0, 1e-5), seed=0)
     images = release.sample(labels=[0, 1, 2], seed=0)          # uint8 [3, h, w, c]
-    examples = release.training_set(labels=[0, 1, 2], seed=0)  # these, and augmented ones where there is a labeller
+    examples = release.training_set(labels=[0, 1, 2], seed=0)  # these, and augmented ones where they were asked for
     release.save("release"); Release.load("release")
 
 It holds a generator, the event that made it, and the statement of what that promises; and a labeller, where one was
@@ -73,7 +73,7 @@ class Release:
       statement: what that promises.
       method: the name of the method.
       labeller: a private classifier that was trained on a share of the same budget, if there is one.
-      augmentation: of the examples that it labels.
+      augmentation: of other samples that come beside those that were asked for; None for none of them.
     """
 
     generator: tf.keras.Model
@@ -82,7 +82,7 @@ class Release:
     statement: PrivacyStatement
     method: str
     labeller: Labeller | None = None
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    augmentation: Augmentation | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -130,8 +130,9 @@ class Release:
     def training_set(self, labels: Sequence[int] | npt.NDArray[np.integer], seed: int | tuple[int, int]) -> TrainingSet:
         """Samples a labelled data set to learn from.
 
-        It starts with the images of `sample` and their labels. Where there is a labeller, as many other samples follow,
-        augmented, with the labeller's probabilities as soft labels and its most probable class as label.
+        It starts with the images of `sample` and their labels. With an augmentation, as many other samples follow,
+        augmented: with a labeller's probabilities as soft labels and its most probable class as label where there is
+        one, and else with the labels that they were sampled for.
 
         Args:
           labels: [n] in [0, num_classes).
@@ -146,11 +147,13 @@ class Release:
         classes = np.asarray(labels, dtype=np.int64)
         images = self.sample(classes, seed)
         certain = np.eye(self.spec.num_classes, dtype=np.float32)[classes]
-        if self.labeller is None:
+        if self.augmentation is None:
             return TrainingSet(images, classes, certain, np.zeros(len(classes), np.bool_))
         other, changes = _derived(seed)
         augmented = self.augmentation(self.sample(classes, other), changes)
-        soft_labels = self.labeller.probabilities(augmented, self.augmentation.temperature)
+        soft_labels = certain
+        if self.labeller is not None:
+            soft_labels = self.labeller.probabilities(augmented, self.augmentation.temperature)
         return TrainingSet(
             np.concatenate([images, augmented]),
             np.concatenate([classes, soft_labels.argmax(axis=1)]),
@@ -168,7 +171,7 @@ class Release:
             "spec": self.spec.to_dict(),
             "event": event_to_dict(self.event),
             "statement": self.statement.to_dict(),
-            "augmentation": self.augmentation.to_dict(),
+            "augmentation": self.augmentation.to_dict() if self.augmentation else None,
         }
         if self.labeller is not None:
             self.labeller.save(folder / _LABELLER)
@@ -192,7 +195,7 @@ class Release:
             statement=PrivacyStatement.from_dict(facts["statement"]),
             method=facts["method"],
             labeller=Labeller.load(folder / _LABELLER) if (folder / _LABELLER).is_file() else None,
-            augmentation=Augmentation(**facts["augmentation"]),
+            augmentation=Augmentation(**facts["augmentation"]) if facts["augmentation"] else None,
         )
 
 
