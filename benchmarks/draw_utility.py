@@ -28,7 +28,19 @@ PUBLISHED = {  # epsilon: p2
     "FETA-Pro (diffusion)": {1.0: 0.971},
 }
 LEGEND_LINE = 19  # pixels
-COLOURS = ("#1b6ca8", "#b3541e", "#2e7d4f", "#7a3e9d", "#a8862a", "#b0305c", "#3a3f8f", "#00838f", "#6d4c41", "#78909c")
+COLOURS = (
+    "#1b6ca8",
+    "#b3541e",
+    "#2e7d4f",
+    "#7a3e9d",
+    "#a8862a",
+    "#b0305c",
+    "#3a3f8f",
+    "#00838f",
+    "#6d4c41",
+    "#78909c",
+    "#c2185b",
+)
 STYLE = "text { font: 12px sans-serif; fill: #333; } .grid { stroke: #ddd; } .line { fill: none; stroke-width: 2; }"
 
 
