@@ -97,6 +97,8 @@ def test_tfds_and_npz_hold_the_release_s_rows_in_order(
     stored = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
     np.testing.assert_array_equal(np.stack([example["image"] for example in stored]), examples.images)
     np.testing.assert_array_equal([example["label"] for example in stored], examples.labels)
+    first, *_ = tfds.as_numpy(builder.as_dataset(split="train", as_supervised=True))
+    np.testing.assert_array_equal(first[0], examples.images[0])
     assert {path.name for path in artifact.path.iterdir()} - {"label.labels.txt"} == {
         "artifact.json",
         "dataset_info.json",
