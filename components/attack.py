@@ -65,6 +65,7 @@ def attack(
         str, "folder that keeps the shadows' scores, so that a run that was stopped goes on; internal; empty: none"
     ] = "",
     labeller_share: Annotated[float, "of the attacked training, which its shadows repeat"] = 0.0,
+    label_distribution: Annotated[str, "the same"] = "balanced",
     seed: Annotated[int, "seed of the attacks"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
@@ -112,7 +113,7 @@ def attack(
             trained,
             splits.train,
             splits.holdout,
-            _TrainShadow(trained.method, statement.epsilon, statement.delta, labeller_share),
+            _TrainShadow(trained.method, statement.epsilon, statement.delta, labeller_share, label_distribution),
             ShadowConfig(shadow_models, method, num_candidates, processes=shadow_processes, seed=seed),
             shadow_folder or attacks.path / "shadows",
             networks=models,
@@ -137,6 +138,7 @@ class _TrainShadow:
     epsilon: float
     delta: float
     labeller_share: float
+    label_distribution: str
 
     def __call__(self, examples: LabeledDataset, seed: int) -> tuple[Release, dict[str, Any]]:
         from tfdpgen.methods import train
@@ -150,6 +152,7 @@ class _TrainShadow:
             budget,
             seed=seed,
             labeller_share=self.labeller_share,
+            label_distribution=self.label_distribution,
             verbose=0,
             networks=networks,
         )

@@ -4,7 +4,8 @@
 
 The folder is a TFDS data set (`tfds.builder_from_directory(DIR)`, one split, `train`) with the same examples in
 `synthetic.npz`, which also names the classes (`class_names[labels]`). Plain examples come first, as many as were asked
-for; their labels cycle through the classes, so that classes are balanced whatever their private frequencies are. Where
+for; their labels cycle through the classes, so that classes are balanced whatever their private frequencies are, unless
+the release holds private label counts, whose shares they have then. Where
 the release has an augmentation, as many augmented examples follow, which `is_augmented` marks and whose `soft_label` is
 to be learnt from.
 
@@ -169,9 +170,8 @@ class _WriteFile:
         """The plain examples of a block and then its augmented ones, encoded."""
         from PIL import Image
 
-        positions = np.arange(start, start + size)
         drawn = self._release.training_set(
-            positions % self._release.spec.num_classes, seed=(self._seed, start // EXAMPLES_PER_BLOCK)
+            self._release.labels(size, start), seed=(self._seed, start // EXAMPLES_PER_BLOCK)
         )
         for image, label, soft_label, is_augmented in zip(*drawn, strict=True):
             picture = io.BytesIO()

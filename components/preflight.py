@@ -29,6 +29,7 @@ def preflight(
     labeller_share: Annotated[
         float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
     ] = 0.0,
+    label_distribution: Annotated[str, "shares of the classes: balanced, or private, from noisy counts"] = "balanced",
     augment: Annotated[bool, "whether as many augmented examples come beside them, without a labeller too"] = False,
     num_synthetic: Annotated[int, "number of plain synthetic examples that will be asked for"] = 6000,
 ) -> None:
@@ -47,6 +48,7 @@ def preflight(
         num_synthetic=num_synthetic,
         expected_bytes=SyntheticExamples.expected_bytes,
         labeller_share=labeller_share,
+        label_distribution=label_distribution,
         augment=augment,
         disk_there=free,
     )

@@ -35,6 +35,7 @@ from components.destination import RESULTS, SERVED, check_destination, replacing
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 SAMPLES_PER_CLASS = 10  # that the report shows
+_MORE_OF_UNEVEN = 20  # times as many are looked through for them where classes have shares of their own
 
 # The keys of the summary that are computed on private examples without noise.
 INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit")
@@ -104,6 +105,8 @@ def publish(
         summary["published_metrics"] = json.loads(published.read_text())
     summary["seconds"]["publish"] = round(time.monotonic() - started, 3)
     shown = SAMPLES_PER_CLASS * trained.spec.num_classes  # labels cycle through the classes
+    if trained.label_distribution is not None:
+        shown *= _MORE_OF_UNEVEN  # so that rare classes are among them
     write_report(publication.path / "report.html", summary, synthetic.load(shown), samples_per_class=SAMPLES_PER_CLASS)
     (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if target:

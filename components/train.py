@@ -29,6 +29,11 @@ def train(
     labeller_share: Annotated[
         float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
     ] = 0.0,
+    label_distribution: Annotated[
+        str,
+        "shares of the classes in synthetic examples: balanced, or private, from noisy counts that a fiftieth of the "
+        "budget buys",
+    ] = "balanced",
     augment: Annotated[bool, "add as many augmented examples, transformed at random, without a labeller too"] = False,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     backup: Annotated[
@@ -69,6 +74,7 @@ def train(
             insecure_reproducible=insecure_reproducible,
             ledger=Ledger(ledger) if ledger else None,
             labeller_share=labeller_share,
+            label_distribution=label_distribution,
             augmentation=Augmentation() if augment else None,
             backup=kept,
             networks=trained,

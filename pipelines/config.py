@@ -84,6 +84,10 @@ class SynthesisConfig:
     """Share of the budget, in [0, 1), that trains a private labeller: then as many augmented examples, which it has
     labelled, come beside the synthetic ones. 0: none."""
 
+    label_distribution: str = "balanced"
+    """Shares of the classes in the synthetic examples: balanced, equal ones; or private, those of the private examples,
+    which a fiftieth of the budget buys as noisy counts."""
+
     augment: bool = False
     """Add one augmented example, transformed at random, for each synthetic one, without a labeller too."""
 
@@ -172,6 +176,7 @@ class SynthesisConfig:
             check_budget,
             check_classifiers,
             check_delta,
+            check_label_distribution,
             check_labeller_share,
             check_publishable,
             check_shadows,
@@ -188,6 +193,7 @@ class SynthesisConfig:
         shape = facts.image_shape or (DIGITS_SHAPE if self.dataset == "digits" else ())
         check_budget(self.epsilon, self.delta)
         check_labeller_share(self.labeller_share)
+        check_label_distribution(self.label_distribution)
         for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")

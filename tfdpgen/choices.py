@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 METHODS = ("c_vae", "dp_gan", "gaussian_mixture", "latent_gaussian")
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
+LABEL_DISTRIBUTIONS = ("balanced", "private")
 DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images
 STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was less than half of that without strokes
 
@@ -75,6 +76,14 @@ def check_labeller_share(labeller_share: float) -> None:
     """Raises a ValueError unless the share lies in [0, 1)."""
     if not 0 <= labeller_share < 1:
         raise ValueError(f"`labeller_share` should lie in [0, 1); got {labeller_share!r}.")
+
+
+def check_label_distribution(label_distribution: str) -> None:
+    """Raises a ValueError unless it is one of `LABEL_DISTRIBUTIONS`."""
+    if label_distribution not in LABEL_DISTRIBUTIONS:
+        raise ValueError(
+            f"`label_distribution` should be one of {', '.join(LABEL_DISTRIBUTIONS)}; got {label_distribution!r}."
+        )
 
 
 def check_classifiers(names: Sequence[str]) -> None:

@@ -50,7 +50,14 @@ _SMALL: dict[str, Any] = {
 }
 _COMPONENTS = ", components"  # of a name: with several covariances for each class
 _LABELLER = ", labeller"
-_VARIANTS = [*_SMALL, "gaussian_mixture" + _COMPONENTS, "c_vae" + _COMPONENTS, "gaussian_mixture" + _LABELLER]
+_COUNTED = ", counted"
+_VARIANTS = [
+    *_SMALL,
+    "gaussian_mixture" + _COMPONENTS,
+    "c_vae" + _COMPONENTS,
+    "gaussian_mixture" + _LABELLER,
+    "gaussian_mixture" + _COUNTED,
+]
 _BUDGET = PrivacyBudget(3.0, 1e-4)
 _CHUNK = 16
 
@@ -80,15 +87,19 @@ def many_covariances(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 
 def _settings(name: str) -> Any:
-    return _SMALL[name.removesuffix(_COMPONENTS).removesuffix(_LABELLER)]
+    return _SMALL[name.removesuffix(_COMPONENTS).removesuffix(_LABELLER).removesuffix(_COUNTED)]
 
 
-def _share(name: str) -> float:
-    return 0.3 if name.endswith(_LABELLER) else 0.0
+def _options(name: str) -> dict[str, Any]:
+    """What of a training is no setting of its method."""
+    return {
+        "labeller_share": 0.3 if name.endswith(_LABELLER) else 0.0,
+        "label_distribution": "private" if name.endswith(_COUNTED) else "balanced",
+    }
 
 
 def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
-    return train(_settings(name), dataset, _BUDGET, labeller_share=_share(name), verbose=0, **arguments)
+    return train(_settings(name), dataset, _BUDGET, **_options(name), verbose=0, **arguments)
 
 
 _releases: dict[str, Release] = {}
@@ -156,7 +167,7 @@ def test_a_release_survives_the_disk_and_holds_nothing_else(release: Release, tm
     assert {path.name for path in (tmp_path / "release").iterdir()} == {"generator.keras", "release.json"} | labeller
     assert release.generator.optimizer is None
     facts = json.loads((tmp_path / "release" / "release.json").read_text())
-    assert set(facts) == {"method", "spec", "event", "statement", "augmentation"}
+    assert set(facts) == {"method", "spec", "event", "statement", "augmentation", "label_distribution"}
     assert set(facts.pop("statement")) == {field.name for field in dataclasses.fields(PrivacyStatement)} | {"statement"}
     names = " ".join(layer.name for layer in release.generator.layers) + json.dumps(facts)
     for secret in ("critic", "encoder", "log_variance", "scores", "Adam"):
@@ -182,7 +193,7 @@ def test_every_mechanism_of_the_plan_runs_once(
 
     monkeypatch.setattr(PrivateSession, "_begin", noting)
     monkeypatch.setattr(DPSGD, "batches", counting)
-    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, _share(name))
+    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, **_options(name))
     _train(name, digits)
     assert sorted(begun) == sorted(plan.mechanisms)
     assert len(steps) == sum(part.steps for part in plan.mechanisms.values() if isinstance(part, DPSGD))
@@ -219,7 +230,7 @@ def test_one_example_moves_every_sum_by_at_most_its_sensitivity(
         return sums
 
     monkeypatch.setattr(sessions, "sums_of", watched)
-    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, _share(name))
+    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, **_options(name))
     _train(name, digits)
     assert set(moved) == {key for key, part in plan.mechanisms.items() if isinstance(part, GaussianSum)}
     for key, distances in moved.items():
@@ -293,7 +304,7 @@ def test_losses_and_features_are_of_each_example_alone(
     monkeypatch.setattr(PrivateSession, "trainer", trainer)
     monkeypatch.setattr(sessions, "check_transform", check_transform)
     monkeypatch.setattr(sessions, "check_loss", check_loss)
-    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, _share(name))
+    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, **_options(name))
     _train(name, digits)
     assert looked_at.count("loss") == sum(isinstance(part, DPSGD) for part in plan.mechanisms.values())
     assert looked_at.count("transform") >= sum(isinstance(part, GaussianSum) for part in plan.mechanisms.values())
@@ -380,7 +391,7 @@ def _first_sums(
         def numpy_generator(self) -> Any:
             return np.random.default_rng(6)  # the same for both
 
-    chosen, plan = planned(_settings(name), dataset.spec, len(dataset), _BUDGET, _share(name))
+    chosen, plan = planned(_settings(name), dataset.spec, len(dataset), _BUDGET, **_options(name))
     plan = dataclasses.replace(
         plan,
         num_examples=len(examples),
@@ -420,7 +431,7 @@ def test_one_example_moves_a_step_by_at_most_its_clip(
     common = list(range(2 * _CHUNK))
     before = _first_sums(name, digits, common, monkeypatch)
     assert before
-    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, _share(name))
+    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, **_options(name))
     clips = {part.name: part.l2_norm_clip for part in plan.mechanisms.values() if isinstance(part, DPSGD)}
     most = 0.0
     for place in (0, 9, 32):

@@ -66,7 +66,7 @@ def test_an_example_counts_for_one_clip_wherever_the_training_is(name: str, monk
     common = list(range(5, 17))
     everyone = sums(common)
     np.testing.assert_allclose(sums(common, chunk=5), everyone, atol=1e-5)  # padding, of the first example, is nothing
-    _, plan = planned(conformance._settings(name), _SPEC, 80, killable.BUDGET, conformance._share(name))
+    _, plan = planned(conformance._settings(name), _SPEC, 80, killable.BUDGET, **conformance._options(name))
     (clip,) = (part.l2_norm_clip for part in plan.mechanisms.values() if isinstance(part, DPSGD))
     for place in (0, 7, 12):
         inserted = sums([*common[:place], 40, *common[place:]])
@@ -86,6 +86,6 @@ def test_an_image_is_scaled_by_the_declared_range_and_not_by_its_neighbours() ->
 def test_a_saved_release_holds_these_facts_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(**_arguments("gaussian_mixture", monkeypatch)).save(tmp_path)
     facts = json.loads((tmp_path / "release.json").read_text())
-    assert set(facts) == {"method", "spec", "event", "statement", "augmentation"}
+    assert set(facts) == {"method", "spec", "event", "statement", "augmentation", "label_distribution"}
     assert set(facts["spec"]) == set(_SPEC.to_dict())
     assert {path.name for path in tmp_path.iterdir()} == {"release.json", "generator.keras"}

@@ -1044,9 +1044,9 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _TRAINING,
-                "    fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)\n",
+                "    learnt = fit(chosen, session, seed=seed, verbose=verbose)\n",
                 "    try:\n"
-                "        fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)\n"
+                "        learnt = fit(chosen, session, seed=seed, verbose=verbose)\n"
                 "    except BaseException:\n"
                 "        if ledger is not None:\n"
                 "            with ledger._transaction() as connection:\n"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics, Statistics
-from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
+from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts, NoisyCounts
 
 _D, _CLASSES = 5, 3
 _MEANS = ClassMeans(_CLASSES, _D, radius=2.0)
@@ -119,6 +119,7 @@ def test_one_example_moves_a_sum_by_at_most_the_sensitivity(place: int, length: 
         (_MEANS, lambda values, groups: values),
         (_GROUPS, _grouped),
         (NoisyCounts(_D), lambda values, groups: values),
+        (LabelCounts(_CLASSES), lambda values, groups: values[:, :0]),
     ):
         before = mechanism.sum_of(arrange(features, labels), labels)
         after = mechanism.sum_of(arrange(*inserted), inserted[1])
@@ -130,7 +131,10 @@ def test_one_example_moves_a_sum_by_at_most_the_sensitivity(place: int, length: 
         assert np.linalg.norm(moved) == pytest.approx(_GROUPS.sensitivity)
 
 
-@pytest.mark.parametrize("mechanism", [_MEANS, _GROUPS, NoisyCounts(_D)], ids=lambda mechanism: mechanism.name)
+_EVERY = [_MEANS, _GROUPS, NoisyCounts(_D), LabelCounts(_CLASSES)]
+
+
+@pytest.mark.parametrize("mechanism", _EVERY, ids=lambda mechanism: mechanism.name)
 def test_a_result_is_a_function_of_the_noised_sum_alone(mechanism: Any) -> None:
     """Whatever was added up before, by this very mechanism."""
     noised = np.random.default_rng(5).normal(scale=30.0, size=mechanism.size)
@@ -159,6 +163,14 @@ def test_what_is_not_a_number_counts_as_nothing(bad: float) -> None:
     assert abs(votes[0]) <= 2.0
 
 
+def test_label_counts_are_shares_of_the_classes() -> None:
+    labels = np.array([0, 2, 2, 2, 99, -1])  # two of which are none
+    mechanism = LabelCounts(4).with_noise(1.0)
+    np.testing.assert_array_equal(mechanism.sum_of(np.zeros((6, 0)), labels), [2, 0, 3, 1])
+    np.testing.assert_allclose(mechanism.result(np.array([2.0, -5.0, 3.0, 1.0])), [2 / 6, 0, 3 / 6, 1 / 6])
+    np.testing.assert_allclose(mechanism.result(np.array([-2.0, -5.0, -3.0, -1.0])), np.full(4, 0.25))
+
+
 def test_a_class_without_examples_is_noise_like_any_other() -> None:
     features, labels = _examples(50)
     means = _MEANS.with_noise(1.0).result(_MEANS.sum_of(features[labels != 1], labels[labels != 1]))
@@ -175,6 +187,7 @@ def test_a_class_without_examples_is_noise_like_any_other() -> None:
         (lambda: GroupStatistics(3, 3, square_weight=0.0), "square_weight"),
         (lambda: GroupStatistics(3, 3, noise_multiplier=0.0), "noise_multiplier"),
         (lambda: NoisyCounts(0), "num_counts"),
+        (lambda: LabelCounts(0), "num_classes"),
     ],
 )
 def test_bad_values_are_named(make: object, name: str) -> None:

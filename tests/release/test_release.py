@@ -41,6 +41,20 @@ def test_the_temperature_scales_the_latents() -> None:
     assert release.sample(_LABELS, 7, 0.25).std() < 0.5 * release.sample(_LABELS, 7).std()
 
 
+def test_labels_cycle_or_have_the_shares_that_were_paid_for() -> None:
+    release = _release(has_labeller=False)
+    np.testing.assert_array_equal(release.labels(7), [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(release.labels(4, start=5), release.labels(9)[5:])
+    uneven = dataclasses.replace(release, label_distribution=(0.0, 0.9, 0.1))
+    for start, num in ((0, 100), (990, 500), (0, 20_000)):
+        labels = uneven.labels(num, start)
+        counts = np.bincount(labels, minlength=3)
+        np.testing.assert_allclose(counts / num, [0.0, 0.9, 0.1], atol=2 / num)
+        np.testing.assert_array_equal(labels, uneven.labels(start + num)[start:])
+    (empty_at_the_end,) = {tuple(dataclasses.replace(release, label_distribution=(1.0, 0.0, 0.0)).labels(50))}
+    assert set(empty_at_the_end) == {0}
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_temperatures_out_of_range_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="`temperature`"):

@@ -72,7 +72,12 @@ class Cost:
 
 
 def rehearse(
-    method: str | Method, spec: DataSpec, num_examples: int, budget: PrivacyBudget, labeller_share: float = 0.0
+    method: str | Method,
+    spec: DataSpec,
+    num_examples: int,
+    budget: PrivacyBudget,
+    labeller_share: float = 0.0,
+    label_distribution: str = "balanced",
 ) -> Cost:
     """Trains on noise, shortly, and extrapolates.
 
@@ -82,13 +87,14 @@ def rehearse(
       num_examples: of the private training split.
       budget: of the training.
       labeller_share: as in `train`.
+      label_distribution: as in `train`.
 
     Raises:
       ValueError: whatever `train` would refuse before it reserves.
     """
     budget.check_num_examples(num_examples)
     with PeakMemory() as peak:
-        chosen, plan = planned(method, spec, num_examples, budget, labeller_share)
+        chosen, plan = planned(method, spec, num_examples, budget, labeller_share, label_distribution)
         plan.statement(budget.delta, "rehearsal")  # as long as the first time; later it is remembered
         images = _noise_images(spec, num_examples)
         public = {name: amounts for name, amounts in _PUBLIC.items() if getattr(chosen, name, 0) > amounts[0]}
@@ -187,7 +193,7 @@ def _trained(chosen: Any, plan: PrivacyPlan, images: _NoiseImages) -> _Trained:
     started = time.perf_counter()
     session = _TimedSession(images, short, PrivacyBudget(_ANY_EPSILON, 0.5 / len(images)))
     session.public_seconds = 0.0
-    fitted, _ = fit(chosen, session, seed=0, verbose=0)
+    fitted = fit(chosen, session, seed=0, verbose=0).fitted
     return _Trained(fitted.generator, time.perf_counter() - started, session.public_seconds, trainings)
 
 

@@ -10,23 +10,25 @@ session that reserves the cost before the first access. Only the session holds t
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdpgen.choices import check_labeller_share
+from tfdpgen.choices import check_label_distribution, check_labeller_share
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ledger import Ledger
+from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 from tfdpgen.release import Augmentation, Release
-from tfdpgen.release.labeller import labeller_mechanism, prepare_labeller
+from tfdpgen.release.labeller import Labeller, labeller_mechanism, prepare_labeller
 
-_LABELLER = "labeller"  # key of its mechanism
+_LABELLER, _LABEL_COUNTS = "labeller", "label_counts"  # keys of their mechanisms
+_LABEL_COUNTS_SHARE = 0.02  # of mu squared: at epsilon 1 the noise of a count is 26
 
 
 def train(
@@ -39,6 +41,7 @@ def train(
     ledger: Ledger | None = None,
     limit: PrivacyBudget | None = None,
     labeller_share: float = 0.0,
+    label_distribution: str = "balanced",
     augmentation: Augmentation | None = None,
     backup: Backup | None = None,
     verbose: int = 1,
@@ -58,6 +61,8 @@ def train(
       limit: the most that all reservations on these examples may cost; needs a ledger.
       labeller_share: share of the budget (of mu squared), in [0, 1), that trains a private classifier. With one,
         `Release.training_set` holds augmented images that it has labelled.
+      label_distribution: "balanced", or "private": a fiftieth of the budget buys noisy counts of the labels, and
+        `Release.labels` has their shares.
       augmentation: random affine maps, elastic distortions and stroke widths of as many other samples, which
         `Release.training_set` then holds too; by default `Augmentation()` with a labeller and none without one.
       backup: keeps the progress, and goes on with what it keeps of the same training. Its cost is not reserved again
@@ -67,8 +72,8 @@ def train(
         boundary.
 
     Raises:
-      ValueError: for an unknown name, data that do not suit the method, a share out of range, a delta that is not
-        smaller than 1 / num_examples, or a backup with seeded noise; nothing was spent then.
+      ValueError: for an unknown name, data that do not suit the method, a share or a choice out of range, a delta that
+        is not smaller than 1 / num_examples, or a backup with seeded noise; nothing was spent then.
       BackupError: if `backup` keeps another training, or other examples; nothing was spent then.
       BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
     """
@@ -80,7 +85,7 @@ def train(
     if not isinstance(budget, PrivacyBudget):
         raise ValueError(f"`budget` should be a PrivacyBudget(epsilon, delta); got {budget!r}.")
     budget.check_num_examples(len(dataset))
-    chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share)
+    chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share, label_distribution)
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
     session = PrivateSession(
         dataset,
@@ -96,36 +101,69 @@ def train(
     statement = plan.statement(budget.delta, noise.description, chosen.priors)
     if labeller_share and augmentation is None:
         augmentation = Augmentation()
-    fitted, labeller = fit(chosen, session, seed=seed, verbose=verbose)
-    release = Release(fitted.generator, dataset.spec, plan.event, statement, chosen.name, labeller, augmentation)
+    learnt = fit(chosen, session, seed=seed, verbose=verbose)
+    release = Release(
+        learnt.fitted.generator,
+        dataset.spec,
+        plan.event,
+        statement,
+        chosen.name,
+        learnt.labeller,
+        augmentation,
+        learnt.label_distribution,
+    )
     if networks is not None:
-        networks.update(fitted.networks)
+        networks.update(learnt.fitted.networks)
     return release
 
 
 def planned(
-    method: str | Method, spec: DataSpec, num_examples: int, budget: PrivacyBudget, labeller_share: float = 0.0
+    method: str | Method,
+    spec: DataSpec,
+    num_examples: int,
+    budget: PrivacyBudget,
+    labeller_share: float = 0.0,
+    label_distribution: str = "balanced",
 ) -> tuple[Any, PrivacyPlan]:
-    """The method with its settings, and its calibrated plan, the labeller's share in it; from public facts alone.
+    """The method with its settings, and its calibrated plan, all shares in it; from public facts alone.
 
     Raises:
       ValueError: see `train`.
     """
     check_labeller_share(labeller_share)
+    check_label_distribution(label_distribution)
+    counts_share = _LABEL_COUNTS_SHARE if label_distribution == "private" else 0.0
     chosen: Any = method_class(method).for_data(spec, num_examples) if isinstance(method, str) else method
     if not (hasattr(chosen, "plan") and hasattr(chosen, "fit")):
         raise ValueError(
             f"`method` should be one of {', '.join(method_names())}, or a method with its settings; got {method!r}."
         )
-    own = budget.share(1 - labeller_share) if labeller_share else budget
+    left = (1 - labeller_share) * (1 - counts_share)
+    own = budget.share(left) if left < 1 else budget
     plan = chosen.plan(spec, num_examples, own)
     if labeller_share:
         plan = plan.with_mechanism(_LABELLER, labeller_mechanism(num_examples), labeller_share)
+    if counts_share:
+        plan = plan.with_mechanism(_LABEL_COUNTS, LabelCounts(spec.num_classes), counts_share)
     return chosen, plan.calibrate(budget)
 
 
-def fit(chosen: Any, session: PrivateSession, *, seed: int, verbose: int) -> tuple[Any, Any]:
-    """Carries out a plan of `planned`: what the method has learnt, and the labeller where there is one."""
+class Learnt(NamedTuple):
+    """What a plan of `planned` gave.
+
+    Attributes:
+      fitted: what the method has learnt.
+      labeller: where the plan trains one.
+      label_distribution: shares of the classes, [num_classes], where the plan counts them.
+    """
+
+    fitted: Fitted
+    labeller: Labeller | None
+    label_distribution: tuple[float, ...] | None
+
+
+def fit(chosen: Any, session: PrivateSession, *, seed: int, verbose: int) -> Learnt:
+    """Carries out a plan of `planned`."""
     training = prepare_labeller(session, _LABELLER) if _LABELLER in session.plan.mechanisms else None
     fitted = chosen.fit(session, seed=seed, verbose=verbose)
     if not isinstance(fitted, Fitted):
@@ -133,4 +171,8 @@ def fit(chosen: Any, session: PrivateSession, *, seed: int, verbose: int) -> tup
             f"`fit` of {chosen.name} should return a Fitted(generator); it returned a {type(fitted).__name__}. The "
             "budget is spent: a training with a backup goes on from there once `fit` is corrected."
         )
-    return fitted, training.run(verbose) if training is not None else None
+    shares = None
+    if _LABEL_COUNTS in session.plan.mechanisms:
+        found = session.run(_LABEL_COUNTS, lambda images, labels: tf.zeros([tf.shape(labels)[0], 0]))
+        shares = tuple(float(share) for share in found)
+    return Learnt(fitted, training.run(verbose) if training is not None else None, shares)

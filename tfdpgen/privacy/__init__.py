@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
     from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
     from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics
-    from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
+    from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts, NoisyCounts
     from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
     from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
     from tfdpgen.privacy.plan import PrivacyPlan, Shards
@@ -32,7 +32,7 @@ else:
             "mechanisms.base": ("GaussianSum", "PrivacyUnit"),
             "mechanisms.dp_sgd": ("DPSGD",),
             "mechanisms.gaussian_statistics": ("ClassMeans", "GroupStatistics"),
-            "mechanisms.noisy_counts": ("NoisyCounts",),
+            "mechanisms.noisy_counts": ("LabelCounts", "NoisyCounts"),
             "noise": ("ExampleRandomness", "NoiseSource"),
             "optimizer": ("DPKerasAdam", "DPKerasAdamW", "DPKerasSGD"),
             "plan": ("PrivacyPlan", "Shards"),
@@ -53,6 +53,7 @@ __all__ = [
     "ExampleRandomness",
     "GaussianSum",
     "GroupStatistics",
+    "LabelCounts",
     "Ledger",
     "Mechanism",
     "NoiseSource",

@@ -32,6 +32,7 @@ from tfdpgen.release.labeller import Labeller
 
 _GENERATOR, _LABELLER, _FACTS = "generator.keras", "labeller.npz", "release.json"
 _SAMPLING_BATCH = 1024
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class TrainingSet(NamedTuple):
@@ -74,6 +75,8 @@ class Release:
       method: the name of the method.
       labeller: a private classifier that was trained on a share of the same budget, if there is one.
       augmentation: of other samples that come beside those that were asked for; None for none of them.
+      label_distribution: shares of the classes [num_classes], from noisy counts that were paid for; None where nothing
+        is known of them, and `labels` gives all classes equally often.
     """
 
     generator: tf.keras.Model
@@ -83,6 +86,7 @@ class Release:
     method: str
     labeller: Labeller | None = None
     augmentation: Augmentation | None = None
+    label_distribution: tuple[float, ...] | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -93,6 +97,24 @@ class Release:
     def is_releasable(self) -> bool:
         """False where the noise was seeded: such a release protects nobody."""
         return self.statement.is_releasable
+
+    def labels(self, num: int, start: int = 0) -> npt.NDArray[np.int64]:
+        """Labels to sample images of: int64 [num], the same ones each time.
+
+        They cycle through the classes, or follow `label_distribution` where there is one; a part of them has nearly the
+        same shares as the whole.
+
+        Args:
+          num: how many.
+          start: how many come before them, where the whole is made in parts.
+        """
+        places = np.arange(start, start + num)
+        if self.label_distribution is None:
+            return places % self.spec.num_classes
+        # Multiples of the golden section lie evenly on the unit interval, however many there are (Weyl 1916).
+        spread = (places + 0.5) * _GOLDEN % 1.0
+        found = np.searchsorted(np.cumsum(self.label_distribution), spread, side="right")
+        return np.minimum(found, np.flatnonzero(self.label_distribution)[-1]).astype(np.int64)
 
     def sample(
         self,
@@ -172,6 +194,7 @@ class Release:
             "event": event_to_dict(self.event),
             "statement": self.statement.to_dict(),
             "augmentation": self.augmentation.to_dict() if self.augmentation else None,
+            "label_distribution": self.label_distribution,
         }
         if self.labeller is not None:
             self.labeller.save(folder / _LABELLER)
@@ -196,6 +219,7 @@ class Release:
             method=facts["method"],
             labeller=Labeller.load(folder / _LABELLER) if (folder / _LABELLER).is_file() else None,
             augmentation=Augmentation(**facts["augmentation"]) if facts["augmentation"] else None,
+            label_distribution=tuple(shares) if (shares := facts["label_distribution"]) else None,
         )
 
 

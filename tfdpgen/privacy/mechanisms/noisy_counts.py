@@ -1,8 +1,9 @@
-"""Noisy counts: of how many examples each of some statements holds; what a private selection rests on.
+"""Noisy counts: of how many examples each of some statements holds, and of how many examples each class has.
 
     mechanism = NoisyCounts()                                   # of one count
     plan = PrivacyPlan({"deskewing": mechanism, ...}, num_examples, {"deskewing": 0.005})
     lead = session.run("deskewing", votes)[0]                   # votes: images, labels -> float32 [k, 1] in [-1, 1]
+    shares = session.run("label_counts", nothing)               # LabelCounts(10): the shares of the classes
 
 Source: the Gaussian mechanism, Dwork & Roth 2014, appendix A.
 """
@@ -89,3 +90,55 @@ class NoisyCounts(GaussianSum):
                 f"{list(holds.shape)}."
             )
         return holds.sum(axis=1) + noise.numpy_generator().normal(scale=self.stddev, size=self.num_counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelCounts(GaussianSum):
+    """How many examples each class has, as shares that add up to 1.
+
+    Unit of privacy: one example. It adds 1 to the count of its class and nothing to the others, and so moves the counts
+    by 1; it needs no features.
+
+    Attributes:
+      num_classes: public; an example whose label is none of them counts for the nearest.
+      noise_multiplier: standard deviation of the noise / sensitivity; None until calibrated.
+      name: what the statement calls it.
+
+    Raises:
+      ValueError: if an attribute is out of range.
+    """
+
+    num_classes: int
+    noise_multiplier: float | None = None
+    name: str = "label counts"  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f"`num_classes` should be at least 1; got {self.num_classes!r}.")
+        check_noise_multiplier(self.noise_multiplier)
+
+    @property
+    def size(self) -> int:
+        return self.num_classes
+
+    @property
+    def num_columns(self) -> int:
+        return 0
+
+    @property
+    def sensitivity(self) -> float:
+        return 1.0
+
+    def sum_of(
+        self, features: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], *users: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        return np.bincount(np.clip(labels, 0, self.num_classes - 1), minlength=self.num_classes).astype(np.float64)
+
+    def result(self, noised: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The shares of the classes, float64 [num_classes]; a class with a noisy count below 0 has none.
+
+        Where noise has left no count above 0, all classes have equal shares.
+        """
+        counts = np.maximum(noised, 0.0)
+        total = counts.sum()
+        return counts / total if total > 0 else np.full(self.num_classes, 1 / self.num_classes)
