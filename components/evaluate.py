@@ -50,11 +50,13 @@ def evaluate(
     publish_metrics: Annotated[str, "metrics to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
     delta: Annotated[float, "delta of the published accuracies"] = 1e-5,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
+    classifier_seeds: Annotated[int, "how often the CNN is trained, each time with another seed"] = 3,
     seed: Annotated[int, "seed of the classifiers"] = 0,
 ) -> None:
     """Trains classifiers on private and on synthetic examples, tests each on both, and measures fidelity.
 
-    With augmented examples, `p2_augmented` is the accuracy on private examples of a CNN that learnt their soft labels.
+    The accuracies are those of the first seed; `over_seeds` has mean and range of all. With augmented examples,
+    `p2_augmented` is the accuracy on private examples of a CNN that learnt their soft labels.
     """
     from tfdpgen.data import Splits
     from tfdpgen.evaluation import (
@@ -69,6 +71,7 @@ def evaluate(
         cnn_space,
         compare_classifiers,
         inception_space,
+        over_seeds,
         publish_accuracies,
         scattering_space,
         try_classifier,
@@ -78,6 +81,8 @@ def evaluate(
     chosen = [name for name in CLASSIFIERS if name != "cnn"] if classifiers == "all" else split(classifiers)
     names = ["cnn", *(name for name in chosen if name != "cnn")]
     check_classifiers(names)
+    if classifier_seeds < 1:
+        raise ComponentError(f"`classifier_seeds` should be at least 1; got {classifier_seeds}.")
     budget = PrivacyBudget(publish_metrics_epsilon, delta) if publish_metrics_epsilon else None
     published = split(publish_metrics)
     if budget is not None:
@@ -113,6 +118,14 @@ def evaluate(
         matrices[name] = compare_classifiers(private, generated[name], test, tested).to_dict()
     metrics = matrices.pop("cnn")
     metrics["label_agreement"] = metrics["p3"]
+    runs = [metrics]
+    for other in range(seed + 1, seed + classifier_seeds):
+        pair = (
+            try_classifier("cnn", examples, trained_on=kind, seed=other)
+            for examples, kind in ((private_train, "private"), (learnt, "generated"))
+        )
+        runs.append(compare_classifiers(*pair, test, tested).to_dict())
+    metrics["over_seeds"] = over_seeds(runs)
     if augmented is not None:
         pupil = try_classifier("cnn", augmented[0], trained_on="generated", soft_labels=augmented[1], seed=seed)
         by_metric["p2_augmented"] = pupil

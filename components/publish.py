@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from components.artifacts import (
     HEADER,
     ArtifactError,
@@ -35,6 +37,7 @@ from components.destination import RESULTS, SERVED, check_destination, replacing
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 SAMPLES_PER_CLASS = 10  # that the report shows
+TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5)  # that it compares
 _MORE_OF_UNEVEN = 20  # times as many are looked through for them where classes have shares of their own
 
 # The keys of the summary that are computed on private examples without noise.
@@ -88,6 +91,7 @@ def publish(
         "method": trained.method,
         "num_examples": trained.statement.num_examples,
         "num_synthetic": synthetic.facts["num_synthetic"],
+        "label_distribution": trained.label_distribution,
         "privacy": trained.statement.to_dict(),
         "utility": json.loads((utility.path / "utility.json").read_text()),
         "fidelity": json.loads((utility.path / "fidelity.json").read_text()),
@@ -107,7 +111,14 @@ def publish(
     shown = SAMPLES_PER_CLASS * trained.spec.num_classes  # labels cycle through the classes
     if trained.label_distribution is not None:
         shown *= _MORE_OF_UNEVEN  # so that rare classes are among them
-    write_report(publication.path / "report.html", summary, synthetic.load(shown), samples_per_class=SAMPLES_PER_CLASS)
+    labels = np.arange(min(SAMPLES_PER_CLASS, trained.spec.num_classes))
+    write_report(
+        publication.path / "report.html",
+        summary,
+        synthetic.load(shown),
+        samples_per_class=SAMPLES_PER_CLASS,
+        temperatures={each: trained.sample(labels, 0, each) for each in TEMPERATURES},
+    )
     (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if target:
         push(publication.path, target)

@@ -146,6 +146,10 @@ class SynthesisConfig:
     """Classifiers that utility is measured by beside the CNN, with commas between, of logistic_regression, mlp,
     random_forest and gradient_boosting. all: all of them; empty: the CNN alone."""
 
+    classifier_seeds: int = 3
+    """How often the CNN is trained on private and on synthetic examples, each time with another seed: accuracies come
+    with their range."""
+
     inception_weights: str = ""
     """File with Keras's InceptionV3 weights (without top) for the Frechet inception distance, or keras for those that
     Keras has downloaded before. Empty: fidelity is measured in the other feature spaces alone."""
@@ -194,7 +198,13 @@ class SynthesisConfig:
         check_budget(self.epsilon, self.delta)
         check_labeller_share(self.labeller_share)
         check_label_distribution(self.label_distribution)
-        for name, least in (("num_synthetic", 12), ("seed", 0), ("attack_repetitions", 2), ("attack_candidates", 1)):
+        for name, least in (
+            ("num_synthetic", 12),
+            ("seed", 0),
+            ("attack_repetitions", 2),
+            ("attack_candidates", 1),
+            ("classifier_seeds", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")
         if self.audit_adversary not in ADVERSARIES:

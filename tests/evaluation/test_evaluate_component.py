@@ -18,7 +18,7 @@ from tfdpgen.evaluation import Classifier, NotFitted, try_classifier
 from tfdpgen.privacy import Ledger, dataset_id
 
 TEST = stripes(60)
-SETTINGS: dict[str, Any] = {"classifiers": "random_forest", "delta": 1e-3}
+SETTINGS: dict[str, Any] = {"classifiers": "random_forest", "delta": 1e-3, "classifier_seeds": 1}
 
 
 @pytest.fixture
@@ -73,9 +73,29 @@ def test_metrics_are_of_the_examples_that_they_name(inputs: dict[str, Path], tmp
     assert Ledger(ledger).spent(dataset_id(data), 1e-3) == published["epsilon"]
 
 
+def test_accuracies_come_with_their_range_over_seeds(inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[str, int]] = []
+
+    def unlucky(name: str, dataset: Any, *, trained_on: Any, seed: int, **rest: Any) -> Any:
+        """One of the seeds learns from labels that are not those."""
+        if name == "cnn" and "soft_labels" not in rest:
+            trained.append((trained_on, seed))
+        if name == "cnn" and seed == 6 and trained_on == "generated":
+            dataset = LabeledDataset(dataset.images, (dataset.labels + 1) % 3, dataset.spec)
+        return try_classifier(name, dataset, trained_on=trained_on, seed=seed, **rest)
+
+    monkeypatch.setattr("tfdpgen.evaluation.try_classifier", unlucky)
+    metrics = run(inputs, classifier_seeds=3, seed=4)["utility"]
+    assert sorted(trained) == sorted((kind, seed) for kind in ("private", "generated") for seed in (4, 5, 6))
+    assert (metrics["p2"], metrics["over_seeds"]["num_seeds"]) == (1, 3)
+    assert metrics["over_seeds"]["p2"] == {"mean": pytest.approx(2 / 3), "least": 0, "greatest": 1}
+    assert metrics["over_seeds"]["p1"] == {"mean": 1, "least": 1, "greatest": 1}
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"classifier_seeds": 0}, "`classifier_seeds` should be at least 1; got 0"),
         ({"publish_metrics": "p1,p2"}, "cannot hold p1: its classifier was trained on private examples"),
         ({"publish_metrics": "p2_mlp"}, r"`publish_metrics` should name some of .*got \['p2_mlp'\]"),
         ({"publish_metrics": ""}, "`metrics` should name metrics to publish"),

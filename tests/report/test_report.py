@@ -472,3 +472,30 @@ def test_it_says_how_many_images_there_are_and_that_classes_are_balanced(
     text = Page(render_report(full | {"num_synthetic": 10_000_000}, digits)).text
     assert "10,000,000 synthetic images" in text
     assert "every class has as many plain synthetic images, whatever its share of the private ones" in text
+
+
+def test_the_page_reads_the_matrix_and_compares_temperatures(full: dict[str, Any], digits: LabeledDataset) -> None:
+    full["utility"]["over_seeds"] = {
+        "num_seeds": 3,
+        **{name: {"mean": 0.5, "least": 0.4321, "greatest": 0.6} for name in ("p1", "p2", "p3", "p4")},
+    }
+    without = Page(render_report(full, digits))
+    assert "What the temperature does" not in without.text
+    assert "A classifier of real images recognises" in without.text
+    assert "The same with 3 seeds of the classifiers, mean and range: p1 0.500 (0.432 to 0.600)" in without.text
+    images = {1.0: digits.images[:3], 0.5: digits.images[:3] // 2}
+    page = render_report(full, digits, temperatures=images)
+    assert "What the temperature does" in Page(page).text
+    shown = [attrs for name, attrs in Page(page).tags if name == "img" and "temperature" in (attrs.get("alt") or "")]
+    assert [attrs["alt"] for attrs in shown] == [f"generated images at temperature {each}" for each in ("0.5", "1")]
+    for attrs in shown:
+        picture = Image.open(io.BytesIO(base64.b64decode((attrs["src"] or "").partition(",")[2])))
+        assert picture.size[0] > 3 * picture.size[1]
+
+
+def test_it_says_where_classes_have_shares_of_their_own(full: dict[str, Any], digits: LabeledDataset) -> None:
+    assert "noisy counts of the private labels" not in Page(render_report(full, digits)).text
+    full["label_distribution"] = [0.1] * 10
+    text = Page(render_report(full, digits)).text
+    assert "noisy counts of the private labels" in text
+    assert "every class has as many" not in text

@@ -27,6 +27,7 @@ from tfdpgen.evaluation.utility import (
     balanced_accuracy,
     cautions_about,
     compare_classifiers,
+    over_seeds,
     utility_matrix,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "frechet_distance",
     "inception_space",
     "measure_fidelity",
+    "over_seeds",
     "precision_recall",
     "publish_accuracies",
     "scattering_space",

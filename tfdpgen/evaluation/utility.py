@@ -28,7 +28,7 @@ says what may be.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,6 +179,27 @@ def compare_classifiers(
     return UtilityMatrix(
         **accuracies, balanced=balanced, intervals=intervals, num_examples=(given[0], given[1]), not_measured=reasons
     )
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, least and greatest of p1 to p4 over classifiers that differ in their seed.
+
+    That is chance in the training of classifiers; another training of the generator differs by more.
+
+    Args:
+      runs: at least one `UtilityMatrix.to_dict()`.
+
+    Returns:
+      {num_seeds, p1: {mean, least, greatest}, ..., p4}, JSON-ready; None for what some run has not measured.
+    """
+    found: dict[str, Any] = {"num_seeds": len(runs)}
+    for name in ACCURACIES:
+        values = [run[name] for run in runs]
+        is_whole = all(value is not None for value in values)
+        found[name] = (
+            {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values)} if is_whole else None
+        )
+    return found
 
 
 def balanced_accuracy(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:

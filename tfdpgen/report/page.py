@@ -32,6 +32,7 @@ from PIL import Image
 from tfdpgen.attacks import privacy_loss_upper_bound, upper_bounds_of
 from tfdpgen.data import LabeledDataset
 from tfdpgen.report.curves import epsilon_chart, roc_chart
+from tfdpgen.report.reading import readings
 
 _TILE_PIXELS = 56  # smallest height of an enlarged sample
 _GAP_PIXELS = 8  # between two samples of a row
@@ -56,7 +57,13 @@ _FIDELITY = (  # key, name, what it says
 )
 
 
-def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samples_per_class: int = 10) -> str:
+def render_report(
+    summary: Mapping[str, Any],
+    synthetic: LabeledDataset,
+    *,
+    samples_per_class: int = 10,
+    temperatures: Mapping[float, npt.NDArray[np.uint8]] | None = None,
+) -> str:
     """The page as text.
 
     Args:
@@ -67,6 +74,7 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
         where `synthetic` holds only the first of them.
       synthetic: generated images; the first `samples_per_class` of each class are shown.
       samples_per_class: images in a row of the sample grid.
+      temperatures: images [k, h, w, c] of the same labels and latents, by the temperature that they are sampled at.
 
     Returns:
       A complete HTML document that refers to nothing outside itself.
@@ -111,16 +119,27 @@ def render_report(summary: Mapping[str, Any], synthetic: LabeledDataset, *, samp
             spaces=list((summary.get("fidelity") or {}).items()),
             fidelity_measures=_FIDELITY,
             steps_chart=epsilon_chart(privacy),
+            readings=readings(summary),
+            is_balanced=summary.get("label_distribution") is None,
+            temperatures=[
+                {"name": f"{temperature:g}", "uri": _strip(images, len(images))}
+                for temperature, images in sorted((temperatures or {}).items())
+            ],
         )
     )
 
 
 def write_report(
-    path: str | os.PathLike[str], summary: Mapping[str, Any], synthetic: LabeledDataset, *, samples_per_class: int = 10
+    path: str | os.PathLike[str],
+    summary: Mapping[str, Any],
+    synthetic: LabeledDataset,
+    *,
+    samples_per_class: int = 10,
+    temperatures: Mapping[float, npt.NDArray[np.uint8]] | None = None,
 ) -> None:
     """Writes `render_report`'s page to `path`; what has that name is complete, and replaces an earlier page."""
     path = pathlib.Path(path)
-    page = render_report(summary, synthetic, samples_per_class=samples_per_class)
+    page = render_report(summary, synthetic, samples_per_class=samples_per_class, temperatures=temperatures)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
         staged = pathlib.Path(staging, path.name)
