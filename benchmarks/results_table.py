@@ -4,7 +4,7 @@
     python benchmarks/results_table.py --current=results.jsonl --former=
 
 A cell of the first table is the mean of the runs, and the least and the greatest of them where there are several. The
-second one has the means of p2, p3 and the Frechet distance before and after.
+second one has the means of p2, p3 and the CNN's Frechet distance before and after.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any
 _FOLDER = Path(__file__).parent / "results"
 _DATA = {"digits": "digits", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 _METHODS = {"class_gaussian": "gaussian_mixture", "stroke_vae": "latent_gaussian"}  # former name: present name
-_COLUMNS = "data", "epsilon", "method", "runs", "p1", "p2", "p3", "p4", "Frechet distance", "seconds"
-
+_COLUMNS = "data", "epsilon", "method", "runs", "p1", "p2", "p3", "p4", "distance, CNN", "distance, wavelets", "seconds"
 
 Runs = dict[tuple, list[dict[str, Any]]]
 
@@ -51,7 +50,8 @@ def table(runs: Runs) -> str:
             p2,
             _spread(some, "p3", 3),
             _mean(some, "p4", 3),
-            _spread(some, "fid", 1),
+            _spread(some, "fid_cnn", 1),
+            _spread(some, "fid_scattering", 2),
             f"{max(1, min(run['seconds_train'] for run in some)):.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -70,7 +70,7 @@ def changes(current: Runs, former: Runs) -> str:
             for place, epsilon in settings:
                 some = runs.get((place, epsilon, name, 0.0))
                 cells.append(
-                    " / ".join((_mean(some, "p2", 3), _mean(some, "p3", 2), _mean(some, "fid", 0))) if some else ""
+                    " / ".join((_mean(some, "p2", 3), _mean(some, "p3", 2), _mean(some, "fid_cnn", 0))) if some else ""
                 )
             lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -81,7 +81,9 @@ def _mean(runs: list[dict[str, Any]], name: str, digits: int) -> str:
 
 
 def _spread(runs: list[dict[str, Any]], name: str, digits: int) -> str:
-    values = [run[name] for run in runs]
+    values = [run[name] for run in runs if name in run]
+    if not values:
+        return ""
     mean, least, greatest = (_number(value, digits) for value in (statistics.mean(values), min(values), max(values)))
     return mean if least == greatest else f"{mean} ({least} to {greatest})"
 
