@@ -120,11 +120,9 @@ def evaluate(
     metrics["label_agreement"] = metrics["p3"]
     runs = [metrics]
     for other in range(seed + 1, seed + classifier_seeds):
-        pair = (
-            try_classifier("cnn", examples, trained_on=kind, seed=other)
-            for examples, kind in ((private_train, "private"), (learnt, "generated"))
-        )
-        runs.append(compare_classifiers(*pair, test, tested).to_dict())
+        private = try_classifier("cnn", private_train, trained_on="private", seed=other)
+        synthetic_one = try_classifier("cnn", learnt, trained_on="generated", seed=other)
+        runs.append(compare_classifiers(private, synthetic_one, test, tested).to_dict())
     metrics["over_seeds"] = over_seeds(runs)
     if augmented is not None:
         pupil = try_classifier("cnn", augmented[0], trained_on="generated", soft_labels=augmented[1], seed=seed)

@@ -23,7 +23,7 @@ def train(
     release: Output[TrainedRelease],
     networks: Output[PrivateNetworks],
     *,
-    method: Annotated[str, "the method: gaussian_mixture, c_vae, dp_gan or latent_gaussian"] = "c_vae",
+    method: Annotated[str, "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan or latent_gaussian"] = "c_vae",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
     labeller_share: Annotated[

@@ -71,8 +71,8 @@ class SynthesisConfig:
     in output_dir, or none on Kubeflow."""
 
     method: str = "c_vae"
-    """The method: gaussian_mixture (noisy statistics, nothing is trained), c_vae, dp_gan, or latent_gaussian (for
-    handwriting and drawings)."""
+    """The method: gaussian_mixture (noisy statistics, nothing is trained), dp_diffusion (crisp images,
+    slowly), c_vae, dp_gan, or latent_gaussian (for handwriting and drawings)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""

@@ -12,7 +12,7 @@ import math
 import numbers
 from collections.abc import Sequence
 
-METHODS = ("c_vae", "dp_gan", "gaussian_mixture", "latent_gaussian")
+METHODS = ("c_vae", "dp_diffusion", "dp_gan", "gaussian_mixture", "latent_gaussian")
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 LABEL_DISTRIBUTIONS = ("balanced", "private")
 DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images

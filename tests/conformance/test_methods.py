@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Spl
 from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.methods import gaussian_mixture, method_class, method_names, train
 from tfdpgen.methods.c_vae import CVAE
+from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.latent_gaussian import LatentGaussian
@@ -46,6 +48,9 @@ _SMALL: dict[str, Any] = {
     "c_vae": CVAE(_MIXTURE, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
     "c_vae, plain": CVAE(None, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
     "dp_gan": DPGAN(latent_dim=4, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=4),
+    "dp_diffusion": DPDiffusion(
+        _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=1
+    ),
     "latent_gaussian": LatentGaussian(3, (16,), num_public_images=100, public_steps=3),
 }
 _COMPONENTS = ", components"  # of a name: with several covariances for each class
@@ -336,26 +341,33 @@ def test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing(
 
 
 class _KnownExamples(ExampleRandomness):
-    """What an example draws follows it wherever it is inserted: slot i of the k-th call belongs to `slots[k][i]`."""
+    """What an example draws follows it wherever it is inserted: slot i of the k-th chunk belongs to `slots[k][i]`.
 
-    def __init__(self, slots: np.ndarray) -> None:
-        self._slots = list(slots)
+    A loss draws `draws` times for each chunk.
+    """
+
+    def __init__(self, slots: np.ndarray, draws: int) -> None:
+        self._slots, self._draws = list(slots), draws
         self._calls = 0
 
     def normal(self, shape: Any) -> tf.Tensor:
-        slots = self._slots[self._calls % len(self._slots)]
+        chunk, draw = divmod(self._calls, self._draws)
+        slots = self._slots[chunk % len(self._slots)]
         self._calls += 1
         assert shape[0] == len(slots)
-        return tf.stack([tf.random.stateless_normal(shape[1:], [17, int(example)]) for example in slots])
+        return tf.stack([tf.random.stateless_normal(shape[1:], [17 + draw, int(example)]) for example in slots])
+
+    def uniform(self, shape: Any) -> tf.Tensor:
+        return (1 + tf.math.erf(self.normal(shape) / math.sqrt(2))) / 2
 
 
 class _KnownNoise(NoiseSource):
-    def __init__(self, slots: np.ndarray) -> None:
+    def __init__(self, slots: np.ndarray, draws: int) -> None:
         super().__init__()
-        self._slots = slots
+        self._slots, self._draws = slots, draws
 
     def examples(self) -> ExampleRandomness:
-        return _KnownExamples(self._slots)
+        return _KnownExamples(self._slots, self._draws)
 
 
 def _first_sums(
@@ -413,13 +425,23 @@ def _first_sums(
         patch.setattr(sessions, "sums_of", fixed)
         cost = PrivacyBudget(plan.epsilon(1e-4) * 1.01, 1e-4)
         session = PrivateSession(
-            dataset.take(examples), plan, cost, noise=Still(np.asarray(examples)[places].reshape(shape))
+            dataset.take(examples),
+            plan,
+            cost,
+            noise=Still(np.asarray(examples)[places].reshape(shape), 2 if chosen.name == "dp_diffusion" else 1),
         )
         fit(chosen, session, seed=0, verbose=0)
     return applied
 
 
-_TRAINED = ["c_vae", "c_vae, plain", "dp_gan", "c_vae" + _COMPONENTS, "gaussian_mixture" + _LABELLER]
+_TRAINED = [
+    "c_vae",
+    "c_vae, plain",
+    "dp_gan",
+    "dp_diffusion",
+    "c_vae" + _COMPONENTS,
+    "gaussian_mixture" + _LABELLER,
+]
 
 
 @pytest.mark.parametrize("name", _TRAINED)
@@ -575,7 +597,7 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     plan = settings.plan(spec, 5_000, _BUDGET)
     assert plan.num_examples == 5_000
     assert not plan.is_calibrated
-    short = {"steps": 1, "public_steps": 1, "num_public_images": 10, "expected_batch_size": 8}
+    short = {"steps": 1, "public_steps": 1, "num_public_images": 10, "expected_batch_size": 8, "sampling_steps": 1}
     fields = {field.name for field in dataclasses.fields(settings)}
     settings = dataclasses.replace(settings, **{key: value for key, value in short.items() if key in fields})
     images = np.random.default_rng(0).integers(256, size=(70, *shape), dtype=np.uint8)

@@ -36,7 +36,7 @@ from sklearn.datasets import load_digits
 
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.features.autoencoder import Autoencoder
-from tfdpgen.methods import CVAE, DPGAN, GaussianMixture, LatentGaussian, latent_gaussian, train
+from tfdpgen.methods import CVAE, DPGAN, DPDiffusion, GaussianMixture, LatentGaussian, latent_gaussian, train
 from tfdpgen.privacy import DPSGD, Backup, ClassMeans, GroupStatistics, Ledger, NoisyCounts, PrivacyBudget, accounting
 from tfdpgen.release import labeller
 
@@ -49,6 +49,9 @@ VARIANTS: dict[str, Any] = {
     "gaussian_mixture" + LABELLER: _MIXTURE,
     "c_vae": CVAE(_MIXTURE, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=10, dp_sgd_share=0.3),
     "dp_gan": DPGAN(latent_dim=4, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=10),
+    "dp_diffusion": DPDiffusion(
+        _MIXTURE, filters=2, expected_batch_size=10, steps=10, sampling_steps=2, public_steps=2
+    ),
     "latent_gaussian": LatentGaussian(3, (16,), num_public_images=100, public_steps=3),
 }
 

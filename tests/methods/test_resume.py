@@ -19,16 +19,17 @@ from tests.methods import killable
 from tests.methods.killable import BUDGET, EVERY, LABELLER, VARIANTS
 from tfdpgen.methods import train
 from tfdpgen.privacy import DPSGD, Backup, BackupError, Ledger, NoiseSource, PoissonBatch, dataset_id, epsilon_of
-from tfdpgen.privacy.noise import GaussianNoise
+from tfdpgen.privacy.noise import ExampleRandomness, GaussianNoise
 from tfdpgen.release import Release
 
 _STEPS = 10  # of every DP-SGD here
-_TRAINED = ["c_vae", "dp_gan", "gaussian_mixture" + LABELLER]
+_TRAINED = ["c_vae", "dp_gan", "dp_diffusion", "gaussian_mixture" + LABELLER]
 _MOMENTS = {  # at which a training is killed, one after the other; each attempt gets further than the one before
     "gaussian_mixture": ["made training", "making begun-class", "output class"],
     "gaussian_mixture" + LABELLER: ["output covariances", "making begun-labeller", "step*2"],
     "c_vae": ["made output-class", "made step", "step*3"],
     "dp_gan": ["making begun-dp_sgd", "step*2", "made step-dp_sgd-0000000010"],
+    "dp_diffusion": ["output class", "step*2", "made step"],
     "latent_gaussian": ["making output-autoencoder", "made output-autoencoder", "made output-class"],
 }
 
@@ -137,6 +138,7 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         return enumerate(values) if first is None else zip(steps[steps.index(first) :], values, strict=False)
 
     monkeypatch.setattr(GaussianNoise, "draw", silent)
+    monkeypatch.setattr(ExampleRandomness, "uniform", lambda self, shape: tf.fill(shape, 0.5))
     monkeypatch.setattr(NoiseSource, "numpy_generator", lambda self: Still())
     monkeypatch.setattr(DPSGD, "physical_batch_size", 10)
     monkeypatch.setattr(DPSGD, "batches", given)
@@ -165,7 +167,7 @@ def test_another_plan_or_other_examples_are_refused_before_anything_is_spent(nam
     before = sorted(path.name for path in (tmp_path / "backup").iterdir())
     examples, method = killable.digits(), VARIANTS[name]
     others = examples.take(np.arange(79, -1, -1))
-    scale = "learning_rate" if name == "dp_gan" else "latent_scale"
+    scale = "learning_rate" if name in ("dp_gan", "dp_diffusion") else "latent_scale"
     for changed, named in (
         ({"method": dataclasses.replace(method, **{scale: 0.7})}, "settings"),
         ({"budget": dataclasses.replace(BUDGET, epsilon=2.0)}, "plan"),

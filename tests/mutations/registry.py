@@ -25,6 +25,8 @@ _TRAINING = "tfdpgen/methods/training.py"
 _MIXTURE = "tfdpgen/methods/gaussian_mixture.py"
 _C_VAE = "tfdpgen/methods/c_vae.py"
 _DP_GAN = "tfdpgen/methods/dp_gan.py"
+_DP_DIFFUSION = "tfdpgen/methods/dp_diffusion.py"
+_COUNTS = "tfdpgen/privacy/mechanisms/noisy_counts.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -577,6 +579,32 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(
             f"{_CONFORMANCE}::test_one_example_moves_a_step_by_at_most_its_clip[c_vae, plain]",
             f"{_CONFORMANCE}::test_latents_of_examples_follow_no_public_seed[c_vae, plain]",
+        ),
+    ),
+    Mutant(
+        name="noise_levels_of_another_example",
+        rule=3,
+        bug="A private image gets the noise level that was drawn for the one in the opposite place of its batch: one "
+        "more example gives all of them other levels, and moves the sum by many clips.",
+        had_by="class of bug of draws that are indexed by position",
+        edits=(
+            Edit(
+                _DP_DIFFUSION,
+                "places = tf.reshape(batch.uniform([views]), [-1, 1])",
+                "places = tf.reverse(tf.reshape(batch.uniform([views]), [-1, 1]), [0])",
+            ),
+        ),
+        caught_by=(f"{_CONFORMANCE}::test_losses_and_features_are_of_each_example_alone[dp_diffusion]",),
+    ),
+    Mutant(
+        name="label_counts_at_half_their_sensitivity",
+        rule=1,
+        bug="Label counts are noised as if an example added 1/2 to the count of its class, as in the class means.",
+        had_by="class of bug of a sensitivity that is copied",
+        edits=(Edit(_COUNTS, "return 1.0", "return 0.5"),),
+        caught_by=(
+            f"{_SENSITIVITY}[0.3-0]",
+            f"{_CONFORMANCE}::test_one_example_moves_every_sum_by_at_most_its_sensitivity[gaussian_mixture, counted]",
         ),
     ),
     Mutant(

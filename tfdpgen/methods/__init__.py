@@ -1,6 +1,7 @@
 """Methods that learn a generator through a private session; one file for each."""
 
 from tfdpgen.methods.c_vae import CVAE
+from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.latent_gaussian import LatentGaussian
@@ -10,6 +11,7 @@ from tfdpgen.methods.training import train
 __all__ = [
     "CVAE",
     "DPGAN",
+    "DPDiffusion",
     "Fitted",
     "GaussianMixture",
     "LatentGaussian",

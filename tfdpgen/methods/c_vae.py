@@ -143,6 +143,7 @@ class _Networks:
         self._weights = mixture.weights
         missing = self._settings.latent_dim - mixture.factors.shape[2]
         factors = np.pad(mixture.factors, [(0, 0), (0, 0), (0, missing)])
+        factors = np.broadcast_to(factors, (len(mixture.means), *factors.shape[1:]))
         vae.set_gaussians(self.encoder, self.decoder, mixture.means, factors, self._settings.variance)
         vae.set_grouping(self.grouping, mixture.means)
 

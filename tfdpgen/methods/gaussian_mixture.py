@@ -57,7 +57,8 @@ class Mixture(NamedTuple):
       features: the space.
       weights: float64 [classes, components], each row adding up to 1.
       means: float64 [classes * components, d].
-      factors: float64 [classes * components, d, rank]; F F^T is the covariance of a component.
+      factors: float64 [classes * components, d, rank], of orthogonal columns; F F^T is the covariance of a component.
+        [1, d, rank] where all share one.
     """
 
     features: Features
@@ -212,7 +213,7 @@ def measure_mixture(session: PrivateSession, space: Features, clip_norm: float, 
     if len(counts) == len(centres):
         means = centres + unit * statistics.means
     else:  # one covariance, for all classes
-        factors, counts = np.repeat(factors, classes, axis=0), np.ones(classes)
+        counts = np.ones(len(centres))
     used = max(1, int(np.count_nonzero(np.any(factors != 0, axis=(0, 1)))))
     weights = counts.reshape(classes, of_class)
     return Mixture(space, weights / weights.sum(axis=1, keepdims=True), means, factors[:, :, :used])
