@@ -76,7 +76,7 @@ def test_every_step_reads_them_and_none_has_them_all(tmp_path: Path, monkeypatch
     monkeypatch.setattr("components.evaluate.MOST_EXAMPLES", 70)
     asked.clear()
     inputs = {"examples": examples, "synthetic": tmp_path / "synthetic"}
-    evaluate.execute(inputs, {"utility": tmp_path / "utility"}, {})
+    evaluate.execute(inputs, {"utility": tmp_path / "utility"}, {"classifier_seeds": 1})
     assert max(asked) == 70
     assert 0 <= json.loads((tmp_path / "utility" / "utility.json").read_text())["p1"] <= 1
 

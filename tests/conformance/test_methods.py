@@ -597,7 +597,14 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     plan = settings.plan(spec, 5_000, _BUDGET)
     assert plan.num_examples == 5_000
     assert not plan.is_calibrated
-    short = {"steps": 1, "public_steps": 1, "num_public_images": 10, "expected_batch_size": 8, "sampling_steps": 1}
+    short = {
+        "steps": 1,
+        "public_steps": 1,
+        "num_public_images": 10,
+        "expected_batch_size": 8,
+        "sampling_steps": 1,
+        "filters": 2,
+    }
     fields = {field.name for field in dataclasses.fields(settings)}
     settings = dataclasses.replace(settings, **{key: value for key, value in short.items() if key in fields})
     images = np.random.default_rng(0).integers(256, size=(70, *shape), dtype=np.uint8)

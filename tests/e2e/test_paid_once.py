@@ -18,7 +18,8 @@ from tfdpgen.privacy import Ledger, dataset_id
 
 FLAGS = (
     "--dataset=pets.npz --num_classes=2 --image_shape=12,16,1 --value_range=0,255 --method=gaussian_mixture "
-    "--num_synthetic=60 --delta=1e-3 --attack_repetitions=2 --classifiers=mlp,random_forest --output_dir=out"
+    "--num_synthetic=60 --delta=1e-3 --attack_repetitions=2 --classifiers=mlp,random_forest --classifier_seeds=1 "
+    "--output_dir=out"
 )
 
 

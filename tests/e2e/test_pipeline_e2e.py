@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = {
     "num_synthetic": 120,
     "attack_repetitions": 2,
     "attack_candidates": 20,
+    "classifier_seeds": 1,
     "audit_canaries": 500,
     "audit_adversary": "white_box",
 }

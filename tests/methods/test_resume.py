@@ -87,7 +87,10 @@ def _check_log(folder: Path, name: str, kills: int) -> Counter[str]:
     return kinds
 
 
-@every_variant
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else []) for name in sorted(VARIANTS)],
+)
 def test_killed_at_any_moment_it_goes_on_each_time(name: str, tmp_path: Path) -> None:
     assert _kill(tmp_path, name, _MOMENTS[name]) == 0
     kinds = _check_log(tmp_path, name, len(_MOMENTS[name]))
