@@ -49,7 +49,7 @@ _SMALL: dict[str, Any] = {
     "c_vae, plain": CVAE(None, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
     "dp_gan": DPGAN(latent_dim=4, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=4),
     "dp_diffusion": DPDiffusion(
-        _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=1
+        _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=0
     ),
     "latent_gaussian": LatentGaussian(3, (16,), num_public_images=100, public_steps=3),
 }
@@ -67,6 +67,14 @@ _BUDGET = PrivacyBudget(3.0, 1e-4)
 _CHUNK = 16
 
 every_method = pytest.mark.parametrize("name", [name for name in _SMALL if "," not in name])
+every_method_but_the_slow = pytest.mark.parametrize(  # what takes half a minute a test and is alike for all of them
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else [])
+        for name in _SMALL
+        if "," not in name
+    ],
+)
 every_variant = pytest.mark.parametrize("name", _VARIANTS)
 
 
@@ -543,7 +551,7 @@ def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: L
     assert releases[0].statement.text.startswith("NOT FOR RELEASE")
 
 
-@every_method
+@every_method_but_the_slow
 def test_examples_on_disk_make_the_same_release_and_one_entry_in_the_ledger(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path
 ) -> None:

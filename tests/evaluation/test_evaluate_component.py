@@ -80,15 +80,15 @@ def test_accuracies_come_with_their_range_over_seeds(inputs: dict[str, Path], mo
         """One of the seeds learns from labels that are not those."""
         if name == "cnn" and "soft_labels" not in rest:
             trained.append((trained_on, seed))
-        if name == "cnn" and seed == 6 and trained_on == "generated":
+        if name == "cnn" and seed == 5 and trained_on == "generated":
             dataset = LabeledDataset(dataset.images, (dataset.labels + 1) % 3, dataset.spec)
         return try_classifier(name, dataset, trained_on=trained_on, seed=seed, **rest)
 
     monkeypatch.setattr("tfdpgen.evaluation.try_classifier", unlucky)
-    metrics = run(inputs, classifier_seeds=3, seed=4)["utility"]
-    assert sorted(trained) == sorted((kind, seed) for kind in ("private", "generated") for seed in (4, 5, 6))
-    assert (metrics["p2"], metrics["over_seeds"]["num_seeds"]) == (1, 3)
-    assert metrics["over_seeds"]["p2"] == {"mean": pytest.approx(2 / 3), "least": 0, "greatest": 1}
+    metrics = run(inputs, classifier_seeds=2, seed=4)["utility"]
+    assert sorted(trained) == sorted((kind, seed) for kind in ("private", "generated") for seed in (4, 5))
+    assert (metrics["p2"], metrics["over_seeds"]["num_seeds"]) == (1, 2)
+    assert metrics["over_seeds"]["p2"] == {"mean": pytest.approx(1 / 2), "least": 0, "greatest": 1}
     assert metrics["over_seeds"]["p1"] == {"mean": 1, "least": 1, "greatest": 1}
 
 

@@ -18,7 +18,7 @@ from tfdpgen.methods import DPDiffusion, GaussianMixture, train
 from tfdpgen.methods import dp_diffusion as module
 from tfdpgen.networks.mixture import build_denoiser, set_mixture
 from tfdpgen.networks.unet import build_unet
-from tfdpgen.privacy import NoiseSource, PrivacyBudget
+from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.session import PrivateSession
 
@@ -86,6 +86,19 @@ def test_no_noise_changes_nothing_and_much_leaves_the_mean_of_the_class() -> Non
     np.testing.assert_allclose(np.reshape(blind, [6, -1]), expected, atol=1e-2)
 
 
+def test_pretraining_sees_samples_of_the_mixture_alone(digits: LabeledDataset) -> None:
+    """Whatever the private examples are: all that it knows of them is the mixture, which was released."""
+    spec, made = digits.spec, []
+    for examples in (digits, LabeledDataset(255 - digits.images, digits.labels, spec)):
+        settings, budget = _settings(public_steps=40), PrivacyBudget(3.0, 1e-5)
+        plan = settings.plan(spec, len(digits), budget).calibrate(budget)
+        denoiser = module._Denoiser(settings, PrivateSession(examples, plan, budget), seed=0)
+        made.append(denoiser.pretrained(0, 0))
+    np.testing.assert_allclose(*made, atol=1e-5)
+    denoiser.set_weights(made[0])
+    np.testing.assert_array_equal(np.concatenate([np.ravel(w) for w in denoiser.unet.trainable_variables]), made[0])
+
+
 def _settings(**changes: Any) -> DPDiffusion:
     mixture = GaussianMixture(64, latent_scale=1.2)
     few = DPDiffusion(mixture, filters=4, expected_batch_size=64, steps=2, sampling_steps=8, public_steps=0)
@@ -110,7 +123,7 @@ def test_a_network_that_has_learnt_nothing_samples_the_mixture(
 ) -> None:
     """Means and covariances of samples are those of the mixture, whatever noise the sampler starts from."""
     monkeypatch.setattr(module, "_VARIANCE", 1e-4)
-    generator = _fitted(_settings(learning_rate=1e-30, sampling_steps=24), digits)
+    generator = _fitted(_settings(learning_rate=1e-30, sampling_steps=12), digits)
     images = _sampled(generator, 1000)
     measured = {}
     for label in (0, 1):
@@ -168,14 +181,6 @@ def test_the_u_net_keeps_any_shape_and_can_be_clipped(shape: tuple[int, int, int
     assert not np.any(found)
 
 
-def test_samples_are_a_function_of_their_latents_and_differ_with_the_noise(digits: LabeledDataset) -> None:
-    release = train(_settings(), digits, PrivacyBudget(3.0, 1e-5), verbose=0)
-    images = release.sample([1, 1, 2], seed=0)
-    np.testing.assert_array_equal(images, release.sample([1, 1, 2], seed=0))
-    assert np.any(images[0] != images[1])
-    assert images.std() > 20
-
-
 def test_without_a_warm_start_dp_sgd_gets_the_whole_budget(digits: LabeledDataset) -> None:
     plain = _settings(warm_start=None, largest_noise=10.0, views=2)
     release = train(plain, digits, PrivacyBudget(3.0, 1e-5), verbose=0)
@@ -199,15 +204,3 @@ def test_without_a_warm_start_dp_sgd_gets_the_whole_budget(digits: LabeledDatase
 def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"`{name}`"):
         _settings(**{name: value})
-
-
-def test_the_start_of_a_resumed_training_is_that_of_the_first(digits: LabeledDataset) -> None:
-    """The same noise gives the same weights, so that nothing of the start depends on what ran before."""
-    weights = []
-    for _ in range(2):
-        settings, budget = _settings(), PrivacyBudget(3.0, 1e-5)
-        plan = settings.plan(digits.spec, len(digits), budget).calibrate(budget)
-        session = PrivateSession(digits, plan, budget, noise=NoiseSource.insecure(4))
-        weights.append(settings.fit(session, seed=0, verbose=0).generator.get_weights())
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)

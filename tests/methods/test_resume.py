@@ -33,7 +33,10 @@ _MOMENTS = {  # at which a training is killed, one after the other; each attempt
     "latent_gaussian": ["making output-autoencoder", "made output-autoencoder", "made output-class"],
 }
 
-every_variant = pytest.mark.parametrize("name", sorted(VARIANTS))
+every_variant = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else []) for name in sorted(VARIANTS)],
+)
 every_training = pytest.mark.parametrize("name", _TRAINED)
 
 
@@ -87,10 +90,7 @@ def _check_log(folder: Path, name: str, kills: int) -> Counter[str]:
     return kinds
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else []) for name in sorted(VARIANTS)],
-)
+@every_variant
 def test_killed_at_any_moment_it_goes_on_each_time(name: str, tmp_path: Path) -> None:
     assert _kill(tmp_path, name, _MOMENTS[name]) == 0
     kinds = _check_log(tmp_path, name, len(_MOMENTS[name]))
