@@ -90,11 +90,11 @@ def test_pretraining_sees_samples_of_the_mixture_alone(digits: LabeledDataset) -
     """Whatever the private examples are: all that it knows of them is the mixture, which was released."""
     spec, made = digits.spec, []
     for examples in (digits, LabeledDataset(255 - digits.images, digits.labels, spec)):
-        settings, budget = _settings(public_steps=40), PrivacyBudget(3.0, 1e-5)
+        settings, budget = _settings(public_steps=5), PrivacyBudget(3.0, 1e-5)
         plan = settings.plan(spec, len(digits), budget).calibrate(budget)
         denoiser = module._Denoiser(settings, PrivateSession(examples, plan, budget), seed=0)
         made.append(denoiser.pretrained(0, 0))
-    np.testing.assert_allclose(*made, atol=1e-5)
+    np.testing.assert_allclose(*made, atol=1e-4)
     denoiser.set_weights(made[0])
     np.testing.assert_array_equal(np.concatenate([np.ravel(w) for w in denoiser.unet.trainable_variables]), made[0])
 
