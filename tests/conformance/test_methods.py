@@ -596,7 +596,7 @@ def test_latents_of_examples_follow_no_public_seed(
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 15, 1)])
-@every_method
+@every_method_but_the_slow
 def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, int]) -> None:
     spec = DataSpec(shape, 7)
     if name == "latent_gaussian" and shape[2] > 1:
