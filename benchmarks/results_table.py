@@ -19,7 +19,8 @@ from typing import Any
 _FOLDER = Path(__file__).parent / "results"
 _DATA = {"digits": "digits", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 _METHODS = {"class_gaussian": "gaussian_mixture", "stroke_vae": "latent_gaussian"}  # former name: present name
-_COLUMNS = "data", "epsilon", "method", "runs", "p1", "p2", "p3", "p4", "distance, CNN", "distance, wavelets", "seconds"
+_WAVELETS = "distance, wavelets"  # of no run that was measured before there were two distances
+_COLUMNS = "data", "epsilon", "method", "runs", "p1", "p2", "p3", "p4", "distance, CNN", _WAVELETS, "seconds"
 
 Runs = dict[tuple, list[dict[str, Any]]]
 
@@ -36,7 +37,9 @@ def read(path: str) -> Runs:
 
 def table(runs: Runs) -> str:
     """The runs as Markdown, a line for each data set, epsilon and method."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
+    has_wavelets = any("fid_scattering" in run for some in runs.values() for run in some)
+    columns = [column for column in _COLUMNS if has_wavelets or column != _WAVELETS]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for (place, epsilon, name, share), some in sorted(runs.items()):
         p2 = _spread(some, "p2", 3)
         if "p2_augmented" in some[0]:
@@ -51,7 +54,7 @@ def table(runs: Runs) -> str:
             _spread(some, "p3", 3),
             _mean(some, "p4", 3),
             _spread(some, "fid_cnn", 1),
-            _spread(some, "fid_scattering", 2),
+            *([_spread(some, "fid_scattering", 3)] if has_wavelets else []),
             f"{max(1, min(run['seconds_train'] for run in some)):.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -65,7 +65,7 @@ def attack(
         str, "folder that keeps the shadows' scores, so that a run that was stopped goes on; internal; empty: none"
     ] = "",
     labeller_share: Annotated[float, "of the attacked training, which its shadows repeat"] = 0.0,
-    label_distribution: Annotated[str, "the same"] = "balanced",
+    label_distribution: Annotated[str, "of the attacked training, which its shadows repeat"] = "balanced",
     seed: Annotated[int, "seed of the attacks"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:

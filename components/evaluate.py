@@ -97,7 +97,9 @@ def evaluate(
 
     splits = Splits.load(examples.path)
     plain, augmented = synthetic.load(MOST_EXAMPLES), synthetic.load_augmented(MOST_EXAMPLES)
-    num_train = len(plain) - len(plain) // TEST_SHARE  # labels cycle, so that both parts are balanced
+    num_train = (
+        len(plain) - len(plain) // TEST_SHARE
+    )  # both parts have the same shares of classes; see `Release.labels`
     learnt, tested = plain.take(np.arange(num_train)), plain.take(np.arange(num_train, len(plain)))
     test = splits.test.in_memory(MOST_EXAMPLES)
 

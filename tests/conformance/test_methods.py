@@ -67,13 +67,15 @@ _BUDGET = PrivacyBudget(3.0, 1e-4)
 _CHUNK = 16
 
 every_method = pytest.mark.parametrize("name", [name for name in _SMALL if "," not in name])
-every_method_but_the_slow = pytest.mark.parametrize(  # what takes half a minute a test and is alike for all of them
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else [])
-        for name in _SMALL
-        if "," not in name
-    ],
+every_method_but_the_slow = (
+    pytest.mark.parametrize(  # tests of half a minute, of what sessions and `train` do for every method alike
+        "name",
+        [
+            pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else [])
+            for name in _SMALL
+            if "," not in name
+        ],
+    )
 )
 every_variant = pytest.mark.parametrize("name", _VARIANTS)
 
@@ -540,7 +542,7 @@ def test_bad_requests_are_refused_before_any_budget_is_spent(
     assert ledger.reservations(dataset_id(digits)) == 0
 
 
-@every_method
+@every_method_but_the_slow
 def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: LabeledDataset) -> None:
     labels = np.arange(50) % 10
     first, second = (_train(name, digits, seed=4).sample(labels, 0) for _ in range(2))

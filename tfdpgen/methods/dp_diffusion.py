@@ -10,7 +10,8 @@ image looks like.
 
 **Warm start.** Of a mixture of Gaussians the best denoiser is known in closed form (`networks/mixture.py`). A share of
 the budget buys a `gaussian_mixture`, and the network learns what its denoiser gets wrong, in units of what it knows to
-be uncertain: edges, and that a ground is black. It starts from 0, that is, from the mixture. Where much noise is left,
+be uncertain: edges, and that a ground is black. It starts from 0, that is, from the mixture, and first sees
+samples of the mixture, cut off at 0 and 1 as images are, which costs nothing. Where much noise is left,
 the mixture is right enough, so that sampling starts from its samples and `largest_noise`. That first-order statistics
 are a good start for private diffusion was seen by Li et al. 2025 ("DP-FETA"), who pretrain the network on mean images.
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ from tfdpgen.networks.mixture import build_denoiser, build_mixture, set_mixture
 from tfdpgen.networks.unet import build_unet
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.mechanisms.gaussian_statistics import GroupStatistics
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 
@@ -150,7 +152,7 @@ class _Denoiser:
         groups = covariances = spec.num_classes
         if settings.warm_start is not None:
             last = mechanisms["components" if "components" in mechanisms else "covariances"]
-            covariances = last.num_groups  # type: ignore[attr-defined]
+            covariances = cast(GroupStatistics, last).num_groups
             groups = max(groups, covariances)
         self._mixture = Mixture(
             self.space,

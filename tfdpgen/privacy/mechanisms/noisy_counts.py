@@ -110,7 +110,7 @@ class LabelCounts(GaussianSum):
 
     num_classes: int
     noise_multiplier: float | None = None
-    name: str = "label counts"  # type: ignore[misc]
+    name: str = "label counts"  # type: ignore[misc]  # a field here, a plain attribute in the base
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
