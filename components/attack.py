@@ -66,6 +66,8 @@ def attack(
     ] = "",
     labeller_share: Annotated[float, "of the attacked training, which its shadows repeat"] = 0.0,
     label_distribution: Annotated[str, "of the attacked training, which its shadows repeat"] = "balanced",
+    public_dataset: Annotated[str, "public images that the training learns from; empty: the method's default"] = "",
+    data_dir: Annotated[str, "where TFDS keeps public data sets; empty: TFDS's default"] = "",
     seed: Annotated[int, "seed of the attacks"] = 0,
     beam_args: Annotated[str, "Beam runner and options, as --runner=FlinkRunner; empty: in this process"] = "",
 ) -> None:
@@ -113,7 +115,15 @@ def attack(
             trained,
             splits.train,
             splits.holdout,
-            _TrainShadow(trained.method, statement.epsilon, statement.delta, labeller_share, label_distribution),
+            _TrainShadow(
+                trained.method,
+                statement.epsilon,
+                statement.delta,
+                labeller_share,
+                label_distribution,
+                public_dataset,
+                data_dir,
+            ),
             ShadowConfig(shadow_models, method, num_candidates, processes=shadow_processes, seed=seed),
             shadow_folder or attacks.path / "shadows",
             networks=models,
@@ -139,11 +149,18 @@ class _TrainShadow:
     delta: float
     labeller_share: float
     label_distribution: str
+    public_dataset: str
+    data_dir: str
 
     def __call__(self, examples: LabeledDataset, seed: int) -> tuple[Release, dict[str, Any]]:
+        from tfdpgen.data import load_public_images
         from tfdpgen.methods import train
         from tfdpgen.privacy import PrivacyBudget
 
+        shape = examples.spec.image_shape
+        public = None
+        if self.public_dataset:
+            public = load_public_images(self.public_dataset, shape, data_dir=self.data_dir or None)
         budget = PrivacyBudget(self.epsilon, self.delta)
         networks: dict[str, Any] = {}
         release = train(
@@ -153,6 +170,7 @@ class _TrainShadow:
             seed=seed,
             labeller_share=self.labeller_share,
             label_distribution=self.label_distribution,
+            public_images=public,
             verbose=0,
             networks=networks,
         )

@@ -32,6 +32,8 @@ def audit(
     method: Annotated[str, "the method that black_box trains"] = "c_vae",
     labeller_share: Annotated[float, "share of the budget that trains its labeller; 0: there is none"] = 0.0,
     label_distribution: Annotated[str, "that of the audited training"] = "balanced",
+    public_dataset: Annotated[str, "public images that the training learns from; empty: the method's default"] = "",
+    data_dir: Annotated[str, "where TFDS keeps public data sets; empty: TFDS's default"] = "",
     epsilon: Annotated[float, "the claim: epsilon"] = 3.0,
     delta: Annotated[float, "the claim: delta"] = 1e-5,
     seed: Annotated[int, "seed of the canaries, and of the method"] = 0,
@@ -43,7 +45,7 @@ def audit(
     metrics = {}
     if canaries:
         from tfdpgen.attacks.audit import audit_optimizer, audit_release, canary_plan
-        from tfdpgen.data import Splits
+        from tfdpgen.data import Splits, load_public_images
         from tfdpgen.methods import train
         from tfdpgen.privacy import DPKerasAdam, NoiseSource, PrivacyBudget
 
@@ -52,6 +54,12 @@ def audit(
         if adversary == "white_box":
             result = audit_optimizer(canary_plan(budget, canaries), delta, optimizer_class=DPKerasAdam, noise=noise)
         else:
+            private = Splits.load(examples.path).train.in_memory()
+            public = (
+                load_public_images(public_dataset, private.spec.image_shape, data_dir=data_dir or None)
+                if public_dataset
+                else None
+            )
             result = audit_release(
                 lambda chosen: train(
                     method,
@@ -61,8 +69,9 @@ def audit(
                     insecure_reproducible=insecure_reproducible,
                     labeller_share=labeller_share,
                     label_distribution=label_distribution,
+                    public_images=public,
                 ),
-                Splits.load(examples.path).train.in_memory(),
+                private,
                 budget,
                 canaries=canaries,
                 method=method,

@@ -30,15 +30,24 @@ def preflight(
         float, "share of the budget that trains a private labeller of augmented examples; 0: there are none"
     ] = 0.0,
     label_distribution: Annotated[str, "shares of the classes: balanced, or private, from noisy counts"] = "balanced",
+    public_dataset: Annotated[str, "public images that the training learns from; empty: the method's default"] = "",
+    data_dir: Annotated[str, "where TFDS keeps public data sets; empty: TFDS's default"] = "",
     augment: Annotated[bool, "whether as many augmented examples come beside them, without a labeller too"] = False,
     num_synthetic: Annotated[int, "number of plain synthetic examples that will be asked for"] = 6000,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
-    from tfdpgen.data import Splits
+    from tfdpgen.choices import check_is_another
+    from tfdpgen.data import Splits, load_public_images
     from tfdpgen.methods.preflight import Facts, check
     from tfdpgen.privacy import PrivacyBudget
 
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
+    check_is_another(public_dataset, str(examples.facts.get("dataset", "")))
+    public = (
+        load_public_images(public_dataset, facts.spec.image_shape, data_dir=data_dir or None)
+        if public_dataset
+        else None
+    )
     free = shutil.disk_usage(checked.path).free
     budget = PrivacyBudget(epsilon, delta)
     estimate = check(
@@ -49,6 +58,7 @@ def preflight(
         expected_bytes=SyntheticExamples.expected_bytes,
         labeller_share=labeller_share,
         label_distribution=label_distribution,
+        public_images=public,
         augment=augment,
         disk_there=free,
     )

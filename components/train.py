@@ -34,6 +34,12 @@ def train(
         "shares of the classes in synthetic examples: balanced, or private, from noisy counts that a fiftieth of the "
         "budget buys",
     ] = "balanced",
+    public_dataset: Annotated[
+        str,
+        "images to learn from for nothing, whose labels are not used: a data set as `dataset`, strokes, fonts or "
+        "dead_leaves; empty: the method's default",
+    ] = "",
+    data_dir: Annotated[str, "where TFDS keeps public data sets; empty: TFDS's default"] = "",
     augment: Annotated[bool, "add as many augmented examples, transformed at random, without a labeller too"] = False,
     ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
     backup: Annotated[
@@ -54,7 +60,8 @@ def train(
 ) -> None:
     """Trains a method under differential privacy."""
     from tfdpgen import methods
-    from tfdpgen.data import Splits
+    from tfdpgen.choices import check_is_another
+    from tfdpgen.data import Splits, load_public_images
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
     from tfdpgen.release import Augmentation
 
@@ -63,6 +70,12 @@ def train(
     budget = PrivacyBudget(epsilon, delta)
     private = Splits.load(examples.path).train
     budget.check_num_examples(len(private))
+    check_is_another(public_dataset, str(examples.facts.get("dataset", "")))
+    public = (
+        load_public_images(public_dataset, private.spec.image_shape, data_dir=data_dir or None)
+        if public_dataset
+        else None
+    )
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained: dict[str, Any] = {}
@@ -76,6 +89,7 @@ def train(
             labeller_share=labeller_share,
             label_distribution=label_distribution,
             augmentation=Augmentation() if augment else None,
+            public_images=public,
             backup=kept,
             networks=trained,
         )

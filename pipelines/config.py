@@ -16,6 +16,7 @@ STARTS = ("generate", "attack", "evaluate", "audit", "publish")  # the steps aft
 LOCAL_FIELDS = ("start_at",)  # which tell the local run what to do, and no step
 PATH_FIELDS = (
     "dataset",
+    "public_dataset",
     "data_dir",
     "output_dir",
     "ledger",
@@ -79,6 +80,11 @@ class SynthesisConfig:
 
     delta: float = 1e-5
     """Privacy budget: has to be smaller than 1 / number of training examples."""
+
+    public_dataset: str = ""
+    """Images that anybody may see, from which latent_gaussian learns for nothing before it asks for anything private:
+    whatever dataset takes, and a folder of images without sub-folders; or strokes, fonts (of this machine, or
+    fonts:FOLDER) or dead_leaves, which are made without data. Labels are not used. Empty: strokes. docs/data.md."""
 
     labeller_share: float = 0.0
     """Share of the budget, in [0, 1), that trains a private labeller: then as many augmented examples, which it has
@@ -180,11 +186,13 @@ class SynthesisConfig:
             check_budget,
             check_classifiers,
             check_delta,
+            check_is_another,
             check_label_distribution,
             check_labeller_share,
+            check_public_images,
             check_publishable,
             check_shadows,
-            check_shape_suits,
+            public_source,
         )
 
         for field in dataclasses.fields(self):
@@ -229,9 +237,11 @@ class SynthesisConfig:
             close = difflib.get_close_matches(self.method, METHODS, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ValueError(f"`method` should be one of {', '.join(METHODS)}; got {self.method!r}.{hint}")
+        public = public_source(self.method, self.public_dataset)
+        check_is_another(public, self.dataset)
         if shape:
             height, width, channels = shape
-            check_shape_suits(self.method, (height, width, channels))
+            check_public_images(public, (height, width, channels))
         if self.classifiers != "all":
             check_classifiers(split(self.classifiers))
         if self.publish_metrics_epsilon:

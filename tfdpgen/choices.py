@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
+import re
 from collections.abc import Sequence
 
 METHODS = ("c_vae", "dp_diffusion", "dp_gan", "gaussian_mixture", "latent_gaussian")
+PUBLIC_DATASETS = {"latent_gaussian": "strokes"}  # the methods that learn from public images, and their default
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 LABEL_DISTRIBUTIONS = ("balanced", "private")
 DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images
-STROKES_LEAST_SIDE = 16  # of images, in pixels: at 8, p2 was less than half of that without strokes
+GREY_SOURCES = ("strokes", "fonts")  # of public images: procedural ones of one channel
+LEAST_SIDE_OF_GREY = 16  # of images, in pixels: at 8, p2 was less than half of that without strokes
 
 _UNBOUNDED = (
     "its classifier was trained on private examples without differential privacy, and no bound is known on what one of "
     "them may change in it"
 )
+_TFDS_NAME = re.compile(r"(\w+)(/\w+)?(:[\w.*]+)?")  # name, configuration, version
 UNPUBLISHABLE = {  # kinds of metrics, and why no noise on a count of test examples makes them publishable
     "p1": _UNBOUNDED,
     "p3": _UNBOUNDED,
@@ -55,20 +60,51 @@ def check_delta(delta: float, num_examples: int) -> None:
         )
 
 
-def check_shape_suits(method: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises a ValueError for images that the method cannot make; the message says which methods can."""
-    if method != "latent_gaussian":
+def check_public_images(source: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises a ValueError for a source of public images that cannot make images of this shape."""
+    kind = source.partition(":")[0]
+    if kind not in GREY_SOURCES:
         return
-    others = "Take another method, as --method=gaussian_mixture, c_vae or dp_gan"
-    if min(image_shape[:2]) < STROKES_LEAST_SIDE:
+    others = "Take public images that are like the private ones, as --public_dataset=FOLDER"
+    if min(image_shape[:2]) < LEAST_SIDE_OF_GREY:
         raise ValueError(
-            f"`method` latent_gaussian makes images of at least {STROKES_LEAST_SIDE} pixels a side, on which strokes "
-            f"can be told; got image_shape {image_shape}. {others}."
+            f"Public images of {kind} need at least {LEAST_SIDE_OF_GREY} pixels a side, on which they can be told; got "
+            f"image_shape {image_shape}. {others}, or another method, as --method=gaussian_mixture."
         )
     if image_shape[2] != 1:
         raise ValueError(
-            f"`method` latent_gaussian makes images of one channel, as stroke images are; got image_shape "
-            f"{image_shape}. {others}, or convert the images to grey beforehand."
+            f"Public images of {kind} have one channel; got image_shape {image_shape}. {others} or "
+            "--public_dataset=dead_leaves, or convert the private images to grey beforehand."
+        )
+
+
+def public_source(method: str, public_dataset: str) -> str:
+    """The public images that a method learns from: what was asked for, or its own default; empty: none.
+
+    Raises:
+      ValueError: if it learns from none.
+    """
+    default = PUBLIC_DATASETS.get(method)
+    if public_dataset and default is None:
+        raise ValueError(
+            f"`public_dataset` should be empty with `method` {method}, which learns from no public images; got "
+            f"{public_dataset!r}. Methods that do: {', '.join(PUBLIC_DATASETS)}."
+        )
+    return public_dataset or default or ""
+
+
+def check_is_another(public_dataset: str, dataset: str) -> None:
+    """Raises a ValueError where the public images are the private ones: by name, path, or one folder in the other."""
+    if not public_dataset or not dataset:
+        return
+    public, private = (os.path.realpath(os.path.expanduser(name)) for name in (public_dataset, dataset))
+    names = [_TFDS_NAME.fullmatch(name.lower()) for name in (public_dataset, dataset)]
+    is_one_name = names[0] is not None and names[1] is not None and names[0][1] == names[1][1]
+    is_path = os.path.exists(public) or os.path.exists(private)
+    if (is_one_name and not is_path) or os.path.commonpath([public, private]) in (public, private):
+        raise ValueError(
+            f"`public_dataset` should be images that anybody may see; got {public_dataset!r}, where the private "
+            f"`dataset` is {dataset!r}. What is learnt from public images is released without noise."
         )
 
 

@@ -50,7 +50,12 @@ def test_it_prints_and_keeps_what_it_found(examples: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"method": "latent_gaussian"}, "`method` latent_gaussian .*image_shape"),
+        ({"method": "latent_gaussian"}, "images of strokes need at least 16 pixels.*image_shape"),
+        ({"public_dataset": "dead_leaves"}, "`public_images` should be None: gaussian_mixture learns from no public"),
+        (
+            {"method": "latent_gaussian", "public_dataset": "digits"},
+            "`public_dataset` should be images that anybody may see",
+        ),
         ({"delta": 0.001}, "`delta` should be smaller than 1 / num_examples"),
         ({"epsilon": -1.0}, "`epsilon` should be"),
     ],

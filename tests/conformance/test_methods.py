@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits
+from tfdpgen.choices import PUBLIC_DATASETS, check_public_images
+from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits, load_public_images
 from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.methods import gaussian_mixture, method_class, method_names, train
 from tfdpgen.methods.c_vae import CVAE
@@ -51,7 +52,7 @@ _SMALL: dict[str, Any] = {
     "dp_diffusion": DPDiffusion(
         _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=0
     ),
-    "latent_gaussian": LatentGaussian(3, (16,), num_public_images=100, public_steps=3),
+    "latent_gaussian": LatentGaussian(3, (16,), public_steps=3),
 }
 _COMPONENTS = ", components"  # of a name: with several covariances for each class
 _LABELLER = ", labeller"
@@ -89,8 +90,9 @@ def digits() -> LabeledDataset:
 
 @pytest.fixture(autouse=True)
 def small_images_suit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strokes cannot be told on 8x8 pixels; what is private about a method does not depend on that."""
-    monkeypatch.setattr("tfdpgen.methods.latent_gaussian.check_shape_suits", lambda *_: None)
+    """Few strokes, on 8x8 pixels, where they cannot be told; what is private about a method does not depend on that."""
+    monkeypatch.setattr("tfdpgen.data.public_images.check_public_images", lambda *_: None)
+    monkeypatch.setattr("tfdpgen.data.public_images._MOST_IMAGES", 100)
 
 
 @pytest.fixture
@@ -135,6 +137,8 @@ def release(request: pytest.FixtureRequest, digits: LabeledDataset) -> Release:
 
 def test_this_suite_knows_every_method() -> None:
     assert set(method_names()) == {settings.name for settings in _SMALL.values()}
+    known = {name: getattr(method_class(name), "public_dataset", None) for name in method_names()}
+    assert {name: default for name, default in known.items() if default is not None} == PUBLIC_DATASETS
 
 
 @every_method
@@ -147,7 +151,8 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     assert 0.98 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
     assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
     assert statement.num_examples == 80
-    assert statement.priors == method_class(release.method).priors
+    has_public_images = bool(getattr(method_class(release.method), "public_dataset", None))
+    assert len(statement.priors) == len(method_class(release.method).priors) + has_public_images
     for part in statement.mechanisms:
         assert 0 < part["share"] <= 1
         assert part["name"] in statement.text
@@ -601,8 +606,6 @@ def test_latents_of_examples_follow_no_public_seed(
 @every_method_but_the_slow
 def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, int]) -> None:
     spec = DataSpec(shape, 7)
-    if name == "latent_gaussian" and shape[2] > 1:
-        pytest.skip("strokes are grey")
     settings = method_class(name).for_data(spec, 5_000)
     plan = settings.plan(spec, 5_000, _BUDGET)
     assert plan.num_examples == 5_000
@@ -610,7 +613,6 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     short = {
         "steps": 1,
         "public_steps": 1,
-        "num_public_images": 10,
         "expected_batch_size": 8,
         "sampling_steps": 1,
         "filters": 2,
@@ -619,17 +621,17 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     settings = dataclasses.replace(settings, **{key: value for key, value in short.items() if key in fields})
     images = np.random.default_rng(0).integers(256, size=(70, *shape), dtype=np.uint8)
     examples = LabeledDataset(images, np.arange(70) % 7, spec)
-    assert train(settings, examples, _BUDGET, verbose=0).sample([0, 6], 0).shape == (2, *shape)
+    default = getattr(settings, "public_dataset", None) and load_public_images("dead_leaves", shape)
+    release = train(settings, examples, _BUDGET, verbose=0, public_images=default)
+    assert release.sample([0, 6], 0).shape == (2, *shape)
 
 
 def test_strokes_are_refused_where_they_cannot_be_told() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.undo()
-    from tfdpgen.choices import check_shape_suits
-
     for shape, match in (((32, 32, 3), "one channel"), ((8, 8, 1), "at least 16 pixels a side")):
-        with pytest.raises(ValueError, match=match):
-            check_shape_suits("latent_gaussian", shape)
+        for source in ("strokes", "fonts", "fonts:folder"):
+            with pytest.raises(ValueError, match=match):
+                check_public_images(source, shape)
+        check_public_images("dead_leaves", shape)
 
 
 def test_the_autoencoder_learns_from_public_images_alone(digits: LabeledDataset) -> None:

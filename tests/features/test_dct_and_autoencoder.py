@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdpgen.data.stroke_images import random_stroke_images
 from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.features.dct import DCT, low_frequency_basis
-from tfdpgen.features.stroke_images import random_stroke_images
 
 _SHAPES = [(28, 28, 1), (16, 20, 3), (9, 15, 1)]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdpgen.data.stroke_images import random_stroke_images
 from tfdpgen.features.scattering import normalised, num_channels, num_features, scattering
-from tfdpgen.features.stroke_images import random_stroke_images
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (8, 8, 1), (9, 15, 1), (5, 4, 3)])

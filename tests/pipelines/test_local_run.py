@@ -75,10 +75,18 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--", "--runner=NoSuchRunner"], "`beam_args` should name a runner that Beam has; got 'NoSuchRunner'"),
         (["--", "--direct_num_workers=x"], "--direct_num_workers: invalid int value: 'x'"),
         (["--", "runner"], "`beam_args` should be flags of the form --flag=value; got 'runner'"),
-        (["--method=latent_gaussian"], "at least 16 pixels a side, on which strokes can be told; got image_shape (8,"),
+        (
+            ["--method=latent_gaussian"],
+            "images of strokes need at least 16 pixels a side, on which they can be told; got image_shape (8,",
+        ),
         (
             ["--dataset=a.npz", "--image_shape=32,32,3", "--method=latent_gaussian"],
-            "as --method=gaussian_mixture, c_vae",
+            "have one channel; got image_shape (32, 32, 3). Take public images that are like the private ones",
+        ),
+        (["--public_dataset=fonts"], "`public_dataset` should be empty with `method` c_vae, which learns from no"),
+        (
+            ["--method=latent_gaussian", "--public_dataset=digits", "--dataset=digits"],
+            "`public_dataset` should be images that anybody may see; got 'digits', where the private `dataset`",
         ),
         (["--attack_shadow_folder=a"], "`attack_shadow_folder` should be empty without `attack_shadow_models`"),
         (["--start_at=train"], "`start_at` should be empty or one of generate, attack, evaluate, audit, publish"),
@@ -116,8 +124,9 @@ def test_bad_flags_are_refused_without_tensorflow() -> None:
 
 def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = SynthesisConfig(**dict.fromkeys(PATH_FIELDS, "~/x"), attack_shadow_models=4)
-    assert [getattr(absolute(config), name) for name in PATH_FIELDS] == [str(tmp_path / "x")] * len(PATH_FIELDS)
+    paths: dict[str, Any] = {name: f"~/{name}" for name in PATH_FIELDS}
+    config = absolute(SynthesisConfig(**paths, attack_shadow_models=4, method="latent_gaussian"))
+    assert [getattr(config, name) for name in PATH_FIELDS] == [str(tmp_path / name) for name in PATH_FIELDS]
     texts = [field.name for field in dataclasses.fields(SynthesisConfig) if field.type == "str"]
     assert {name for name in texts if name.endswith(("dir", "folder", "weights", "ledger", "backup"))} <= {*PATH_FIELDS}
 

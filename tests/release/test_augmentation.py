@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tfdpgen.features.stroke_images import random_stroke_images
+from tfdpgen.data.stroke_images import random_stroke_images
 from tfdpgen.release import Augmentation
 
 _NOTHING = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "elastic": 0.0, "stroke_width": 0.0}

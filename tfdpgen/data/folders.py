@@ -80,6 +80,12 @@ def list_folder(path: str | os.PathLike[str], declared: Declared) -> tuple[Listi
     return listing, line
 
 
+def list_images(path: str | os.PathLike[str]) -> list[str]:
+    """The image files in a folder that has no sub-folders, sorted; none where it has some."""
+    folders, files = _visible(Path(path), {})
+    return [] if folders else [os.path.join(path, file) for file in files if _is_image_name(file)]
+
+
 def natural(name: str) -> tuple[list[str | int], str]:
     """The key by which names are sorted so that 2 comes before 10."""
     return [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(name))], name

@@ -2,11 +2,11 @@
 
     release = train("latent_gaussian", dataset, PrivacyBudget(epsilon=1.0, delta=1e-5))
 
-An autoencoder learns from images that are public, and from no private one. Private examples are encoded, and the
-mechanisms of `gaussian_mixture` release their statistics in the latent space, which is small, and whose scale is known
-beforehand. The built-in public images are random pen strokes, light on dark (`features/stroke_images.py`): right for
-drawings and handwriting, and wrong for anything else. That they are like the private ones is an assumption about the
-kind of data and not about any example; the statement declares it.
+An autoencoder learns from images that are public (`data/public_images.py`), and from no private one. Private examples
+are encoded, and the mechanisms of `gaussian_mixture` release their statistics in the latent space, which is small, and
+whose scale is known beforehand. By default the public images are random pen strokes, light on dark: right for drawings
+and handwriting, and wrong for anything else. That they are like the private ones is an assumption about the kind of
+data and not about any example; the statement declares it.
 
 Sources: Kingma & Welling 2014; class-conditional Gaussians in a public feature space, as in Harder et al. 2023, "Pre-
 trained perceptual features improve differentially private image generation".
@@ -15,15 +15,12 @@ trained perceptual features improve differentially private image generation".
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from tfdpgen.choices import check_shape_suits
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.features.autoencoder import Autoencoder
-from tfdpgen.features.stroke_images import random_stroke_images
 from tfdpgen.methods.gaussian_mixture import measure_mixture, plan_mixture
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.privacy.budget import PrivacyBudget
@@ -39,7 +36,6 @@ class LatentGaussian:
     Attributes:
       latent_dim: d, of the autoencoder.
       hidden_units: of its encoder's layers.
-      num_public_images: stroke images that it learns from.
       public_steps: of its training, 256 images each.
       components: Gaussians of each class, at most.
       means_share: share of mu squared that buys the class means.
@@ -49,25 +45,20 @@ class LatentGaussian:
 
     latent_dim: int = 32
     hidden_units: tuple[int, ...] = (512, 256)
-    num_public_images: int = 60_000
     public_steps: int = 8000
     components: int = 8
     means_share: float = 0.1
     clip_norm: float = 1.2
     latent_scale: float = 1.2
     name: ClassVar[str] = "latent_gaussian"
-    priors: ClassVar[tuple[str, ...]] = (
-        "images are like random pen strokes, light on dark; such stroke images were made without any data, and the "
-        "autoencoder learnt from them alone",
-    )
+    priors: ClassVar[tuple[str, ...]] = ()
+    public_dataset: ClassVar[str] = "strokes"
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
-        check_shape_suits(cls.name, spec.image_shape)
         return cls()
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
-        check_shape_suits(self.name, spec.image_shape)
         return plan_mixture(
             self._untrained(spec, seed=0),
             spec.num_classes,
@@ -81,10 +72,9 @@ class LatentGaussian:
     def fit(self, session: PrivateSession, *, seed: int, verbose: int) -> Fitted:
         space = self._untrained(session.spec, seed)
 
-        def train() -> npt.NDArray[np.float32]:
-            height, width, _ = session.spec.image_shape
-            images = random_stroke_images(np.random.default_rng(seed), self.num_public_images, (height, width))
-            space.train(images, steps=self.public_steps, verbose=verbose)
+        def train() -> npt.NDArray[Any]:
+            assert session.public_images is not None  # for there is a default
+            space.train(session.public_images.images(), steps=self.public_steps, verbose=verbose)
             return space.get_weights()
 
         space.set_weights(session.public("autoencoder", train))

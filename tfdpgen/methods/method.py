@@ -51,6 +51,8 @@ class Method(Protocol):
     Attributes:
       name: by which it is asked for.
       priors: public assumptions about the data, which the statement declares.
+      public_dataset: the public images that it learns from unless others are given (`load_public_images`); empty where
+        it needs none; a method that cannot use any lacks it, or has None.
     """
 
     name: ClassVar[str]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfdpgen.data.dataset import Dataset, DataSpec, LabeledDataset
+from tfdpgen.data.public_images import PublicImages
 from tfdpgen.data.splits import Splits
 from tfdpgen.machine import available_memory, memory_in_use
 from tfdpgen.methods.rehearsal import Cost, rehearse
@@ -167,6 +168,7 @@ def check(
     expected_bytes: Callable[..., int],
     labeller_share: float = 0.0,
     label_distribution: str = "balanced",
+    public_images: PublicImages | None = None,
     augment: bool = False,
     disk_there: int | None = None,
     available: int | None = None,
@@ -181,6 +183,7 @@ def check(
       expected_bytes: (num_synthetic, spec, has_augmented=bool) -> the most bytes that one copy takes on disk.
       labeller_share: as in `train`.
       label_distribution: as in `train`.
+      public_images: as in `train`.
       augment: whether augmented examples come without a labeller too.
       disk_there: bytes that are free where the run writes, if that is known.
       available: bytes of memory that this process may still take; by default what the system says.
@@ -189,7 +192,7 @@ def check(
       ValueError: whatever the training would refuse before it reserves.
     """
     spec, num_examples = facts.spec, facts.num_examples
-    cost = rehearse(method, spec, num_examples, budget, labeller_share, label_distribution)
+    cost = rehearse(method, spec, num_examples, budget, labeller_share, label_distribution, public_images)
     gathered = cost.bytes_per_example * num_examples if facts.is_in_memory else 0
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available

@@ -30,9 +30,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec, Examples, LabeledDataset
+from tfdpgen.data.public_images import PublicImages
 from tfdpgen.machine import PeakMemory
 from tfdpgen.methods.method import Method
-from tfdpgen.methods.training import fit, planned
+from tfdpgen.methods.training import fit, planned, public_images_of
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.noise import NoiseSource
@@ -47,7 +48,7 @@ _PARTS = 4  # that they are read in; in the first TensorFlow compiles
 _FIRST_STEPS = 10  # of a DP-SGD, in which TensorFlow compiles
 _STEPS = 40  # after them, at least, unless they take long
 _SECONDS = 1.0  # that are enough for them
-_PUBLIC = {"num_public_images": (256, 2000), "public_steps": (2, 100)}  # settings: what is tried, and what is added
+_PUBLIC = {"public_steps": (2, 100)}  # settings: what is tried, and what is added
 _ANY_EPSILON = 1e9  # noise needs no protection
 _SAMPLES = 512  # images, to see how long one takes
 
@@ -78,6 +79,7 @@ def rehearse(
     budget: PrivacyBudget,
     labeller_share: float = 0.0,
     label_distribution: str = "balanced",
+    public_images: PublicImages | None = None,
 ) -> Cost:
     """Trains on noise, shortly, and extrapolates.
 
@@ -88,6 +90,7 @@ def rehearse(
       budget: of the training.
       labeller_share: as in `train`.
       label_distribution: as in `train`.
+      public_images: as in `train`.
 
     Raises:
       ValueError: whatever `train` would refuse before it reserves.
@@ -95,16 +98,19 @@ def rehearse(
     budget.check_num_examples(num_examples)
     with PeakMemory() as peak:
         chosen, plan = planned(method, spec, num_examples, budget, labeller_share, label_distribution)
+        seen = public_images_of(chosen, public_images, spec)
         plan.statement(budget.delta, "rehearsal")  # as long as the first time; later it is remembered
         images = _noise_images(spec, num_examples)
         public = {name: amounts for name, amounts in _PUBLIC.items() if getattr(chosen, name, 0) > amounts[0]}
         little = dataclasses.replace(chosen, **{name: few for name, (few, _) in public.items()})
-        found = _trained(little, plan, images)
+        found = _trained(little, plan, images, seen)
         seconds = found.seconds + images.seconds_per_example * max(0, num_examples - len(images))
         seconds += sum(part.seconds_of(plan.mechanisms[key]) for key, part in found.trainings.items())
-        before = _trained(little, plan, images) if public else found  # again, without what is done once in a process
+        before = (
+            _trained(little, plan, images, seen) if public else found
+        )  # again, without what is done once in a process
         for name, (few, more) in public.items():
-            longer = _trained(dataclasses.replace(little, **{name: few + more}), plan, images)
+            longer = _trained(dataclasses.replace(little, **{name: few + more}), plan, images, seen)
             each = max(0.0, longer.public_seconds - before.public_seconds) / more
             seconds += each * (getattr(chosen, name) - few)
         per_sample = _seconds_of_sampling(found.generator, spec)
@@ -179,7 +185,7 @@ class _Trained(NamedTuple):
     trainings: dict[str, _TimedDPSGD]
 
 
-def _trained(chosen: Any, plan: PrivacyPlan, images: _NoiseImages) -> _Trained:
+def _trained(chosen: Any, plan: PrivacyPlan, images: _NoiseImages, public_images: PublicImages | None) -> _Trained:
     """Trains on noise, with few steps."""
     trainings = {
         key: _TimedDPSGD.of(part, len(images)) for key, part in plan.mechanisms.items() if isinstance(part, DPSGD)
@@ -191,7 +197,8 @@ def _trained(chosen: Any, plan: PrivacyPlan, images: _NoiseImages) -> _Trained:
         accountant="rdp",  # quickly, since nobody is promised anything
     )
     started = time.perf_counter()
-    session = _TimedSession(images, short, PrivacyBudget(_ANY_EPSILON, 0.5 / len(images)))
+    budget = PrivacyBudget(_ANY_EPSILON, 0.5 / len(images))
+    session = _TimedSession(images, short, budget, public_images=public_images)
     session.public_seconds = 0.0
     fitted = fit(chosen, session, seed=0, verbose=0).fitted
     return _Trained(fitted.generator, time.perf_counter() - started, session.public_seconds, trainings)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfdpgen.choices import check_label_distribution, check_labeller_share
 from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.data.public_images import PublicImages, load_public_images
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
@@ -43,6 +44,7 @@ def train(
     labeller_share: float = 0.0,
     label_distribution: str = "balanced",
     augmentation: Augmentation | None = None,
+    public_images: PublicImages | None = None,
     backup: Backup | None = None,
     verbose: int = 1,
     networks: dict[str, tf.keras.Model] | None = None,
@@ -65,6 +67,8 @@ def train(
         `Release.labels` has their shares.
       augmentation: random affine maps, elastic distortions and stroke widths of as many other samples, which
         `Release.training_set` then holds too; by default `Augmentation()` with a labeller and none without one.
+      public_images: what the method learns from before it asks for anything private, as `load_public_images` gives
+        it; None: the method's own default, if it has one. The statement declares it.
       backup: keeps the progress, and goes on with what it keeps of the same training. Its cost is not reserved again
         where the ledger holds the reservation already.
       verbose: 1 shows progress, 0 nothing.
@@ -72,8 +76,9 @@ def train(
         boundary.
 
     Raises:
-      ValueError: for an unknown name, data that do not suit the method, a share or a choice out of range, a delta that
-        is not smaller than 1 / num_examples, or a backup with seeded noise; nothing was spent then.
+      ValueError: for an unknown name, data that do not suit the method, a share or a choice out of range, public images
+        of another shape or for a method that learns from none, a delta that is not smaller than 1 / num_examples, or a
+        backup with seeded noise; nothing was spent then.
       BackupError: if `backup` keeps another training, or other examples; nothing was spent then.
       BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
     """
@@ -86,7 +91,13 @@ def train(
         raise ValueError(f"`budget` should be a PrivacyBudget(epsilon, delta); got {budget!r}.")
     budget.check_num_examples(len(dataset))
     chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share, label_distribution)
+    public_images = public_images_of(chosen, public_images, dataset.spec)
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
+    facts = {"method": chosen.name, "settings": dataclasses.asdict(chosen), "seed": seed}
+    priors = chosen.priors
+    if public_images is not None:
+        facts["public_images"] = public_images.source
+        priors = (*priors, f"images are like {public_images.source}, which {chosen.name} learnt from first")
     session = PrivateSession(
         dataset,
         plan,
@@ -95,10 +106,11 @@ def train(
         ledger=ledger,
         limit=limit,
         backup=backup,
-        facts={"method": chosen.name, "settings": dataclasses.asdict(chosen), "seed": seed},
+        facts=facts,
         purpose=f"train {chosen.name}",
+        public_images=public_images,
     )
-    statement = plan.statement(budget.delta, noise.description, chosen.priors)
+    statement = plan.statement(budget.delta, noise.description, priors)
     if labeller_share and augmentation is None:
         augmentation = Augmentation()
     learnt = fit(chosen, session, seed=seed, verbose=verbose)
@@ -146,6 +158,24 @@ def planned(
     if counts_share:
         plan = plan.with_mechanism(_LABEL_COUNTS, LabelCounts(spec.num_classes), counts_share)
     return chosen, plan.calibrate(budget)
+
+
+def public_images_of(chosen: Any, given: PublicImages | None, spec: DataSpec) -> PublicImages | None:
+    """The public images that a method learns from: those that are given, or its default.
+
+    Raises:
+      ValueError: if it learns from none and some are given, or if they have another shape or cannot have this one.
+    """
+    default = getattr(chosen, "public_dataset", None)
+    if given is None:
+        return load_public_images(default, spec.image_shape) if default else None
+    if default is None:
+        raise ValueError(f"`public_images` should be None: {chosen.name} learns from no public images.")
+    if given.image_shape != spec.image_shape:
+        raise ValueError(
+            f"`public_images` should have the shape of the private ones, {spec.image_shape}; got {given.image_shape}."
+        )
+    return given
 
 
 class Learnt(NamedTuple):

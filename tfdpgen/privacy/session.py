@@ -32,6 +32,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
+from tfdpgen.data.public_images import PublicImages
 from tfdpgen.privacy import accounting
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
@@ -81,6 +82,7 @@ class PrivateSession:
       backup: keeps the progress, and goes on with what it keeps of the same training.
       facts: JSON-ready facts by which a backup knows the training again, besides the plan and the examples.
       purpose: a note for people, in the ledger.
+      public_images: what the method may learn from for nothing.
 
     Raises:
       ValueError: for a plan that is not calibrated, is for another number of examples or costs more than the budget, a
@@ -88,7 +90,7 @@ class PrivateSession:
         with seeded noise. Nothing was spent then.
     """
 
-    __slots__ = ("__weakref__", "_plan", "_spec")
+    __slots__ = ("__weakref__", "_plan", "_public_images", "_spec")
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class PrivateSession:
         backup: Backup | None = None,
         facts: Mapping[str, Any] | None = None,
         purpose: str = "",
+        public_images: PublicImages | None = None,
     ) -> None:
         noise = noise or NoiseSource()
         if limit is not None and ledger is None:
@@ -120,10 +123,10 @@ class PrivateSession:
                 f"`plan` costs epsilon={cost:.4g} at delta={budget.delta:g}, more than {budget.epsilon:g}."
             )
         reserve = _Reservation(dataset, plan, budget, ledger, limit, backup, dict(facts or {}), purpose)
-        self._open(plan, dataset.spec, _Held(lambda: dataset, noise, backup, reserve))
+        self._open(plan, dataset.spec, public_images, _Held(lambda: dataset, noise, backup, reserve))
 
-    def _open(self, plan: PrivacyPlan, spec: DataSpec, held: _Held) -> None:
-        self._plan, self._spec = plan, spec
+    def _open(self, plan: PrivacyPlan, spec: DataSpec, public_images: PublicImages | None, held: _Held) -> None:
+        self._plan, self._spec, self._public_images = plan, spec, public_images
         held.event = accounting.event_to_dict(plan.event)
         _HELD[self] = held
 
@@ -142,6 +145,11 @@ class PrivateSession:
     def plan(self) -> PrivacyPlan:
         """What this session may do, calibrated; frozen."""
         return self._plan
+
+    @property
+    def public_images(self) -> PublicImages | None:
+        """What the method may learn from for nothing; None where there is nothing."""
+        return self._public_images
 
     @property
     def num_examples(self) -> int:
@@ -328,6 +336,7 @@ class PrivateSession:
             child._open(
                 mechanism.plan,
                 self._spec,
+                self._public_images,
                 _Held(
                     lambda number=number: shard(number),
                     held.noise,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfdpgen.features.stroke_images import random_stroke_images
+from tfdpgen.data.stroke_images import random_stroke_images
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8), (40, 20)])

@@ -1,0 +1,70 @@
+"""What a training learns from public images: the statement says so, and what does not suit costs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfdpgen.data import DataSpec, LabeledDataset, PublicImages, load_public_images
+from tfdpgen.methods import LatentGaussian, train
+from tfdpgen.privacy import Backup, BackupError, Ledger, PrivacyBudget, dataset_id
+
+_SPEC = DataSpec((16, 16, 3), 2)
+_BUDGET = PrivacyBudget(3.0, 1e-4)
+_SMALL = LatentGaussian(4, (16,), public_steps=3)
+
+
+@pytest.fixture(scope="module")
+def examples() -> LabeledDataset:
+    images = np.random.default_rng(0).integers(256, size=(60, 16, 16, 3), dtype=np.uint8)
+    return LabeledDataset(images, np.arange(60) % 2, _SPEC)
+
+
+def _public(value: int, source: str = "plain images") -> PublicImages:
+    return PublicImages(source, (16, 16, 3), lambda: np.full((50, 16, 16, 3), value, np.uint8))
+
+
+def test_it_learns_from_those_that_are_given_and_says_so(examples: LabeledDataset) -> None:
+    """Whatever the private images show, samples are like the public ones."""
+    settings = LatentGaussian(4, (16,), public_steps=300)
+    brightness = {}
+    for value in (20, 230):
+        release = train(settings, examples, _BUDGET, verbose=0, public_images=_public(value, f"images of {value}"))
+        brightness[value] = release.sample([0, 1], 0).mean()
+        assert f"images are like images of {value}, which latent_gaussian learnt from first" in release.statement.text
+    assert brightness[20] < 80
+    assert brightness[230] > 170
+
+
+@pytest.mark.parametrize(
+    ("method", "public", "message"),
+    [
+        ("gaussian_mixture", _public(0), "`public_images` should be None: gaussian_mixture learns from no public"),
+        (_SMALL, load_public_images("dead_leaves", (16, 16, 1)), r"shape of the private ones, \(16, 16, 3\); got"),
+        (_SMALL, None, "images of strokes have one channel"),
+    ],
+)
+def test_what_does_not_suit_is_refused_before_anything_is_spent(
+    method: str | LatentGaussian, public: PublicImages | None, message: str, examples: LabeledDataset, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    with pytest.raises(ValueError, match=message):
+        train(method, examples, _BUDGET, verbose=0, ledger=ledger, public_images=public)
+    assert ledger.reservations(dataset_id(examples)) == 0
+
+
+def test_a_resumed_training_has_the_same_public_images(examples: LabeledDataset, tmp_path: Path) -> None:
+    class _Cut(BaseException):
+        pass
+
+    def cut() -> np.ndarray:
+        raise _Cut
+
+    with pytest.raises(_Cut), Backup(tmp_path / "backup") as backup:
+        train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=PublicImages("a", (16, 16, 3), cut))
+    with pytest.raises(BackupError, match="public_images differ"), Backup(tmp_path / "backup") as backup:
+        train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=_public(0, "b"))
+    with Backup(tmp_path / "backup") as backup:
+        train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=_public(0, "a"))
