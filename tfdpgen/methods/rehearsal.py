@@ -48,7 +48,7 @@ _PARTS = 4  # that they are read in; in the first TensorFlow compiles
 _FIRST_STEPS = 10  # of a DP-SGD, in which TensorFlow compiles
 _STEPS = 40  # after them, at least, unless they take long
 _SECONDS = 1.0  # that are enough for them
-_PUBLIC = {"public_steps": (2, 100)}  # settings: what is tried, and what is added
+_PUBLIC = {"public_steps": (2, 10, 100)}  # settings: what is tried, and what is added, the more if the less is quick
 _ANY_EPSILON = 1e9  # noise needs no protection
 _SAMPLES = 512  # images, to see how long one takes
 
@@ -102,16 +102,22 @@ def rehearse(
         plan.statement(budget.delta, "rehearsal")  # as long as the first time; later it is remembered
         images = _noise_images(spec, num_examples)
         public = {name: amounts for name, amounts in _PUBLIC.items() if getattr(chosen, name, 0) > amounts[0]}
-        little = dataclasses.replace(chosen, **{name: few for name, (few, _) in public.items()})
+        little = dataclasses.replace(chosen, **{name: few for name, (few, *_) in public.items()})
         found = _trained(little, plan, images, seen)
         seconds = found.seconds + images.seconds_per_example * max(0, num_examples - len(images))
         seconds += sum(part.seconds_of(plan.mechanisms[key]) for key, part in found.trainings.items())
-        before = (
-            _trained(little, plan, images, seen) if public else found
-        )  # again, without what is done once in a process
-        for name, (few, more) in public.items():
-            longer = _trained(dataclasses.replace(little, **{name: few + more}), plan, images, seen)
-            each = max(0.0, longer.public_seconds - before.public_seconds) / more
+        # Again, without what is done once in a process, and without the steps that have been timed.
+        before = _trained(little, plan, images, seen, most_steps=1) if public else found
+        for name, (few, *more) in public.items():
+            each = 0.0
+            for further in more:
+                longer = _trained(
+                    dataclasses.replace(little, **{name: few + further}), plan, images, seen, most_steps=1
+                )
+                taken = longer.public_seconds - before.public_seconds
+                each = max(0.0, taken) / further
+                if taken > _SECONDS:
+                    break
             seconds += each * (getattr(chosen, name) - few)
         per_sample = _seconds_of_sampling(found.generator, spec)
     # `example_reader` copies images into words of 8 bytes, and TensorFlow copies these.
@@ -130,12 +136,12 @@ class _TimedDPSGD(DPSGD):
     times: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def of(cls, plan: DPSGD, num_examples: int) -> _TimedDPSGD:
+    def of(cls, plan: DPSGD, num_examples: int, most_steps: int) -> _TimedDPSGD:
         """The mechanism on so many examples, with batches as large as these allow."""
         facts = {field.name: getattr(plan, field.name) for field in dataclasses.fields(DPSGD)}
         facts["num_examples"] = num_examples
         facts["expected_batch_size"] = max(1, min(plan.expected_batch_size, num_examples // 2))
-        facts["steps"] = min(plan.steps, _FIRST_STEPS + _STEPS)
+        facts["steps"] = min(plan.steps, most_steps)
         return cls(**facts)
 
     def batches(
@@ -185,10 +191,18 @@ class _Trained(NamedTuple):
     trainings: dict[str, _TimedDPSGD]
 
 
-def _trained(chosen: Any, plan: PrivacyPlan, images: _NoiseImages, public_images: PublicImages | None) -> _Trained:
+def _trained(
+    chosen: Any,
+    plan: PrivacyPlan,
+    images: _NoiseImages,
+    public_images: PublicImages | None,
+    most_steps: int = _FIRST_STEPS + _STEPS,
+) -> _Trained:
     """Trains on noise, with few steps."""
     trainings = {
-        key: _TimedDPSGD.of(part, len(images)) for key, part in plan.mechanisms.items() if isinstance(part, DPSGD)
+        key: _TimedDPSGD.of(part, len(images), most_steps)
+        for key, part in plan.mechanisms.items()
+        if isinstance(part, DPSGD)
     }
     short = dataclasses.replace(
         plan,
