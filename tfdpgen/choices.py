@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 METHODS = ("c_vae", "dp_diffusion", "dp_gan", "gaussian_mixture", "latent_gaussian")
-PUBLIC_DATASETS = {"latent_gaussian": "strokes"}  # the methods that learn from public images, and their default
+PUBLIC_DATASETS = {"dp_gan": "", "latent_gaussian": "strokes"}  # methods that learn from public images; defaults
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 LABEL_DISTRIBUTIONS = ("balanced", "private")
 DIGITS_SHAPE = (8, 8, 1)  # of the embedded data set's images

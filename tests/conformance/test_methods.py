@@ -16,9 +16,8 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from tfdpgen.choices import PUBLIC_DATASETS, check_public_images
-from tfdpgen.data import DataError, DataSpec, LabeledDataset, RecordDataset, Splits, load_public_images
-from tfdpgen.features.autoencoder import Autoencoder
-from tfdpgen.methods import gaussian_mixture, method_class, method_names, train
+from tfdpgen.data import DataError, DataSpec, LabeledDataset, PublicImages, RecordDataset, Splits, load_public_images
+from tfdpgen.methods import gaussian_mixture, latent_gaussian, method_class, method_names, train
 from tfdpgen.methods.c_vae import CVAE
 from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
@@ -48,7 +47,7 @@ _SMALL: dict[str, Any] = {
     "gaussian_mixture": _MIXTURE,
     "c_vae": CVAE(_MIXTURE, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
     "c_vae, plain": CVAE(None, latent_dim=3, hidden_units=(16,), expected_batch_size=10, steps=3),
-    "dp_gan": DPGAN(latent_dim=4, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=4),
+    "dp_gan": DPGAN(4, generator_filters=8, critic_filters=4, expected_batch_size=10, steps=4, public_steps=2),
     "dp_diffusion": DPDiffusion(
         _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=0
     ),
@@ -115,8 +114,14 @@ def _options(name: str) -> dict[str, Any]:
     }
 
 
+def _public_images(name: str) -> PublicImages | None:
+    """What a GAN learns from first; others have their default or none."""
+    return load_public_images("dead_leaves", (8, 8, 1)) if name == "dp_gan" else None
+
+
 def _train(name: str, dataset: LabeledDataset, **arguments: Any) -> Release:
-    return train(_settings(name), dataset, _BUDGET, **_options(name), verbose=0, **arguments)
+    arguments = {"public_images": _public_images(name), **_options(name), **arguments}
+    return train(_settings(name), dataset, _BUDGET, verbose=0, **arguments)
 
 
 _releases: dict[str, Release] = {}
@@ -151,7 +156,7 @@ def test_the_statement_is_about_what_ran_and_within_the_budget(release: Release)
     assert 0.98 * _BUDGET.epsilon < statement.epsilon <= _BUDGET.epsilon
     assert statement.epsilon == pytest.approx(epsilon_of(release.event, _BUDGET.delta), rel=1e-9)
     assert statement.num_examples == 80
-    has_public_images = bool(getattr(method_class(release.method), "public_dataset", None))
+    has_public_images = release.method in PUBLIC_DATASETS
     assert len(statement.priors) == len(method_class(release.method).priors) + has_public_images
     for part in statement.mechanisms:
         assert 0 < part["share"] <= 1
@@ -444,6 +449,7 @@ def _first_sums(
             plan,
             cost,
             noise=Still(np.asarray(examples)[places].reshape(shape), 2 if chosen.name == "dp_diffusion" else 1),
+            public_images=_public_images(name),
         )
         fit(chosen, session, seed=0, verbose=0)
     return applied
@@ -621,8 +627,8 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     settings = dataclasses.replace(settings, **{key: value for key, value in short.items() if key in fields})
     images = np.random.default_rng(0).integers(256, size=(70, *shape), dtype=np.uint8)
     examples = LabeledDataset(images, np.arange(70) % 7, spec)
-    default = getattr(settings, "public_dataset", None) and load_public_images("dead_leaves", shape)
-    release = train(settings, examples, _BUDGET, verbose=0, public_images=default)
+    public = load_public_images("dead_leaves", shape) if name in PUBLIC_DATASETS else None
+    release = train(settings, examples, _BUDGET, verbose=0, public_images=public)
     assert release.sample([0, 6], 0).shape == (2, *shape)
 
 
@@ -639,7 +645,7 @@ def test_the_autoencoder_learns_from_public_images_alone(digits: LabeledDataset)
     weights = []
     for chosen in (np.arange(40), np.arange(40, 80)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Autoencoder, "set_weights", lambda self, vector: weights.append(vector))
+            patch.setattr(latent_gaussian, "set_weights", lambda networks, vector: weights.append(vector))
             _train("latent_gaussian", digits.take(chosen), seed=3)
     np.testing.assert_allclose(*weights, atol=1e-5)
 

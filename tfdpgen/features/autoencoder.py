@@ -111,16 +111,3 @@ class Autoencoder:
         for _ in range(steps):
             step()
             bar.add(1)
-
-    def get_weights(self) -> npt.NDArray[np.float32]:
-        """All weights in one vector."""
-        return np.concatenate([value.ravel() for value in self.encoder.get_weights() + self.decoder.get_weights()])
-
-    def set_weights(self, vector: npt.NDArray[np.float32]) -> None:
-        """The inverse of `get_weights`."""
-        for network in (self.encoder, self.decoder):
-            shapes = [value.shape for value in network.get_weights()]
-            sizes = np.cumsum([math.prod(shape) for shape in shapes])
-            parts = np.split(vector[: sizes[-1]], sizes[:-1])
-            network.set_weights([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
-            vector = vector[sizes[-1] :]

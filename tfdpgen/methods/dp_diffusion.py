@@ -34,7 +34,7 @@ from tfdpgen.data.dataset import DataSpec
 from tfdpgen.features.dct import DCT, ORIGIN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture, Mixture, measure_mixture
 from tfdpgen.methods.method import Fitted, register
-from tfdpgen.networks.layers import one_hot
+from tfdpgen.networks.layers import get_weights, one_hot, set_weights
 from tfdpgen.networks.mixture import build_denoiser, build_mixture, set_mixture
 from tfdpgen.networks.unet import build_unet
 from tfdpgen.privacy.budget import PrivacyBudget
@@ -119,7 +119,8 @@ class DPDiffusion:
             mixture = measure_mixture(session, denoiser.space, self.warm_start.clip_norm, self.warm_start.rank, seed)
             denoiser.start_from(mixture._replace(factors=mixture.factors * self.warm_start.latent_scale))
             if self.public_steps:
-                denoiser.set_weights(session.public("pretraining", lambda: denoiser.pretrained(seed, verbose)))
+                pretrained = session.public("pretraining", lambda: denoiser.pretrained(seed, verbose))
+                set_weights([denoiser.unet], pretrained)
         weights = denoiser.unet.trainable_variables
         averages = [tf.Variable(weight, trainable=False) for weight in weights]
 
@@ -202,15 +203,7 @@ class _Denoiser:
         for _ in range(steps):
             step()
             bar.add(1)
-        return np.concatenate([np.ravel(weight) for weight in weights])
-
-    def set_weights(self, vector: npt.NDArray[np.float32]) -> None:
-        """Weights [m] of `pretrained`."""
-        start = 0
-        for weight in self.unet.trainable_variables:
-            shape: Any = weight.shape.as_list()
-            weight.assign(vector[start : start + math.prod(shape)].reshape(shape))
-            start += math.prod(shape)
+        return get_weights([self.unet])
 
     def losses(self, batch: Any) -> tf.Tensor:
         """Squares of what is left, in units of the mixture's own uncertainty, float32 [b, views]."""

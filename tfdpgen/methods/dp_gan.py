@@ -1,6 +1,7 @@
 """DP-GAN: a conditional GAN whose critic is trained by DP-SGD.
 
     release = train("dp_gan", dataset, PrivacyBudget(epsilon=10.0, delta=1e-5))
+    train("dp_gan", dataset, budget, public_images=load_public_images("strokes", (28, 28, 1)))
 
 Only the critic sees private examples, and only its gradients are clipped, noised and accounted (Xie et al. 2018,
 "Differentially private generative adversarial network", arXiv 1802.06739). The generator learns from the critic's
@@ -15,6 +16,9 @@ critic before them: their labels are uniform whatever the private labels are, th
 they cost nothing. Noise makes a critic so slow a learner that a generator with a step to each of the critic's outruns
 it: it waits for several (Bie, Kamath & Zhang 2023, "Private GANs, revisited", arXiv 2302.02936).
 
+Where there are public images, both networks first learn from them as those of any GAN do, each image under a random
+label; what is left for DP-SGD is to tell classes apart and to correct shapes.
+
 What is released is a moving average of the generator's weights; what noise makes of single critic steps averages out.
 
 Such a GAN finds few modes: samples look like their class, and alike. `docs/experiments/dp_gan.md` has what it reaches,
@@ -26,11 +30,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.networks.gan import build_critic, build_generator
+from tfdpgen.networks.layers import get_weights, set_weights
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.isolation import Batch
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
@@ -39,6 +46,7 @@ from tfdpgen.privacy.session import PrivateSession
 
 _BETAS: dict[str, Any] = {"beta_1": 0.5, "beta_2": 0.9}  # of both Adams
 _MANY = 10_000  # examples. Settings were chosen on 808 of the digits and on 48,600 of MNIST, and nowhere between
+_PUBLIC_RATE = 5e-4
 _NORMALISING_BATCHES = 100  # of fakes, whose statistics the released generator is normalised by
 
 
@@ -57,10 +65,12 @@ class DPGAN:
       num_fakes: in a critic step and in a generator step.
       learning_rate: of both Adams.
       ema: decay of the moving average of the generator's weights, in each of its steps.
+      public_steps: on public images, `num_fakes` of them each, where there are any.
     """
 
     name: ClassVar[str] = "dp_gan"
     priors: ClassVar[tuple[str, ...]] = ()
+    public_dataset: ClassVar[str] = ""
 
     latent_dim: int = 64
     generator_filters: int = 32
@@ -71,6 +81,7 @@ class DPGAN:
     num_fakes: int = 128
     learning_rate: float = 1e-3
     ema: float = 0.99
+    public_steps: int = 2000
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
@@ -91,16 +102,11 @@ class DPGAN:
         critic = build_critic(spec.image_shape, spec.num_classes, self.critic_filters, seed=2 * seed + 1)
         rng = tf.random.Generator.from_seed(seed)  # public: what is drawn from it is for fakes alone
 
-        def make_fakes() -> tuple[tf.Tensor, tf.Tensor]:
-            """Images, of a generator that is being trained, and their labels."""
-            labels = rng.uniform([self.num_fakes], 0, spec.num_classes, tf.int64)
-            return generator([rng.normal([self.num_fakes, self.latent_dim]), labels], training=True), labels
-
         def loss_of_real(batch: Batch) -> tf.Tensor:
             return losses(critic(batch.images), batch.labels, 1.0)
 
         def loss_of_fakes() -> tf.Tensor:
-            images, labels = make_fakes()
+            images, labels = self._fakes(generator, rng, spec.num_classes)
             return losses(critic(images), labels, -1.0)
 
         trainer = session.trainer(
@@ -111,6 +117,13 @@ class DPGAN:
             public_loss_fn=loss_of_fakes,
             **_BETAS,
         )
+        if (public := session.public_images) is not None:
+
+            def pretrained() -> npt.NDArray[Any]:
+                self._pretrain(generator, critic, public.images(), seed, verbose)
+                return get_weights([generator, critic])
+
+            set_weights([generator, critic], session.public("pretraining", pretrained))
         optimizer: Any = tf.keras.optimizers.legacy.Adam(self.learning_rate, **_BETAS)
         average = tf.train.ExponentialMovingAverage(self.ema, num_updates=optimizer.iterations)  # less at the start
         variables = generator.trainable_variables
@@ -121,7 +134,7 @@ class DPGAN:
         def generator_step() -> None:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(variables)
-                images, labels = make_fakes()
+                images, labels = self._fakes(generator, rng, spec.num_classes)
                 loss = tf.reduce_mean(losses(critic(images), labels, 1.0))
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
             average.apply(variables)
@@ -140,8 +153,41 @@ class DPGAN:
         for variable in variables:
             variable.assign(average.average(variable))
         for _ in range(_NORMALISING_BATCHES):  # the statistics that were kept are of other weights than the average
-            make_fakes()
+            self._fakes(generator, rng, spec.num_classes)
         return Fitted(generator, {"critic": critic})
+
+    def _fakes(
+        self, generator: tf.keras.Model, rng: tf.random.Generator, num_classes: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images, of a generator that is being trained, and their labels."""
+        labels = rng.uniform([self.num_fakes], 0, num_classes, tf.int64)
+        return generator([rng.normal([self.num_fakes, self.latent_dim]), labels], training=True), labels
+
+    def _pretrain(
+        self, generator: tf.keras.Model, critic: tf.keras.Model, public: npt.NDArray[np.uint8], seed: int, verbose: int
+    ) -> None:
+        """Trains both networks on public images, without noise."""
+        images, rng = tf.constant(public), tf.random.Generator.from_seed(seed)
+        both = [critic.trainable_variables, generator.trainable_variables]
+        optimizers: Any = [tf.keras.optimizers.legacy.Adam(_PUBLIC_RATE, **_BETAS) for _ in both]
+
+        @tf.function
+        def step() -> None:
+            chosen = rng.uniform([self.num_fakes], 0, len(public), tf.int32)
+            real = tf.cast(tf.gather(images, chosen), tf.float32) / 255.0
+            with tf.GradientTape(persistent=True) as tape:
+                fakes, labels = self._fakes(generator, rng, critic.output_shape[1])
+                real_scores, fake_scores = critic(real), critic(fakes)  # random labels do for the real ones too
+                of_critic = tf.reduce_mean(losses(real_scores, labels, 1.0) + losses(fake_scores, labels, -1.0))
+                of_generator = tf.reduce_mean(losses(fake_scores, labels, 1.0))
+            for optimizer, variables, loss in zip(optimizers, both, (of_critic, of_generator), strict=True):
+                optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+        name = "step on public images"
+        bar = tf.keras.utils.Progbar(self.public_steps, verbose=verbose, interval=1.0, unit_name=name)
+        for _ in range(self.public_steps):
+            step()
+            bar.add(1)
 
 
 def losses(scores: tf.Tensor, labels: tf.Tensor, target: float) -> tf.Tensor:

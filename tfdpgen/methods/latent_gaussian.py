@@ -23,6 +23,7 @@ from tfdpgen.data.dataset import DataSpec
 from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.methods.gaussian_mixture import measure_mixture, plan_mixture
 from tfdpgen.methods.method import Fitted, register
+from tfdpgen.networks.layers import get_weights, set_weights
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
@@ -75,9 +76,9 @@ class LatentGaussian:
         def train() -> npt.NDArray[Any]:
             assert session.public_images is not None  # for there is a default
             space.train(session.public_images.images(), steps=self.public_steps, verbose=verbose)
-            return space.get_weights()
+            return get_weights([space.encoder, space.decoder])
 
-        space.set_weights(session.public("autoencoder", train))
+        set_weights([space.encoder, space.decoder], session.public("autoencoder", train))
         mixture = measure_mixture(session, space, self.clip_norm, self.latent_dim, seed)
         return Fitted(mixture.generator(self.latent_scale))
 

@@ -1,8 +1,9 @@
-"""What the builders share: seeded initial weights, labels as one-hot vectors, columns that are scaled."""
+"""What the builders share: seeded initial weights, one-hot labels, scaled columns, all weights as one vector."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,3 +40,19 @@ def scaled_columns(factors: npt.NDArray[np.floating], name: str) -> keras.layers
     layer.build((None, len(factors)))
     layer.set_weights([np.diag(factors)])
     return layer
+
+
+def get_weights(networks: Sequence[keras.Model]) -> npt.NDArray[np.float32]:
+    """All weights of some networks in one vector."""
+    return np.concatenate([weight.ravel() for network in networks for weight in network.get_weights()])
+
+
+def set_weights(networks: Sequence[keras.Model], vector: npt.NDArray[np.float32]) -> None:
+    """The inverse of `get_weights`."""
+    start = 0
+    for network in networks:
+        weights = []
+        for weight in network.get_weights():
+            weights.append(vector[start : start + weight.size].reshape(weight.shape))
+            start += weight.size
+        network.set_weights(weights)
