@@ -51,7 +51,7 @@ _SMALL: dict[str, Any] = {
     "dp_diffusion": DPDiffusion(
         _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=0
     ),
-    "latent_gaussian": LatentGaussian(3, (16,), public_steps=3),
+    "latent_gaussian": LatentGaussian(3, filters=2, public_steps=3),
 }
 _COMPONENTS = ", components"  # of a name: with several covariances for each class
 _LABELLER = ", labeller"

@@ -44,7 +44,7 @@ def test_the_dct_gives_back_what_it_can_say(shape: tuple[int, int, int]) -> None
 
 @pytest.mark.parametrize("shape", _SHAPES)
 def test_inverses_are_stock_layers_that_keras_saves(shape: tuple[int, int, int], tmp_path: Any) -> None:
-    spaces: list[Any] = [DCT(shape, 10), Autoencoder(shape, 10, (16,), 0)]
+    spaces: list[Any] = [DCT(shape, 10), Autoencoder(shape, 10, 4, 0)]
     for number, space in enumerate(spaces):
         values = tf.keras.Input((space.size,))
         model = tf.keras.Model(values, space.inverse_transform(values))
@@ -55,7 +55,7 @@ def test_inverses_are_stock_layers_that_keras_saves(shape: tuple[int, int, int],
         np.testing.assert_allclose(model(points), space.inverse_transform(tf.constant(points)), atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [DCT, lambda shape, size: Autoencoder(shape, size, (16,), 0)])
+@pytest.mark.parametrize("make", [DCT, lambda shape, size: Autoencoder(shape, size, 4, 0)])
 def test_each_image_is_treated_alone(make: Any) -> None:
     space, images = make((28, 28, 1), 20), _smooth((28, 28, 1))
     together = np.asarray(space.transform(images))
@@ -65,11 +65,11 @@ def test_each_image_is_treated_alone(make: Any) -> None:
 
 def test_an_autoencoder_of_strokes_learns_and_keeps_its_weights() -> None:
     images = random_stroke_images(np.random.default_rng(0), 500, (16, 16))
-    space = Autoencoder((16, 16, 1), 8, (64,), seed=1)
+    space = Autoencoder((16, 16, 1), 8, 8, seed=1)
     before = np.mean(np.square(np.asarray(space.inverse_transform(space.transform(images / 255.0))) - images / 255.0))
     space.train(images, steps=150)
     made = np.asarray(space.inverse_transform(space.transform(images / 255.0)))
     assert np.mean(np.square(made - images / 255.0)) < 0.5 * before
-    other = Autoencoder((16, 16, 1), 8, (64,), seed=2)
+    other = Autoencoder((16, 16, 1), 8, 8, seed=2)
     set_weights([other.encoder, other.decoder], get_weights([space.encoder, space.decoder]))
     np.testing.assert_array_equal(other.inverse_transform(other.transform(images / 255.0)), made)

@@ -52,7 +52,7 @@ VARIANTS: dict[str, Any] = {
     "dp_diffusion": DPDiffusion(
         _MIXTURE, filters=2, expected_batch_size=10, steps=10, sampling_steps=2, public_steps=2
     ),
-    "latent_gaussian": LatentGaussian(3, (16,), public_steps=3),
+    "latent_gaussian": LatentGaussian(3, filters=2, public_steps=3),
 }
 
 

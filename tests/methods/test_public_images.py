@@ -13,7 +13,7 @@ from tfdpgen.privacy import Backup, BackupError, Ledger, PrivacyBudget, dataset_
 
 _SPEC = DataSpec((16, 16, 3), 2)
 _BUDGET = PrivacyBudget(3.0, 1e-4)
-_SMALL = LatentGaussian(4, (16,), public_steps=3)
+_SMALL = LatentGaussian(4, filters=2, public_steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def _public(value: int, source: str = "plain images") -> PublicImages:
 
 def test_it_learns_from_those_that_are_given_and_says_so(examples: LabeledDataset) -> None:
     """Whatever the private images show, samples are like the public ones."""
-    settings = LatentGaussian(4, (16,), public_steps=300)
+    settings = LatentGaussian(4, filters=4, public_steps=100)
     brightness = {}
     for value in (20, 230):
         release = train(settings, examples, _BUDGET, verbose=0, public_images=_public(value, f"images of {value}"))

@@ -36,8 +36,8 @@ class LatentGaussian:
 
     Attributes:
       latent_dim: d, of the autoencoder.
-      hidden_units: of its encoder's layers.
-      public_steps: of its training, 256 images each.
+      filters: of its convolutions at the highest resolution.
+      public_steps: of its training, 128 images each.
       components: Gaussians of each class, at most.
       means_share: share of mu squared that buys the class means.
       clip_norm: of what latents differ by from their class's mean, in units of the scale.
@@ -45,8 +45,8 @@ class LatentGaussian:
     """
 
     latent_dim: int = 32
-    hidden_units: tuple[int, ...] = (512, 256)
-    public_steps: int = 8000
+    filters: int = 16
+    public_steps: int = 4000
     components: int = 8
     means_share: float = 0.1
     clip_norm: float = 1.2
@@ -83,4 +83,4 @@ class LatentGaussian:
         return Fitted(mixture.generator(self.latent_scale))
 
     def _untrained(self, spec: DataSpec, seed: int) -> Autoencoder:
-        return Autoencoder(spec.image_shape, self.latent_dim, self.hidden_units, seed)
+        return Autoencoder(spec.image_shape, self.latent_dim, self.filters, seed)
