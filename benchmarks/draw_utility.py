@@ -1,10 +1,11 @@
-"""Draws what `benchmarks/utility.py` has measured: p2 against epsilon, published methods beside ours.
+"""Draws what `benchmarks/utility.py` has measured: p2 against p3, and where published methods lie on the axis of p2.
 
     python benchmarks/utility.py --data_dir=DIR --method=gaussian_mixture --epsilon=1 --results=results.jsonl
     python benchmarks/draw_utility.py --results=results.jsonl --svg=results.svg
 
-Each of our points is the mean of the runs on MNIST's test images that the file holds. Published figures are those of
-DPImageBench or of the methods' authors, on the same images by classifiers of their own.
+A point is the mean of a method's plain runs on test images of MNIST or Fashion-MNIST. Published figures are those of
+DPImageBench or of the methods' authors, on the same images by classifiers of their own; none of these sources has p3,
+so that they are marks below the axis.
 """
 
 from __future__ import annotations
@@ -15,95 +16,121 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from tfdpgen.report.charts import Axis, Line, line_chart
+from tfdpgen.report.charts import Axis
 
-PUBLISHED = {  # epsilon: p2
-    "DP-MERF": {1.0: 0.803, 10.0: 0.813},
-    "DP-GAN (DPImageBench)": {1.0: 0.924, 10.0: 0.927},
-    "Private GANs, revisited": {10.0: 0.950},
-    "DPDM (diffusion)": {1.0: 0.892, 10.0: 0.977},
-    "DP-FETA (diffusion)": {1.0: 0.956, 10.0: 0.981},
-    "FETA-Pro (diffusion)": {1.0: 0.971},
+PUBLISHED = {  # data, epsilon: p2
+    ("mnist", 1.0): {"DP-MERF": 0.803, "DP-GAN": 0.924, "DPDM": 0.892, "DP-FETA": 0.956, "FETA-Pro": 0.971},
+    ("mnist", 10.0): {"DP-MERF": 0.813, "DP-GAN": 0.927, "Bie et al.": 0.950, "DPDM": 0.977, "DP-FETA": 0.981},
+    ("fashion_mnist", 1.0): {"DP-MERF": 0.622, "DP-GAN": 0.718, "DPDM": 0.764, "DP-FETA": 0.817},
+    ("fashion_mnist", 10.0): {"DP-MERF": 0.622, "DP-GAN": 0.703, "DPDM": 0.856, "DP-FETA": 0.873},
 }
-LEGEND_LINE = 19  # pixels
-COLOURS = (
-    "#1b6ca8",
-    "#b3541e",
-    "#2e7d4f",
-    "#7a3e9d",
-    "#a8862a",
-    "#b0305c",
-    "#3a3f8f",
-    "#00838f",
-    "#6d4c41",
-    "#78909c",
-    "#c2185b",
-)
-STYLE = "text { font: 12px sans-serif; fill: #333; } .grid { stroke: #ddd; } .line { fill: none; stroke-width: 2; }"
+AXES = {  # data: name, p2, p3
+    "mnist": ("MNIST", Axis("p2", 0.79, 1.0), Axis("p3", 0.9, 1.0)),
+    "fashion_mnist": ("Fashion-MNIST", Axis("p2", 0.6, 0.9), Axis("p3", 0.7, 1.0)),
+}
+COLOURS = ("#1b6ca8", "#b3541e", "#2e7d4f", "#7a3e9d", "#a8862a", "#b0305c", "#3a3f8f", "#00838f")
+STYLE = "text { font: 12px sans-serif; fill: #333; } .small { font-size: 10px; fill: #777; } .grid { stroke: #ddd; }"
+WIDTH, HEIGHT, PANEL, DEPTH = 800, 700, 290, 190  # of the picture; of a panel
+LEFT, TOP, RIGHT_PANEL, LOWER_PANEL = 60, 40, 390, 310
+
+Means = dict[tuple[str, float], dict[str, tuple[float, float]]]
 
 
-def curves(path: Path) -> list[Line]:
-    """A line for each method and kind of examples: mean p2 at each epsilon."""
-    points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+def means(path: Path) -> Means:
+    """Mean p2 and p3 of each method, by data and epsilon."""
+    runs: dict[tuple[str, float], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for text in path.read_text(encoding="utf-8").splitlines():
         run = json.loads(text)
-        if (run["dataset"], run["split"]) != ("mnist", "test"):
-            continue
-        for column, kind, share in (("p2", "plain", 0.0), ("p2_augmented", "augmented", run["labeller_share"])):
-            if column in run and run["labeller_share"] == share:  # plain ones are worth less beside a labeller
-                points[f"{run['method']}, {kind}"][run["budget"]["epsilon"]].append(run[column])
-    return [
-        Line(name, sorted(measured), [statistics.mean(measured[epsilon]) for epsilon in sorted(measured)])
-        for name, measured in sorted(points.items())
-    ]
+        place = run["dataset"], run["budget"]["epsilon"]
+        if (
+            place in PUBLISHED and run["split"] == "test" and not run["labeller_share"]
+        ):  # which costs plain ones a share
+            name = run["method"] + (f", {public}" if (public := run.get("public_dataset")) else "")
+            runs[place][name].append((run["p2"], run["p3"]))
+    return {
+        place: {
+            name: (statistics.mean(p2 for p2, _ in pairs), statistics.mean(p3 for _, p3 in pairs))
+            for name, pairs in sorted(methods.items())
+        }
+        for place, methods in runs.items()
+    }
 
 
-def draw(ours: list[Line]) -> str:
-    """A standalone SVG picture."""
-    published = [Line(name, list(points), list(points.values())) for name, points in PUBLISHED.items()]
-    lines = [*ours, *published]
-    x, y = Axis("epsilon", 0.1, 100.0, is_log=True), Axis("p2", 0.79, 1.0)
-    chart = str(line_chart("p2 against epsilon", x, y, lines))
-    body = chart[chart.index(">", chart.index("<svg")) + 1 : chart.index("</svg>")]
-    legend, styles = [], []
-    for number, line in enumerate(lines):
-        colour = COLOURS[number % len(COLOURS)]
-        dashes = "" if number < len(ours) else " stroke-dasharray: 4 3;"
-        styles.append(f".series-{number} {{ stroke: {colour};{dashes} }}")
-        at = 350 + LEGEND_LINE * number
-        values = ", ".join(f"{value:.3f} at {epsilon:g}" for epsilon, value in zip(line.x, line.y, strict=True))
-        legend.append(f'<line class="line series-{number}" x1="58" x2="82" y1="{at - 4}" y2="{at - 4}"/>')
-        legend.append(Markup('<text x="90" y="{}">{}: {}</text>').format(at, line.name, values))
-        # A point of each measurement, since a line of one point would not show.
-        for epsilon, value in zip(line.x, line.y, strict=True):
-            left, top = 58 + x.place(epsilon) * 390, 284 - y.place(value) * 272
-            legend.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3" fill="{colour}"/>')
-    height = 350 + LEGEND_LINE * len(lines)
+def draw(measured: Means) -> str:
+    """A standalone SVG picture of four panels."""
+    names = sorted({name for methods in measured.values() for name in methods})
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+    parts = []
+    for row, (dataset, (title, x, y)) in enumerate(AXES.items()):
+        for column, epsilon in enumerate((1.0, 10.0)):
+            left, top = LEFT + RIGHT_PANEL * column, TOP + LOWER_PANEL * row
+            heading = f"{title}, epsilon {epsilon:g}"
+            parts += _panel(
+                heading, x, y, left, top, measured.get((dataset, epsilon), {}), PUBLISHED[dataset, epsilon], colours
+            )
+    for number, name in enumerate(names):
+        across, down = LEFT + 240 * (number % 3), HEIGHT - 40 + 18 * (number // 3)
+        parts.append(Markup('<circle cx="{}" cy="{}" r="4" fill="{}"/>').format(across, down - 4, colours[name]))
+        parts.append(Markup('<text x="{}" y="{}">{}</text>').format(across + 10, down, name))
+    size = Markup('viewBox="0 0 {0} {1}" width="{0}" height="{1}"').format(WIDTH, HEIGHT)
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 {height}" width="560" height="{height}">',
-            f"<title>{escape('p2 against epsilon on MNIST')}</title><style>{STYLE} {' '.join(styles)}</style>",
-            f'<rect width="560" height="{height}" fill="#fff"/>',
-            body,
-            *(str(part) for part in legend),
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size}>',
+            f"<title>p2 against p3</title><style>{STYLE}</style>",
+            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+            *parts,
             "</svg>\n",
         ]
     )
 
 
+def _panel(
+    heading: str,
+    x: Axis,
+    y: Axis,
+    left: int,
+    top: int,
+    points: dict[str, tuple[float, float]],
+    published: dict[str, float],
+    colours: dict[str, str],
+) -> list[Markup]:
+    """Axes, our points, and marks of published methods below."""
+    bottom = top + DEPTH
+    parts = [Markup('<text x="{}" y="{}">{}</text>').format(left, top - 12, heading)]
+    line = Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    for tick in x.ticks:
+        at = left + PANEL * x.place(tick)
+        parts.append(line.format(at, at, top, bottom))
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{:g}</text>').format(at, bottom + 16, tick))
+    for tick in y.ticks:
+        at = bottom - DEPTH * y.place(tick)
+        parts.append(line.format(left, left + PANEL, at, at))
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{:g}</text>').format(left - 6, at + 4, tick))
+    parts.append(Markup('<text x="{}" y="{}">{}</text>').format(left + PANEL + 14, bottom + 16, x.name))
+    parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(left - 6, top - 12, y.name))
+    for name, (p2, p3) in points.items():
+        place = left + PANEL * x.place(p2), bottom - DEPTH * y.place(p3)
+        parts.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5" fill="{}"/>').format(*place, colours[name]))
+    for number, (name, p2) in enumerate(sorted(published.items(), key=lambda pair: pair[1])):
+        at, down = left + PANEL * x.place(p2), bottom + 30 + 11 * (number % 3)
+        parts.append(Markup('<line x1="{0}" x2="{0}" y1="{1}" y2="{2}" stroke="#999"/>').format(at, bottom, down - 8))
+        parts.append(Markup('<text class="small" x="{}" y="{}" text-anchor="middle">{}</text>').format(at, down, name))
+    return parts
+
+
 def main() -> None:
     """Writes the picture."""
-    parser = argparse.ArgumentParser(description="Draws p2 against epsilon.")
+    parser = argparse.ArgumentParser(description="Draws p2 against p3.")
     parser.add_argument("--results", required=True, help="file of benchmarks/utility.py --results")
     parser.add_argument("--svg", required=True, help="file to write")
     flags = parser.parse_args()
-    ours = curves(Path(flags.results))
-    if not ours:
-        parser.error(f"argument --results: {flags.results} should hold runs on MNIST's test images; it holds none.")
-    Path(flags.svg).write_text(draw(ours), encoding="utf-8")
-    print(f"{flags.svg}: {len(ours)} lines of ours, {len(PUBLISHED)} published")
+    measured = means(Path(flags.results))
+    if not measured:
+        parser.error(f"argument --results: {flags.results} should hold runs on test images of MNIST; it holds none.")
+    Path(flags.svg).write_text(draw(measured), encoding="utf-8")
+    print(f"{flags.svg}: {sum(len(methods) for methods in measured.values())} points")
 
 
 if __name__ == "__main__":

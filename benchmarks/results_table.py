@@ -26,11 +26,12 @@ Runs = dict[tuple, list[dict[str, Any]]]
 
 
 def read(path: str) -> Runs:
-    """The runs of a file by data set, epsilon, method (by its present name) and share of the labeller."""
+    """The runs of a file by data set, epsilon, method (by its present name, and what public images it had) and
+    share of the labeller."""
     runs: Runs = defaultdict(list)
     for line in Path(path).read_text(encoding="utf-8").splitlines() if path else ():
         run = json.loads(line)
-        kind = _METHODS.get(run["method"], run["method"])
+        kind = _METHODS.get(run["method"], run["method"]), run.get("public_dataset", "")
         runs[list(_DATA).index(run["dataset"]), run["budget"]["epsilon"], kind, run["labeller_share"]].append(run)
     return runs
 
@@ -40,14 +41,14 @@ def table(runs: Runs) -> str:
     has_wavelets = any("fid_scattering" in run for some in runs.values() for run in some)
     columns = [column for column in _COLUMNS if has_wavelets or column != _WAVELETS]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    for (place, epsilon, name, share), some in sorted(runs.items()):
+    for (place, epsilon, (name, public), share), some in sorted(runs.items()):
         p2 = _spread(some, "p2", 3)
         if "p2_augmented" in some[0]:
             p2 += f"; augmented {_spread(some, 'p2_augmented', 3)}"
         cells = (
             list(_DATA.values())[place],
             f"{epsilon:g}",
-            f"`{name}`" + (f", labeller {share:g}" if share else ""),
+            f"`{name}`" + (f", {public}" if public else "") + (f", labeller {share:g}" if share else ""),
             str(len(some)),
             _mean(some, "p1", 3),
             p2,
@@ -66,12 +67,12 @@ def changes(current: Runs, former: Runs) -> str:
     settings = sorted({(place, epsilon) for place, epsilon, _, _ in former})
     titles = [f"{list(_DATA.values())[place]} {epsilon:g}" for place, epsilon in settings]
     lines = [f"| p2 / p3 / distance | {' | '.join(titles)} |", "|" + "---|" * (len(titles) + 1)]
-    for name in sorted({key[2] for key in former}):
+    for name in sorted({name for _, _, (name, _), _ in former}):
         before = next(key for key, value in (*_METHODS.items(), (name, name)) if value == name)
         for title, runs in ((f"former `{before}`", former), (f"`{name}`", current)):
             cells = []
             for place, epsilon in settings:
-                some = runs.get((place, epsilon, name, 0.0))
+                some = runs.get((place, epsilon, (name, ""), 0.0))
                 cells.append(
                     " / ".join((_mean(some, "p2", 3), _mean(some, "p3", 2), _mean(some, "fid_cnn", 0))) if some else ""
                 )

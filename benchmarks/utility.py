@@ -43,7 +43,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image
 
-from tfdpgen.data import LabeledDataset, load_splits
+from tfdpgen.choices import check_is_another
+from tfdpgen.data import LabeledDataset, PublicImages, load_public_images, load_splits
 from tfdpgen.evaluation import (
     Classifier,
     balanced_accuracy,
@@ -94,6 +95,11 @@ def real_examples(dataset: str, data_dir: str, validation: bool) -> tuple[Labele
     return examples, test
 
 
+def public_images(source: str, image_shape: tuple[int, int, int], data_dir: str) -> PublicImages | None:
+    """What the method learns from for nothing; None: its default."""
+    return load_public_images(source, image_shape, data_dir=data_dir or None) if source else None
+
+
 @functools.cache
 def judge(dataset: str, data_dir: str, validation: bool) -> Classifier:
     """The CNN that knows the real training examples, one for all runs of this process."""
@@ -105,11 +111,18 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One run, from the private examples to the metrics."""
     source = flags.dataset, flags.data_dir, flags.validation
     examples, test = real_examples(*source)
+    check_is_another(flags.public_dataset, flags.dataset)
     judge(*source)  # now, so that it counts in no run's seconds
     started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
     release = train(
-        flags.method, examples, budget, seed=seed, labeller_share=flags.labeller_share, verbose=flags.verbose
+        flags.method,
+        examples,
+        budget,
+        seed=seed,
+        labeller_share=flags.labeller_share,
+        public_images=public_images(flags.public_dataset, examples.spec.image_shape, flags.data_dir),
+        verbose=flags.verbose,
     )
     trained = time.monotonic()
     images, labels, soft_labels, is_augmented = training_set(release, flags.num_synthetic, seed)
@@ -128,6 +141,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         "method": flags.method,
         "budget": {"epsilon": flags.epsilon, "delta": flags.delta},
         "labeller_share": flags.labeller_share,
+        "public_dataset": flags.public_dataset,
         "seed": seed,
         **result,
         "seconds_train": round(trained - started, 1),
@@ -208,6 +222,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets; empty: its default")
     parser.add_argument("--method", default=BEST_METHOD, choices=method_names())
     parser.add_argument("--labeller_share", type=float, default=0.0, help="of the budget; 0: nothing is augmented (0)")
+    parser.add_argument("--public_dataset", default="", help="as in local_run.py (default: the method's)")
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain examples, and augmented ones (60000)")
