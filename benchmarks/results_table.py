@@ -27,7 +27,8 @@ Runs = dict[tuple, list[dict[str, Any]]]
 
 def read(path: str) -> Runs:
     """The runs of a file by data set, epsilon, method (by its present name, and what public images it had) and
-    share of the labeller."""
+    share of the labeller.
+    """
     runs: Runs = defaultdict(list)
     for line in Path(path).read_text(encoding="utf-8").splitlines() if path else ():
         run = json.loads(line)
