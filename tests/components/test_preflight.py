@@ -68,6 +68,14 @@ def test_what_training_would_refuse_ends_here(
     assert not list(tmp_path.iterdir())
 
 
+def test_private_examples_are_no_public_images_of_the_training_either(examples: Path, tmp_path: Path) -> None:
+    outputs = {name: tmp_path / name for name in ("release", "networks")}
+    parameters = {"method": "dp_gan", "public_dataset": "digits", "ledger": str(tmp_path / "ledger.sqlite")}
+    with pytest.raises(ValueError, match="`public_dataset` should be images that anybody may see"):
+        train.execute({"examples": examples}, outputs, parameters)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_would_not_fit_ends_here(
     examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
