@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import fft
 
 from tfdpgen.data.stroke_images import random_stroke_images
 from tfdpgen.features.autoencoder import Autoencoder
@@ -27,10 +28,22 @@ def _smooth(shape: tuple[int, int, int], num: int = 6) -> np.ndarray:
 @pytest.mark.parametrize("shape", _SHAPES)
 def test_the_basis_is_orthonormal_and_lowest_frequencies_come_first(shape: tuple[int, int, int]) -> None:
     basis = low_frequency_basis(shape, 12)
-    np.testing.assert_allclose(basis.T @ basis, np.eye(12 * shape[2]), atol=1e-12)
-    first = basis[:, 0].reshape(shape)[..., 0]
-    assert np.ptp(first) < 1e-12  # a constant
-    assert np.array_equal(low_frequency_basis(shape, 5), basis[:, : 5 * shape[2]])
+    assert basis.shape[1] == 12 + (4 if shape[2] == 3 else 0)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-12)
+    assert np.ptp(basis[:, 0]) < 1e-12  # a constant
+    waves = basis.T.reshape(-1, *shape)
+    waves = waves[np.ptp(waves, axis=3).max(axis=(1, 2)) < 1e-12]  # of brightness
+    rows, columns = np.divmod([np.abs(fft.dctn(wave[:, :, 0])).argmax() for wave in waves], shape[1])
+    frequencies = (rows / shape[0]) ** 2 + (columns / shape[1]) ** 2
+    assert np.all(np.diff(frequencies) > -1e-12)
+
+
+def test_colours_are_described_more_coarsely_than_brightness() -> None:
+    shape = (16, 20, 3)
+    waves = low_frequency_basis(shape, 40).T.reshape(-1, *shape)
+    is_grey = np.ptp(waves, axis=3).max(axis=(1, 2)) < 1e-12
+    assert (is_grey.sum(), len(waves)) == (40, 48)
+    np.testing.assert_allclose(waves[~is_grey].sum(axis=3), 0, atol=1e-12)  # differences, of no brightness
 
 
 @pytest.mark.parametrize("shape", _SHAPES)
@@ -38,7 +51,7 @@ def test_the_dct_gives_back_what_it_can_say(shape: tuple[int, int, int]) -> None
     features, images = DCT(shape, 40), _smooth(shape)
     made = features.inverse_transform(features.transform(images))
     np.testing.assert_allclose(made, images, atol=1e-5)
-    assert features.size == 40 * shape[2]
+    assert features.size == (48 if shape[2] == 3 else 40)
     assert np.linalg.norm(features.transform(np.zeros((1, *shape), np.float32))) < features.radius
 
 

@@ -4,7 +4,9 @@
     features.transform(images)                        # float32 [n, 28, 28, 1] -> [n, 150]
 
 The two-dimensional discrete cosine transform is a public basis in which few axes, those of low frequency, hold most of
-an image (Ahmed, Natarajan & Rao 1974). It is orthonormal, so that distances are those of pixels.
+an image (Ahmed, Natarajan & Rao 1974). It is orthonormal, so that distances are those of pixels. Of coloured images it
+describes brightness and two differences of colours, and these more coarsely, as JPEG does: photographs have little
+detail in colour, and noise would have as much in each.
 """
 
 from __future__ import annotations
@@ -19,33 +21,36 @@ import tensorflow as tf
 from scipy import fft
 
 ORIGIN = 0.2  # of pixels: what coefficients are measured from, so that their norms are small
+_COLOUR_SHARE = 0.1  # coefficients of each difference of colours, for one of brightness
+_OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])  # brightness, and differences
 _RADIUS = 0.35  # root mean square of what pixels differ by from ORIGIN, that an image has at most
 
 
 def low_frequency_basis(image_shape: tuple[int, int, int], num_coefficients: int) -> npt.NDArray[np.float64]:
-    """Orthonormal cosine waves of the lowest frequencies of each channel: float64 [h * w * c, num_coefficients * c].
+    """Orthonormal cosine waves of the lowest frequencies: float64 [h * w * c, d]; the lowest come first.
 
-    The lowest come first, those of all channels beside each other.
+    d is `num_coefficients` for grey images, all that there are where it is more. Of coloured ones that many are of
+    brightness, and a tenth as many, at least one, of each of two differences of colours.
     """
     height, width, channels = image_shape
     frequencies = itertools.product(range(height), range(width))
     chosen = sorted(frequencies, key=lambda pair: (pair[0] / height) ** 2 + (pair[1] / width) ** 2)[:num_coefficients]
-    basis = np.zeros((height, width, channels, len(chosen), channels))
+    axes, coloured = (_OPPONENT, math.ceil(_COLOUR_SHARE * len(chosen))) if channels == 3 else (np.eye(1), 0)
+    waves = []
     for i, (row, column) in enumerate(chosen):
         spectrum = np.zeros((height, width))
         spectrum[row, column] = 1.0
         wave: Any = fft.idctn(spectrum, norm="ortho")
-        for channel in range(channels):
-            basis[:, :, channel, i, channel] = wave
-    return basis.reshape(height * width * channels, len(chosen) * channels)
+        waves += [np.ravel(wave[:, :, None] * axis) for axis in (axes if i < coloured else axes[:1])]
+    return np.stack(waves, axis=1)
 
 
 class DCT:
-    """The lowest coefficients of each channel; see the top of this file.
+    """The lowest coefficients; see the top of this file.
 
     Args:
       image_shape: (h, w, c).
-      num_coefficients: of each channel; all that there are, where it is more.
+      num_coefficients: of brightness, all that there are where it is more; a tenth of it of each difference of colours.
 
     Attributes:
       basis: float32 [h * w * c, d].

@@ -80,7 +80,7 @@ class GaussianMixture:
     """Class-conditional mixture of Gaussians; see the top of this file.
 
     Attributes:
-      num_coefficients: DCT coefficients of each channel; more show finer detail and let in more noise.
+      num_coefficients: DCT coefficients, see `DCT`; more show finer detail and let in more noise.
       components: of each class, at most.
       means_share: share of mu squared that buys all means; half of the whole does where one covariance has to do.
       clip_norm: of what examples differ by from a released mean, in units of the scale released with it.
