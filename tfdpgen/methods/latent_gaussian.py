@@ -35,7 +35,7 @@ class LatentGaussian:
     """Class-conditional Gaussians in a public latent space; see the top of this file.
 
     Attributes:
-      latent_dim: d, of the autoencoder.
+      latent_dim: d, of the autoencoder; coloured images have more to say.
       filters: of its convolutions at the highest resolution.
       public_steps: of its training, 128 images each.
       components: Gaussians of each class, at most.
@@ -57,7 +57,7 @@ class LatentGaussian:
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
-        return cls()
+        return cls() if spec.image_shape[2] == 1 else cls(latent_dim=128)
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
         return plan_mixture(
