@@ -110,7 +110,13 @@ def attack(
     )
     statement = trained.statement
     if shadow_models:
-        method = f"{trained.method} epsilon={statement.epsilon!r} delta={statement.delta!r}"
+        method = " ".join(
+            (
+                f"{trained.method} epsilon={statement.epsilon!r} delta={statement.delta!r}",
+                f"labeller_share={labeller_share!r} label_distribution={label_distribution!r}",
+                f"priors={statement.priors!r}",  # with them public images, by their content
+            )
+        )
         results |= run_shadow_attacks(
             trained,
             splits.train,

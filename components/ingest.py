@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from components.artifacts import Output, PrivateExamples
@@ -63,6 +64,7 @@ def ingest(
     splits.save(examples.path)
     examples.facts = {
         "dataset": dataset,
+        "source": os.path.abspath(path) if os.path.exists(path := os.path.expanduser(dataset)) else dataset,
         "num_examples": {"train": len(splits.train), "holdout": len(splits.holdout), "test": len(splits.test)},
     }
 

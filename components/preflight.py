@@ -42,7 +42,7 @@ def preflight(
     from tfdpgen.privacy import PrivacyBudget
 
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
-    check_is_another(public_dataset, str(examples.facts.get("dataset", "")))
+    check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = (
         load_public_images(public_dataset, facts.spec.image_shape, data_dir=data_dir or None)
         if public_dataset

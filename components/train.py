@@ -70,7 +70,7 @@ def train(
     budget = PrivacyBudget(epsilon, delta)
     private = Splits.load(examples.path).train
     budget.check_num_examples(len(private))
-    check_is_another(public_dataset, str(examples.facts.get("dataset", "")))
+    check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = (
         load_public_images(public_dataset, private.spec.image_shape, data_dir=data_dir or None)
         if public_dataset

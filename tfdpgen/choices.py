@@ -26,7 +26,8 @@ _UNBOUNDED = (
     "its classifier was trained on private examples without differential privacy, and no bound is known on what one of "
     "them may change in it"
 )
-_TFDS_NAME = re.compile(r"(\w+)(/\w+)?(:[\w.*]+)?")  # name, configuration, version
+_TABLES = (".csv", ".tsv", ".parquet")
+_DEPTH = 2  # of folders in a folder of images: splits, classes
 UNPUBLISHABLE = {  # kinds of metrics, and why no noise on a count of test examples makes them publishable
     "p1": _UNBOUNDED,
     "p3": _UNBOUNDED,
@@ -94,18 +95,47 @@ def public_source(method: str, public_dataset: str) -> str:
 
 
 def check_is_another(public_dataset: str, dataset: str) -> None:
-    """Raises a ValueError where the public images are the private ones: by name, path, or one folder in the other."""
-    if not public_dataset or not dataset:
+    """Refuses public images that are the private ones: by the name of a TFDS data set, or by their files.
+
+    Folders count with what links in them lead to, and a table with the folder that it lies in. Copies elsewhere are not
+    seen.
+
+    Raises:
+      ValueError: if they are.
+    """
+    if not public_dataset or not dataset or public_dataset.partition(":")[0] in (*GREY_SOURCES, "dead_leaves"):
         return
-    public, private = (os.path.realpath(os.path.expanduser(name)) for name in (public_dataset, dataset))
-    names = [_TFDS_NAME.fullmatch(name.lower()) for name in (public_dataset, dataset)]
-    is_one_name = names[0] is not None and names[1] is not None and names[0][1] == names[1][1]
-    is_path = os.path.exists(public) or os.path.exists(private)
-    if (is_one_name and not is_path) or os.path.commonpath([public, private]) in (public, private):
+    paths = [os.path.expanduser(name) for name in (public_dataset, dataset)]
+    if "digits" in (public_dataset, dataset):  # only ever the embedded data set
+        is_same = public_dataset == dataset
+    elif all(os.path.exists(path) for path in paths):
+        public, private = (_places(path) for path in paths)
+        is_same = any(os.path.commonpath([one, other]) in (one, other) for one in public for other in private)
+    else:
+        is_same = _tfds_name(public_dataset) == _tfds_name(dataset)
+    if is_same:
         raise ValueError(
             f"`public_dataset` should be images that anybody may see; got {public_dataset!r}, where the private "
             f"`dataset` is {dataset!r}. What is learnt from public images is released without noise."
         )
+
+
+def _places(path: str) -> set[str]:
+    """Where the images of a folder or a table lie, links resolved; the path itself of any other file."""
+    if os.path.splitext(path)[1].lower() in _TABLES:
+        path = os.path.dirname(os.path.abspath(path))
+    found, folders = {os.path.realpath(path)}, [path] if os.path.isdir(path) else []
+    for _ in range(_DEPTH):
+        folders = [entry.path for folder in folders for entry in os.scandir(folder) if entry.is_dir()]
+        found.update(os.path.realpath(folder) for folder in folders)
+    return found
+
+
+def _tfds_name(name: str) -> str:
+    """The data set's part of a TFDS name, in snake case as TFDS has it: FashionMNIST/3bit:1.0 -> fashion_mnist."""
+    head = name if name.startswith("huggingface:") else re.split("[/:]", name)[0]
+    words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", head)
+    return re.sub("([a-z0-9])([A-Z])", r"\1_\2", words).lower()
 
 
 def check_labeller_share(labeller_share: float) -> None:

@@ -15,7 +15,7 @@ from tfdpgen.choices import check_is_another, public_source
 from tfdpgen.data import DataError, PublicImages, load_public_images
 from tfdpgen.data import public_images as module
 from tfdpgen.data.dead_leaves import random_dead_leaves
-from tfdpgen.data.font_images import font_files, random_font_images
+from tfdpgen.data.font_images import font_files, random_font_images, read_fonts
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_dead_leaves_have_the_spectrum_and_the_colours_of_photographs() -> None:
 def test_fonts_are_letters_light_on_dark(fonts: Path) -> None:
     files = font_files(fonts)
     assert [file.name for file in files] == ["carried.TTF", "broken.otf"]
-    images = random_font_images(np.random.default_rng(0), 200, (28, 28), files)
+    fonts_read = read_fonts(files)
+    assert len(fonts_read) == 1
+    images = random_font_images(np.random.default_rng(0), 200, (28, 28), list(fonts_read.values()))
     assert 10 < images.mean() < 90
     assert np.mean(images.max(axis=(1, 2, 3)) > 150) > 0.9
     border = np.concatenate([images[:, 0].ravel(), images[:, -1].ravel()])
@@ -158,15 +160,31 @@ def test_images_of_ones_own_are_checked(images: np.ndarray) -> None:
         ("./photos/../photos", "photos", True),
         ("photos_of_others", "photos", False),
         ("photos/cats", "photos/train", False),
+        ("FashionMNIST", "fashion_mnist", True),
+        ("a/btgraham-300:3.0.0", "a/btgraham-300", True),
+        ("photos:1.0.0", "photos", True),  # a folder of that name does not hide the data set
+        ("huggingface:cifar10", "huggingface:mnist", False),
+        ("strokes", "strokes", False),
+        ("svhn_cropped", ".", False),
+        ("digits", "digits", True),
+        ("./digits", "digits", False),
+        ("table/images", "table/labels.csv", True),
+        ("table/copy.csv", "table/labels.csv", True),
+        ("store/dogs", "linked", True),
+        ("linked", "store/dogs", True),
+        ("store", "photos", False),
     ],
 )
 def test_the_private_examples_are_no_public_ones(
     public: str, private: str, is_same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("photos/cats", "photos/train", "photos_of_others"):
+    for name in ("photos/cats", "photos/train", "photos_of_others", "table/images", "store/dogs", "linked", "digits"):
         (tmp_path / name).mkdir(parents=True)
+    for name in ("table/labels.csv", "table/copy.csv"):
+        (tmp_path / name).write_text("file,label")
     (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "linked" / "dogs").symlink_to("../store/dogs")
     if is_same:
         with pytest.raises(ValueError, match="`public_dataset` should be images that anybody may see"):
             check_is_another(public, private)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tfdpgen.data import DataSpec, LabeledDataset, PublicImages, load_public_images
+from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.methods import DPGAN, LatentGaussian, train
 from tfdpgen.privacy import Backup, BackupError, Ledger, PrivacyBudget, dataset_id
 
@@ -53,14 +54,19 @@ def test_it_learns_from_those_that_are_given_and_says_so(
         ("gaussian_mixture", _public(0), "`public_images` should be None: gaussian_mixture learns from no public"),
         (_SMALL, load_public_images("dead_leaves", (16, 16, 1)), r"shape of the private ones, \(16, 16, 3\); got"),
         (_SMALL, None, "images of strokes have one channel"),
+        (
+            _SMALL,
+            PublicImages("bad", (16, 16, 3), lambda: np.zeros((3, 8, 9, 3), np.uint8)),
+            "should give uint8 images",
+        ),
     ],
 )
 def test_what_does_not_suit_is_refused_before_anything_is_spent(
     method: str | LatentGaussian, public: PublicImages | None, message: str, examples: LabeledDataset, tmp_path: Path
 ) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    with pytest.raises(ValueError, match=message):
-        train(method, examples, _BUDGET, verbose=0, ledger=ledger, public_images=public)
+    with pytest.raises(ValueError, match=message), Backup(tmp_path / "backup") as backup:
+        train(method, examples, _BUDGET, verbose=0, ledger=ledger, public_images=public, backup=backup)
     assert ledger.reservations(dataset_id(examples)) == 0
 
 
@@ -68,12 +74,20 @@ def test_a_resumed_training_has_the_same_public_images(examples: LabeledDataset,
     class _Cut(BaseException):
         pass
 
-    def cut() -> np.ndarray:
+    def cut(*_: object, **__: object) -> None:
         raise _Cut
 
-    with pytest.raises(_Cut), Backup(tmp_path / "backup") as backup:
-        train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=PublicImages("a", (16, 16, 3), cut))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Autoencoder, "train", cut)
+        with pytest.raises(_Cut), Backup(tmp_path / "backup") as backup:
+            train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=_public(0, "a"))
     with pytest.raises(BackupError, match="public_images differ"), Backup(tmp_path / "backup") as backup:
         train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=_public(0, "b"))
     with Backup(tmp_path / "backup") as backup:
         train(_SMALL, examples, _BUDGET, verbose=0, backup=backup, public_images=_public(0, "a"))
+
+
+@pytest.mark.parametrize("method", [DPGAN, LatentGaussian])
+def test_no_training_of_no_public_steps(method: type[DPGAN | LatentGaussian]) -> None:
+    with pytest.raises(ValueError, match="`public_steps`"):
+        method(public_steps=0)

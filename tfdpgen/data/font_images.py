@@ -1,6 +1,7 @@
 """Font images: single characters in the fonts of this machine, a public prior for writing.
 
-    images = random_font_images(np.random.default_rng(0), 1000, (28, 28), font_files())   # uint8 [1000, 28, 28, 1]
+    fonts = read_fonts(font_files())
+    images = random_font_images(np.random.default_rng(0), 1000, (28, 28), list(fonts.values()))  # uint8 [n, 28, 28, 1]
 
 An image shows one Latin letter or digit, light on dark, in a random font, scaled, turned and sheared a little. Which
 character it is, is not kept. What there is depends on the fonts that are installed, and so does what a generator learns
@@ -12,6 +13,7 @@ model APIs" and "... via simulators" (arXiv 2305.15560, 2502.05505).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import string
 import sys
@@ -50,8 +52,28 @@ def font_files(folder: str | os.PathLike[str] = "") -> list[Path]:
     return sorted(found)
 
 
+def read_fonts(files: Sequence[Path]) -> dict[str, list[PIL.Image.Image]]:
+    """The characters of fonts, each cut out, by a digest of the file; fonts without Latin letters are passed over.
+
+    Raises:
+      DataError: if no font has a Latin letter.
+    """
+    found = {
+        hashlib.sha256(file.read_bytes()).hexdigest(): drawn
+        for file in files
+        if (drawn := _characters(file)) is not None
+    }
+    if not found:
+        raise DataError(
+            f"Public images of fonts need at least one font file with Latin letters; got {len(files)} files, none of "
+            "which has any. Install some, such as Debian's packages fonts-dejavu and fonts-liberation, or name a "
+            "folder of .ttf or .otf files: fonts:FOLDER."
+        )
+    return dict(sorted(found.items()))
+
+
 def random_font_images(
-    rng: np.random.Generator, num: int, shape: tuple[int, int], fonts: Sequence[Path]
+    rng: np.random.Generator, num: int, shape: tuple[int, int], fonts: Sequence[Sequence[PIL.Image.Image]]
 ) -> npt.NDArray[np.uint8]:
     """`num` random characters.
 
@@ -59,37 +81,27 @@ def random_font_images(
       rng: of everything that is random.
       num: of images.
       shape: height and width in pixels.
-      fonts: files that Pillow can read; those without Latin letters are passed over.
+      fonts: the characters of each.
 
     Returns:
       uint8 [num, h, w, 1], characters light on a dark ground.
-
-    Raises:
-      DataError: if no font has a Latin letter.
     """
-    drawn = [characters for font in fonts if (characters := _characters(font))]
-    if not drawn:
-        raise DataError(
-            f"Public images of fonts need at least one font file with Latin letters; got {len(fonts)} files, none of "
-            "which has any. Install some, such as Debian's packages fonts-dejavu and fonts-liberation, or name a "
-            "folder of .ttf or .otf files: fonts:FOLDER."
-        )
     images = np.zeros((num, *shape), np.uint8)
     for i in range(num):
-        characters = drawn[rng.integers(len(drawn))]
-        images[i] = _framed(characters[rng.integers(len(characters))], shape, rng)
+        characters = fonts[int(rng.integers(len(fonts)))]
+        images[i] = _framed(characters[int(rng.integers(len(characters)))], shape, rng)
     return images[..., None]
 
 
-def _characters(file: Path) -> list[PIL.Image.Image]:
-    """All characters that a font has, each cut out; none where it cannot be read or has no Latin letters."""
+def _characters(file: Path) -> list[PIL.Image.Image] | None:
+    """All characters that a font has, each cut out; None where it cannot be read or has no Latin letters."""
     try:
         font = PIL.ImageFont.truetype(file, _HEIGHT)
         missing, *drawn = (_drawn(font, character) for character in (_MISSING, *_CHARACTERS))
     except OSError:
-        return []
+        return None
     found = [image.crop(box) for image in drawn if (box := image.getbbox()) and image.tobytes() != missing.tobytes()]
-    return found if len(found) > len(_CHARACTERS) // 2 else []
+    return found if len(found) > len(_CHARACTERS) // 2 else None
 
 
 def _drawn(font: PIL.ImageFont.FreeTypeFont, character: str) -> PIL.Image.Image:

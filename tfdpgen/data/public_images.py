@@ -10,10 +10,11 @@
 | strokes | random pen strokes, grey (`stroke_images.py`) |
 | fonts, fonts:FOLDER | letters and digits in the fonts of this machine, or of a folder, grey (`font_images.py`) |
 | dead_leaves | shapes that hide each other, with the statistics of photographs (`dead_leaves.py`) |
-| anything else | as `load_splits`, all splits together, or a folder of images without sub-folders; no label is used |
+| anything else | what `load_splits` takes without further declarations, or a folder of images without sub-folders |
 
-That they are public is the caller's word: an image that is private, or that was made of private ones, must not be among
-them. Their origin is part of the privacy statement, which is otherwise the same: they touch no private example.
+No label is used. That they are public is the caller's word: an image that is private, or that was made of private ones,
+must not be among them. Their origin is part of the privacy statement, which is otherwise the same: they touch no
+private example.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tfdpgen.data.dataset import DataError
 from tfdpgen.data.dead_leaves import random_dead_leaves
 from tfdpgen.data.declared import Declared
 from tfdpgen.data.folders import list_images
-from tfdpgen.data.font_images import font_files, random_font_images
+from tfdpgen.data.font_images import font_files, random_font_images, read_fonts
 from tfdpgen.data.listing import Listing
 from tfdpgen.data.reading import read_listing
 from tfdpgen.data.sources import load_splits, partition
@@ -113,18 +114,26 @@ def load_public_images(
             lambda: random_dead_leaves(rng(), most, image_shape),
         )
     if source == "fonts" or source.startswith("fonts:"):
-        fonts = font_files(source.removeprefix("fonts").removeprefix(":"))
-        random_font_images(rng(), 1, sides, fonts)  # now, so that fonts that cannot be used are refused early
+        fonts = read_fonts(font_files(source.removeprefix("fonts").removeprefix(":")))
         return PublicImages(
-            f"{most:,} letters and digits, light on dark, in {len(fonts)} fonts",
+            f"{most:,} letters and digits, light on dark, in {len(fonts)} fonts (SHA-256 {_digest(*fonts)})",
             image_shape,
-            lambda: random_font_images(rng(), most, sides, fonts),
+            lambda: random_font_images(rng(), most, sides, list(fonts.values())),
         )
     images = _of_data_set(source, image_shape, data_dir, verbose)
     chosen = images[np.sort(partition(len(images))[0][:most])]
-    digest = hashlib.sha256(chosen.tobytes()).hexdigest()[:16]
-    name = os.path.basename(os.path.normpath(source))
-    return PublicImages(f"{len(chosen):,} images of {name} (SHA-256 {digest})", image_shape, lambda: chosen)
+    path = os.path.expanduser(source)
+    name = os.path.basename(os.path.abspath(path)) if os.path.exists(path) else source
+    text = f"{len(chosen):,} images of {name} (SHA-256 {_digest(chosen.tobytes())})"
+    return PublicImages(text, image_shape, lambda: chosen)
+
+
+def _digest(*parts: str | bytes) -> str:
+    """The first digits of a SHA-256."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:16]
 
 
 def _of_data_set(
@@ -139,5 +148,9 @@ def _of_data_set(
     try:
         splits = load_splits(source, data_dir=data_dir, image_shape=image_shape, resize="crop", verbose=verbose)
     except DataError as error:
-        raise DataError(f"`public_dataset`: {error}") from error
+        raise DataError(
+            f"`public_dataset`: {error} What declares the private images does not declare the public ones: an .npz "
+            "needs `num_classes` in it, and of a table its files are best copied into a folder without sub-folders, "
+            "since labels are not used."
+        ) from error
     return np.concatenate([part.in_memory().images for part in (splits.train, splits.holdout, splits.test)])

@@ -134,7 +134,7 @@ class Autoencoder:
             bar.add(1)
 
     def _critic(self) -> keras.Model:
-        """Images [n, h, w, c] -> scores [n, h / 4, w / 4, 1], each of a patch of 24 pixels a side."""
+        """Images [n, h, w, c] -> scores [n, h / 4, w / 4, 1], each of a patch of 26 pixels a side."""
         images = keras.Input(self._image_shape)
         hidden = images
         for size, kernel, stride in ((self._filters, 4, 2), (2 * self._filters, 4, 2), (2 * self._filters, 3, 1)):

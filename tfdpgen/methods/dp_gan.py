@@ -66,6 +66,9 @@ class DPGAN:
       learning_rate: of both Adams.
       ema: decay of the moving average of the generator's weights, in each of its steps.
       public_steps: on public images, `num_fakes` of them each, where there are any.
+
+    Raises:
+      ValueError: if a setting is not greater than 0.
     """
 
     name: ClassVar[str] = "dp_gan"
@@ -82,6 +85,11 @@ class DPGAN:
     learning_rate: float = 1e-3
     ema: float = 0.99
     public_steps: int = 2000
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"`{field.name}` should be greater than 0; got {getattr(self, field.name)!r}.")
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:

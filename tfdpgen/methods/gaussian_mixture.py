@@ -15,8 +15,8 @@ coefficients. What is asked, in order:
 **One rule** decides, from public facts and before the first access, how many covariances there are: one for all
 classes, one for each class, or several of each. Noise of a covariance is a Wigner matrix; the fewer examples there are,
 the wider the edge of its spectrum. As a share of the variance that there is, the edge shall be at most `MOST_NOISE` for
-classes and `MOST_NOISE_OF_COMPONENTS` for components, which vary less than their class does. Eigenvalues below the edge
-are dropped and those above it shrunk (`Statistics.factors`).
+classes and `MOST_NOISE_OF_COMPONENTS` for components, which vary less than their class does. Eigenvalues that noise may
+reach are dropped and others shrunk (`Statistics.factors`).
 
 Sources: "Analyze Gauss", Dwork et al. 2014; CoinPress, Biswas et al. 2020; Donoho, Gavish & Johnstone 2018.
 """

@@ -42,6 +42,9 @@ class LatentGaussian:
       means_share: share of mu squared that buys the class means.
       clip_norm: of what latents differ by from their class's mean, in units of the scale.
       latent_scale: what standard deviations are multiplied by when images are sampled.
+
+    Raises:
+      ValueError: if a number is below 1.
     """
 
     latent_dim: int = 32
@@ -54,6 +57,11 @@ class LatentGaussian:
     name: ClassVar[str] = "latent_gaussian"
     priors: ClassVar[tuple[str, ...]] = ()
     public_dataset: ClassVar[str] = "strokes"
+
+    def __post_init__(self) -> None:
+        for name in ("latent_dim", "filters", "public_steps", "components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)!r}.")
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:

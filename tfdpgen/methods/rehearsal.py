@@ -107,6 +107,7 @@ def rehearse(
         seconds = found.seconds + images.seconds_per_example * max(0, num_examples - len(images))
         seconds += sum(part.seconds_of(plan.mechanisms[key]) for key, part in found.trainings.items())
         # Again, without what is done once in a process, and without the steps that have been timed.
+        public = public if found.public_seconds else {}  # the method may find nothing public to learn from
         before = _trained(little, plan, images, seen, most_steps=1) if public else found
         for name, (few, *more) in public.items():
             each = 0.0

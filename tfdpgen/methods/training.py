@@ -92,12 +92,18 @@ def train(
     budget.check_num_examples(len(dataset))
     chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share, label_distribution)
     public_images = public_images_of(chosen, public_images, dataset.spec)
+    if public_images is not None:
+        public_images.images()  # now, so that what cannot be read is refused while nothing has been spent
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
     facts = {"method": chosen.name, "settings": dataclasses.asdict(chosen), "seed": seed}
     priors = chosen.priors
     if public_images is not None:
         facts["public_images"] = public_images.source
-        priors = (*priors, f"images are like {public_images.source}, which {chosen.name} learnt from first")
+        priors = (
+            *priors,
+            f"images are like {public_images.source}, which {chosen.name} learnt from first; none of these is a private "
+            "example or was made of one, which nothing has checked",
+        )
     session = PrivateSession(
         dataset,
         plan,

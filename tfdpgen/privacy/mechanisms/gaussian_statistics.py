@@ -7,8 +7,8 @@
 
 A Gaussian of each class is a generator already. What examples differ by from a released mean, in units of a released
 scale, has a smaller norm than they have themselves, and so a second mechanism needs less noise for it (Biswas et al.
-2020, "CoinPress"). The noise of a covariance is a Wigner matrix of known scale: eigenvalues below its edge are noise,
-and those above it are too large by a known amount, which `Statistics.factors` takes off.
+2020, "CoinPress"). The noise of a covariance is a Wigner matrix of known scale: eigenvalues up to its edge, or
+a little beyond, are noise, and others are too large by a known amount, which `Statistics.factors` takes off.
 
 Sources: the Gaussian mechanism on second moments, Dwork et al. 2014, "Analyze Gauss" (algorithm 1); shrinkage of
 eigenvalues for squared error, Donoho, Gavish & Johnstone 2018, in its form for additive Wigner noise (Benaych-Georges &
@@ -135,7 +135,7 @@ class Statistics(NamedTuple):
         """F [groups, d, rank], of which F F^T is the covariance with its eigenvalues shrunk; the longest columns first.
 
         Noise of that scale has eigenvalues up to 2 * stddev * sqrt(d), the edge, and by chance a little beyond: by less
-        than a share of d^(-2/3) of it in 99 cases of 100 (Tracy & Widom 1996). An eigenvalue y beyond that stands for
+        than a share of d^(-2/3) of it for 99 covariances of 100 (Tracy & Widom 1996). An eigenvalue y beyond that stands for
         one of the covariance, in whose direction there is a variance of sqrt(y^2 - edge^2); others are noise and get 0.
 
         Args:
@@ -195,7 +195,7 @@ class GroupStatistics(GaussianSum):
 
     @property
     def edge(self) -> float:
-        """The largest eigenvalue that the noise makes, times the number of examples in a group; see `Statistics`."""
+        """Where the spectrum of the noise ends but for chance, times the number of examples in a group; see `Statistics`."""
         return 2 * math.sqrt(self.num_features) * self.stddev / (math.sqrt(2) * self.square_weight)
 
     def sum_of(
