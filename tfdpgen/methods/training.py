@@ -101,8 +101,8 @@ def train(
         facts["public_images"] = public_images.source
         priors = (
             *priors,
-            f"images are like {public_images.source}, which {chosen.name} learnt from first; none of these is a private "
-            "example or was made of one, which nothing has checked",
+            f"images are like {public_images.source}, which {chosen.name} learnt from first; none of these is a "
+            "private example or was made of one, which nothing has checked",
         )
     session = PrivateSession(
         dataset,

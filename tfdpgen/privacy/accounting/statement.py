@@ -44,8 +44,9 @@ _ASSUMPTIONS = (
     "One {unit} moves the sum to which a mechanism adds noise by at most the declared bound: gradients are clipped "
     "{unit} by {unit}, no layer mixes examples, whatever is random about an example in training is drawn from a secret "
     "generator, and a gradient that is not finite counts as zero.",
-    "Everything released was computed from the listed mechanisms' outputs and from what is public. Losses, the count of gradients that "
-    "were not finite, scores of attacks and utility, backups and the ledger stay inside the trust boundary.",
+    "Everything released was computed from the listed mechanisms' outputs and from what is public. Losses, the count "
+    "of gradients that were not finite, scores of attacks and utility, backups and the ledger stay inside the trust "
+    "boundary.",
     "This statement covers this release. Other releases from the same examples add to what may be learnt about them.",
     "Noise, and what is drawn for an example in training, comes from Threefry-2x32 with 64-bit keys, Poisson samples "
     "and the noise of one-shot mechanisms from PCG64 with 256-bit seeds, all from the operating system's entropy. "

@@ -135,8 +135,9 @@ class Statistics(NamedTuple):
         """F [groups, d, rank], of which F F^T is the covariance with its eigenvalues shrunk; the longest columns first.
 
         Noise of that scale has eigenvalues up to 2 * stddev * sqrt(d), the edge, and by chance a little beyond: by less
-        than a share of d^(-2/3) of it for 99 covariances of 100 (Tracy & Widom 1996). An eigenvalue y beyond that stands for
-        one of the covariance, in whose direction there is a variance of sqrt(y^2 - edge^2); others are noise and get 0.
+        than a share of d^(-2/3) of it for 99 covariances of 100 (Tracy & Widom 1996). An eigenvalue y beyond that
+        stands for one of the covariance, in whose direction there is a variance of sqrt(y^2 - edge^2); others are noise
+        and get 0.
 
         Args:
           rank: columns; at most d.
@@ -195,7 +196,7 @@ class GroupStatistics(GaussianSum):
 
     @property
     def edge(self) -> float:
-        """Where the spectrum of the noise ends but for chance, times the number of examples in a group; see `Statistics`."""
+        """Where the spectrum of noise ends but for chance, times the examples in a group; see `Statistics`."""
         return 2 * math.sqrt(self.num_features) * self.stddev / (math.sqrt(2) * self.square_weight)
 
     def sum_of(
