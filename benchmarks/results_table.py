@@ -56,7 +56,7 @@ def table(runs: Runs) -> str:
             _spread(some, "p3", 3),
             _mean(some, "p4", 3),
             _spread(some, "fid_cnn", 1),
-            *([_spread(some, "fid_scattering", 3)] if has_wavelets else []),
+            *([_spread(some, "fid_scattering", 4)] if has_wavelets else []),
             f"{max(1, min(run['seconds_train'] for run in some)):.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
