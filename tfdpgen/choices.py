@@ -133,7 +133,9 @@ def _places(path: str) -> set[str]:
 
 def _tfds_name(name: str) -> str:
     """The data set's part of a TFDS name, in snake case as TFDS has it: FashionMNIST/3bit:1.0 -> fashion_mnist."""
-    head = name if name.startswith("huggingface:") else re.split("[/:]", name)[0]
+    if not re.match("[A-Za-z]", name) or name.startswith("huggingface:"):
+        return name  # a path, or a collection with names of its own
+    head = re.split("[/:]", name)[0]
     words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", head)
     return re.sub("([a-z0-9])([A-Z])", r"\1_\2", words).lower()
 

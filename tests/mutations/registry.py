@@ -979,8 +979,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _DP_GAN,
-                "            labels = rng.uniform([self.num_fakes], 0, spec.num_classes, tf.int64)\n",
-                "            labels = rng.uniform([self.num_fakes], 0, tf.reduce_max(seen) + 1, tf.int64)\n",
+                "                images, labels = self._fakes(generator, rng, spec.num_classes)\n",
+                "                images, labels = self._fakes(generator, rng, tf.reduce_max(seen) + 1)\n",
             ),
             Edit(
                 _DP_GAN,
