@@ -97,9 +97,7 @@ def evaluate(
 
     splits = Splits.load(examples.path)
     plain, augmented = synthetic.load(MOST_EXAMPLES), synthetic.load_augmented(MOST_EXAMPLES)
-    num_train = (
-        len(plain) - len(plain) // TEST_SHARE
-    )  # both parts have the same shares of classes; see `Release.labels`
+    num_train = len(plain) - len(plain) // TEST_SHARE  # both have the same shares of classes: `Release.labels`
     learnt, tested = plain.take(np.arange(num_train)), plain.take(np.arange(num_train, len(plain)))
     test = splits.test.in_memory(MOST_EXAMPLES)
 

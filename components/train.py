@@ -36,7 +36,7 @@ def train(
     ] = "balanced",
     public_dataset: Annotated[
         str,
-        "images to learn from for nothing, whose labels are not used: a data set as `dataset`, strokes, fonts or "
+        "images to learn from for nothing, whose labels are not used: a folder, .npz or TFDS name, strokes, fonts or "
         "dead_leaves; empty: the method's default",
     ] = "",
     data_dir: Annotated[str, "where TFDS keeps public data sets; empty: TFDS's default"] = "",

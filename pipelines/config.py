@@ -83,7 +83,7 @@ class SynthesisConfig:
 
     public_dataset: str = ""
     """Images that anybody may see, from which latent_gaussian and dp_gan learn for nothing before they ask for anything
-    private: whatever dataset takes, and a folder of images without sub-folders; or strokes, fonts (of this machine, or
+XX fonts (of this machine, or
     fonts:FOLDER) or dead_leaves, which are made without data. Labels are not used. Empty: strokes for latent_gaussian,
     none for dp_gan. docs/data.md."""
 
