@@ -83,9 +83,9 @@ class SynthesisConfig:
 
     public_dataset: str = ""
     """Images that anybody may see, from which latent_gaussian and dp_gan learn for nothing before they ask for anything
-XX fonts (of this machine, or
-    fonts:FOLDER) or dead_leaves, which are made without data. Labels are not used. Empty: strokes for latent_gaussian,
-    none for dp_gan. docs/data.md."""
+    private: a folder, .npz or TFDS name, as in dataset, or a folder of images without sub-folders; or strokes, fonts
+    (of this machine, or fonts:FOLDER) or dead_leaves, which are made without data. Labels are not used. Empty: strokes
+    for latent_gaussian, none for dp_gan. docs/data.md."""
 
     labeller_share: float = 0.0
     """Share of the budget, in [0, 1), that trains a private labeller: then as many augmented examples, which it has
