@@ -44,7 +44,7 @@ import numpy as np
 from PIL import Image
 
 from tfdpgen.choices import check_is_another
-from tfdpgen.data import LabeledDataset, PublicImages, load_public_images, load_splits
+from tfdpgen.data import LabeledDataset, load_splits, public_images
 from tfdpgen.evaluation import (
     Classifier,
     balanced_accuracy,
@@ -95,11 +95,6 @@ def real_examples(dataset: str, data_dir: str, validation: bool) -> tuple[Labele
     return examples, test
 
 
-def public_images(source: str, image_shape: tuple[int, int, int], data_dir: str) -> PublicImages | None:
-    """What the method learns from for nothing; None: its default."""
-    return load_public_images(source, image_shape, data_dir=data_dir or None) if source else None
-
-
 @functools.cache
 def judge(dataset: str, data_dir: str, validation: bool) -> Classifier:
     """The CNN that knows the real training examples, one for all runs of this process."""
@@ -121,7 +116,7 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         budget,
         seed=seed,
         labeller_share=flags.labeller_share,
-        public_images=public_images(flags.public_dataset, examples.spec.image_shape, flags.data_dir),
+        public_images=public_images.asked_for(flags.public_dataset, examples.spec.image_shape, flags.data_dir),
         verbose=flags.verbose,
     )
     trained = time.monotonic()

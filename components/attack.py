@@ -159,14 +159,11 @@ class _TrainShadow:
     data_dir: str
 
     def __call__(self, examples: LabeledDataset, seed: int) -> tuple[Release, dict[str, Any]]:
-        from tfdpgen.data import load_public_images
+        from tfdpgen.data import public_images
         from tfdpgen.methods import train
         from tfdpgen.privacy import PrivacyBudget
 
-        shape = examples.spec.image_shape
-        public = None
-        if self.public_dataset:
-            public = load_public_images(self.public_dataset, shape, data_dir=self.data_dir or None)
+        public = public_images.asked_for(self.public_dataset, examples.spec.image_shape, self.data_dir)
         budget = PrivacyBudget(self.epsilon, self.delta)
         networks: dict[str, Any] = {}
         release = train(

@@ -45,7 +45,7 @@ def audit(
     metrics = {}
     if canaries:
         from tfdpgen.attacks.audit import audit_optimizer, audit_release, canary_plan
-        from tfdpgen.data import Splits, load_public_images
+        from tfdpgen.data import Splits, public_images
         from tfdpgen.methods import train
         from tfdpgen.privacy import DPKerasAdam, NoiseSource, PrivacyBudget
 
@@ -55,11 +55,7 @@ def audit(
             result = audit_optimizer(canary_plan(budget, canaries), delta, optimizer_class=DPKerasAdam, noise=noise)
         else:
             private = Splits.load(examples.path).train.in_memory()
-            public = (
-                load_public_images(public_dataset, private.spec.image_shape, data_dir=data_dir or None)
-                if public_dataset
-                else None
-            )
+            public = public_images.asked_for(public_dataset, private.spec.image_shape, data_dir)
             result = audit_release(
                 lambda chosen: train(
                     method,

@@ -37,17 +37,13 @@ def preflight(
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
     from tfdpgen.choices import check_is_another
-    from tfdpgen.data import Splits, load_public_images
+    from tfdpgen.data import Splits, public_images
     from tfdpgen.methods.preflight import Facts, check
     from tfdpgen.privacy import PrivacyBudget
 
     facts = Facts.of(Splits.load(examples.path))  # what follows has no example at hand
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
-    public = (
-        load_public_images(public_dataset, facts.spec.image_shape, data_dir=data_dir or None)
-        if public_dataset
-        else None
-    )
+    public = public_images.asked_for(public_dataset, facts.spec.image_shape, data_dir)
     free = shutil.disk_usage(checked.path).free
     budget = PrivacyBudget(epsilon, delta)
     estimate = check(

@@ -61,7 +61,7 @@ def train(
     """Trains a method under differential privacy."""
     from tfdpgen import methods
     from tfdpgen.choices import check_is_another
-    from tfdpgen.data import Splits, load_public_images
+    from tfdpgen.data import Splits, public_images
     from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
     from tfdpgen.release import Augmentation
 
@@ -71,11 +71,7 @@ def train(
     private = Splits.load(examples.path).train
     budget.check_num_examples(len(private))
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
-    public = (
-        load_public_images(public_dataset, private.spec.image_shape, data_dir=data_dir or None)
-        if public_dataset
-        else None
-    )
+    public = public_images.asked_for(public_dataset, private.spec.image_shape, data_dir)
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained: dict[str, Any] = {}

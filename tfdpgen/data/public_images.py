@@ -128,6 +128,11 @@ def load_public_images(
     return PublicImages(text, image_shape, lambda: chosen)
 
 
+def asked_for(source: str, image_shape: tuple[int, int, int], data_dir: str) -> PublicImages | None:
+    """`load_public_images` of flags: None, which is the method's default, where no source is named."""
+    return load_public_images(source, image_shape, data_dir=data_dir or None) if source else None
+
+
 def _digest(*parts: str | bytes) -> str:
     """The first digits of a SHA-256."""
     digest = hashlib.sha256()
