@@ -29,7 +29,7 @@ def audit(
         str,
         "black_box: sees samples of the method, trained once more; white_box: sees each update of the optimizer",
     ] = "black_box",
-    method: Annotated[str, "the method that black_box trains"] = "c_vae",
+    method: Annotated[str, "the method that black_box trains"] = "gaussian_mixture",
     labeller_share: Annotated[float, "share of the budget that trains its labeller; 0: there is none"] = 0.0,
     label_distribution: Annotated[str, "that of the audited training"] = "balanced",
     public_dataset: Annotated[str, "public images that the training learns from; empty: the method's default"] = "",

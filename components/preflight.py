@@ -1,6 +1,6 @@
 """Preflight: what a run will cost and what may come of it, said before any budget is reserved.
 
-    python -m components.preflight --examples=DIR --checked=DIR --method=c_vae --epsilon=3
+    python -m components.preflight --examples=DIR --checked=DIR --method=gaussian_mixture --epsilon=3
 
 It prints the number of examples, what the method takes on this machine in seconds and memory (measured on images of
 noise), what the synthetic examples take on disk, and how much of a class the noise leaves; where that is hopeless, what
@@ -23,7 +23,9 @@ def preflight(
     examples: Input[PrivateExamples],
     checked: Output[PreflightEstimate],
     *,
-    method: Annotated[str, "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan or latent_gaussian"] = "c_vae",
+    method: Annotated[
+        str, "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan or latent_gaussian"
+    ] = "gaussian_mixture",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
     labeller_share: Annotated[

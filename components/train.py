@@ -1,6 +1,6 @@
 """Train: the one step that spends privacy budget.
 
-    python -m components.train --examples=DIR --release=DIR --networks=DIR --method=c_vae --epsilon=3
+    python -m components.train --examples=DIR --release=DIR --networks=DIR --method=gaussian_mixture --epsilon=3
 
 What leaves it is the release, which the budget covers: a generator and its privacy statement, and nothing else that was
 computed from private examples. The networks that were trained beside the generator, a critic or an encoder, are kept
@@ -23,7 +23,9 @@ def train(
     release: Output[TrainedRelease],
     networks: Output[PrivateNetworks],
     *,
-    method: Annotated[str, "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan or latent_gaussian"] = "c_vae",
+    method: Annotated[
+        str, "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan or latent_gaussian"
+    ] = "gaussian_mixture",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,
     labeller_share: Annotated[

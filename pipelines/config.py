@@ -71,7 +71,7 @@ class SynthesisConfig:
     """Folder that keeps decoded image files, so that a second run reads them quickly. Internal. Empty: internal/cache
     in output_dir, or none on Kubeflow."""
 
-    method: str = "c_vae"
+    method: str = "gaussian_mixture"
     """The method: gaussian_mixture (noisy statistics, nothing is trained), dp_diffusion (crisp images,
     slowly), c_vae, dp_gan, or latent_gaussian (for handwriting and drawings)."""
 

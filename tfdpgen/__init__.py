@@ -4,7 +4,7 @@
     from tfdpgen.privacy import PrivacyBudget
     from tfdpgen.methods import train
 
-    release = train("c_vae", load_splits("digits").train, PrivacyBudget(epsilon=3.0, delta=1e-5))
+    release = train("gaussian_mixture", load_splits("digits").train, PrivacyBudget(epsilon=3.0, delta=1e-5))
     images = release.sample(labels=[0, 1, 2], seed=0)
 
 The rooms and what each is for: docs/architecture.md.

@@ -3,7 +3,7 @@
     builder = tfds.builder("mnist", file_format="array_record")
     builder.download_and_prepare()
     dataset = RecordDataset(builder.as_data_source(split="train"), DataSpec((28, 28, 1), 10))  # checks each example
-    train("c_vae", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5))
+    train("gaussian_mixture", dataset, PrivacyBudget(epsilon=3.0, delta=1e-5))
 
 A source is anything that gives an example for a position: what `tfds.data_source` returns for ArrayRecord files
 (https://www.tensorflow.org/datasets/data_source), or any sequence of `{"image": ..., "label": ...}`.

@@ -1,7 +1,7 @@
 """What is said of a run before anything is reserved: its cost, its chance, and whether it would fit.
 
     facts = Facts.of(Splits.load("examples"))             # counts labels; holds no example afterwards
-    preflight = check(facts, "c_vae", PrivacyBudget(3.0, 1e-5), num_synthetic=6000, expected_bytes=...)
+    preflight = check(facts, "gaussian_mixture", PrivacyBudget(3.0, 1e-5), num_synthetic=6000, expected_bytes=...)
     print(preflight.text)
     preflight.refusal                                     # a sentence if the run would not fit into memory, or ""
 

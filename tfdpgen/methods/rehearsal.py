@@ -1,6 +1,6 @@
 """What a training costs on this machine, in seconds and in memory: measured on noise, before the real one.
 
-    cost = rehearse("c_vae", DataSpec((28, 28, 1), 10), 54_000, PrivacyBudget(3.0, 1e-5))
+    cost = rehearse("gaussian_mixture", DataSpec((28, 28, 1), 10), 54_000, PrivacyBudget(3.0, 1e-5))
     cost.seconds, cost.memory
 
 The method is trained as `train` trains it, on few images of uniform random bytes and with few steps. Whoever reads the

@@ -1,6 +1,6 @@
 """Release: all that may leave the trust boundary.
 
-    release = train("c_vae", dataset, PrivacyBudget(3.0, 1e-5), seed=0)
+    release = train("gaussian_mixture", dataset, PrivacyBudget(3.0, 1e-5), seed=0)
     images = release.sample(labels=[0, 1, 2], seed=0)          # uint8 [3, h, w, c]
     examples = release.training_set(labels=[0, 1, 2], seed=0)  # these, and augmented ones where they were asked for
     release.save("release"); Release.load("release")
