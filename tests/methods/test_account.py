@@ -112,7 +112,11 @@ def test_everything_that_runs_is_in_the_event_the_statement_and_the_ledger(tmp_p
     parts, names = release.statement.mechanisms, ["class means", "DP-SGD", "DP-SGD of the labeller"]
     assert [part["name"] for part in parts] == names
     found = gaussian_parts(release.event)
-    assert sorted((probability, count) for (probability, _), count in found.items()) == [(0.25, 6), (1.0, 1), (1.0, 2)]
+    assert sorted((part.sampling_probability, count) for part, count in found.items()) == [
+        (0.25, 6),
+        (1.0, 1),
+        (1.0, 2),
+    ]
     assert len(found) == 3  # each with noise of its own
     assert 0.99 * _BUDGET.epsilon < release.statement.epsilon <= _BUDGET.epsilon
     assert ledger.spent(dataset_id(_EXAMPLES), _BUDGET.delta) == pytest.approx(release.statement.epsilon)

@@ -383,7 +383,7 @@ def test_all_networks_are_checked_before_anything_is_spent(tmp_path: Path, acces
             "partition": lambda: session.partition("shards"),
             "other trainer": lambda: other.run(verbose=0),
         }[access]
-        with pytest.raises(PlanError, match="'dp_sgd' by DP-SGD, and its networks are not known"):
+        with pytest.raises(PlanError, match="networks of 'dp_sgd', which are not known"):
             refused()
     assert ledger.reservations(dataset_id(dataset)) == 0
 

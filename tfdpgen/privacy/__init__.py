@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
     from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics
     from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts, NoisyCounts
+    from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
+    from tfdpgen.privacy.mechanisms.votes import Votes
     from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
     from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
     from tfdpgen.privacy.plan import PrivacyPlan, Shards
@@ -33,6 +35,8 @@ else:
             "mechanisms.dp_sgd": ("DPSGD",),
             "mechanisms.gaussian_statistics": ("ClassMeans", "GroupStatistics"),
             "mechanisms.noisy_counts": ("LabelCounts", "NoisyCounts"),
+            "mechanisms.sanitised_gradient": ("SanitisedGradient",),
+            "mechanisms.votes": ("Votes",),
             "noise": ("ExampleRandomness", "NoiseSource"),
             "optimizer": ("DPKerasAdam", "DPKerasAdamW", "DPKerasSGD"),
             "plan": ("PrivacyPlan", "Shards"),
@@ -66,7 +70,9 @@ __all__ = [
     "PrivacyUnit",
     "PrivateSession",
     "Reservation",
+    "SanitisedGradient",
     "Shards",
+    "Votes",
     "compose",
     "dataset_id",
     "epsilon_of",

@@ -37,10 +37,13 @@ from tfdpgen.privacy import accounting
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.clipping import check_network
+from tfdpgen.privacy.ensemble import AnswerFn, Ensemble, GroupLoss, LocalTraining, check_group_functions
 from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced
 from tfdpgen.privacy.ledger import Ledger, dataset_id
 from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
+from tfdpgen.privacy.mechanisms.votes import Votes
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam
 from tfdpgen.privacy.plan import PrivacyPlan, Shards
@@ -282,6 +285,62 @@ class PrivateSession:
         trainer = self.trainer(key, networks, loss_fn, **arguments)
         trainer.run(after_step=after_step, state=state, verbose=verbose)
 
+    def ensemble(
+        self,
+        key: str,
+        network: tf.keras.Model,
+        loss_fn: GroupLoss,
+        answer_fn: AnswerFn,
+        *,
+        public: Sequence[tf.TensorSpec],
+        transform: Transform,
+        learning: LocalTraining,
+    ) -> Ensemble:
+        """Prepares networks on disjoint shards, whose answers leave bounded, summed and noised; touches no example.
+
+        Every example is dealt to one shard, at random and in secret. A shard's network is trained on its examples and
+        on what it is asked about, and is never released.
+
+        Args:
+          key: of a `SanitisedGradient` or `Votes` in the plan.
+          network: whose structure and initial weights the networks of all shards have.
+          loss_fn: network, batch (`ensemble.GroupBatch`) -> loss of a training step in one shard, float32 []. Its
+            randomness comes from `batch.uniform` and `batch.normal`.
+          answer_fn: network, *public tensors -> the answer of one shard: float32 [size] of a `SanitisedGradient`,
+            options int [queries] of `Votes`.
+          public: static shapes and dtypes of what the networks are asked about.
+          transform: images, labels -> features float32 [k, d], computed once for all examples and held in memory.
+          learning: how a shard trains its network each time that it is sampled.
+
+        Raises:
+          PlanError: if the plan has no such mechanism, or an ensemble of it was asked for before.
+          ValueError: if the transform, the loss or the answers are refused: which, why, and what to do.
+        """
+        held, mechanism = _HELD[self], cast(Any, self._mechanism(key, _ENSEMBLES))
+        if key in held.trainers:
+            raise PlanError(f"{key!r} has an ensemble already; the plan has it once.")
+        features_spec = check_transform(transform, self._spec)
+        check_group_functions(network, loss_fn, answer_fn, mechanism, features_spec, public, learning)
+        held.trainers.add(key)
+
+        def examples() -> tuple[Dataset, npt.NDArray[np.int64]]:
+            self._check_networks_are_known()
+            self._begin(key)
+            return held.dataset(), self._dealt(f"{key}.shards", mechanism.num_groups)
+
+        return Ensemble(
+            mechanism,
+            network,
+            loss_fn,
+            answer_fn,
+            examples,
+            held.noise,
+            public=public,
+            backup=functools.partial(held.backup.steps, held.prefix + key) if held.backup else None,
+            transform=transform,
+            learning=learning,
+        )
+
     def public(self, key: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """What a public computation gives, such as weights learnt from public images; computed once.
 
@@ -366,7 +425,7 @@ class PrivateSession:
             held.backup.mark(held.prefix + key)  # after it is kept: until then no shard was touched
         return cast(Any, kept)
 
-    def _mechanism(self, key: str, kind: type) -> Any:
+    def _mechanism(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """The plan's mechanism of that key.
 
         Raises:
@@ -385,15 +444,16 @@ class PrivateSession:
         return mechanism
 
     def _check_networks_are_known(self) -> None:
-        """Raises a PlanError if a training by DP-SGD is in the plan whose networks and loss were not checked yet."""
+        """Raises a PlanError if networks are trained in the plan that were not checked yet, nor their losses."""
         known = _HELD[self].trainers
         for key, part in self._plan.mechanisms.items():
-            if isinstance(part, DPSGD) and key not in known:
-                raise PlanError(
-                    f"The plan trains {key!r} by DP-SGD, and its networks are not known yet. Call `session.trainer"
-                    f"({key!r}, networks, loss_fn, ...)` before the first `run`, so that networks which cannot be "
-                    "trained privately are refused before anything is spent."
-                )
+            for kind in (DPSGD, _ENSEMBLES):
+                if isinstance(part, kind) and key not in known:
+                    raise PlanError(
+                        f"The plan trains the networks of {key!r}, which are not known yet. Call "
+                        f"`session.{_ASKED[kind]}({key!r}, ...)` before the first `run`, so that networks which cannot "
+                        "be trained privately are refused before anything is spent."
+                    )
 
     def _begin(self, *keys: str) -> None:
         """Reserves the plan if that was not done yet, and marks mechanisms as carried out."""
@@ -412,7 +472,8 @@ class PrivateSession:
                 held.begun.add(key)
 
 
-_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition"}
+_ENSEMBLES = (SanitisedGradient, Votes)
+_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", _ENSEMBLES: "ensemble"}
 
 
 class _Reservation:

@@ -179,8 +179,7 @@ def _reader(dataset: Dataset, transform: Transform | None) -> Callable[[tf.Tenso
             return lambda i: (*read(i), tf.zeros([indices.shape[1], 0]))
 
         return without
-    features = tf.constant(_features(dataset, transform))
-    labels = tf.constant(np.concatenate([some for _, some in dataset.blocks()] or [np.zeros(1, np.int64)]))
+    features, labels = (tf.constant(array) for array in features_of(dataset, transform))
 
     def of_features(indices: tf.Tensor) -> ReadFn:
         def read(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -193,15 +192,20 @@ def _reader(dataset: Dataset, transform: Transform | None) -> Callable[[tf.Tenso
     return of_features
 
 
-def _features(dataset: Dataset, transform: Transform) -> np.ndarray:
-    """What the transform gives for all examples, [n, d] in its dtype, block by block."""
+def features_of(dataset: Dataset, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
+    """What the transform gives for all examples, [n, d] in its dtype, block by block, and their labels: private.
+
+    Of a data set without examples, which a shard may be, one example of zeros: padding has to be something.
+    """
     signature = [tf.TensorSpec([None, *dataset.spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
     function = traced(transform, signature, "`transform`")
     output, done = function.outputs[0], 0
-    size = max(1, len(dataset))  # a shard may be empty, and padding has to be something
+    size = max(1, len(dataset))
     features = np.zeros((size, int(output.shape[1])), output.dtype.as_numpy_dtype)
+    all_labels = np.zeros(size, np.int64)
     for images, labels in dataset.blocks():
         some = function(tf.constant(images.astype(np.float32) / np.float32(255)), tf.constant(labels))
         features[done : done + len(images)] = np.asarray(some)
+        all_labels[done : done + len(images)] = labels
         done += len(images)
-    return features
+    return features, all_labels

@@ -20,6 +20,7 @@ from tfdpgen.privacy.accounting.epsilon import (
 )
 from tfdpgen.privacy.accounting.events import (
     Mechanism,
+    ReplaceOneDpEvent,
     compose,
     event_from_dict,
     event_to_dict,
@@ -40,6 +41,7 @@ __all__ = [
     "Mechanism",
     "NeighboringRelation",
     "PrivacyStatement",
+    "ReplaceOneDpEvent",
     "calibrate_batch_size",
     "calibrate_noise_multiplier",
     "calibrate_steps",

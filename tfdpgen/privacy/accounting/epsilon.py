@@ -24,7 +24,7 @@ from absl import logging
 from dp_accounting import pld, rdp
 
 from tfdpgen.privacy.accounting import replace_one
-from tfdpgen.privacy.accounting.events import event_from_dict, event_to_dict, gaussian_parts, is_gaussian
+from tfdpgen.privacy.accounting.events import Part, event_from_dict, event_to_dict, gaussian_parts, is_gaussian
 
 NeighboringRelation = Literal["add-or-remove-one", "replace-one"]
 NEIGHBORING_RELATIONS: tuple[NeighboringRelation, ...] = get_args(NeighboringRelation)
@@ -86,14 +86,17 @@ def _epsilon_of(event: str, delta: float, accountant: str, neighboring_relation:
     ran = event_from_dict(json.loads(event))
     if not is_gaussian(ran):
         return _epsilon_of_any(ran, delta, accountant, neighboring_relation)
-    parts = {part: count for part, count in gaussian_parts(ran).items() if part[0] > 0 and count > 0}
-    if any(noise_multiplier == 0 for _, noise_multiplier in parts):
+    parts = {part: count for part, count in gaussian_parts(ran).items() if part.sampling_probability > 0 and count > 0}
+    if any(part.noise_multiplier == 0 for part in parts):
         return math.inf
     if not parts:
         return 0.0
     relation = _RELATIONS[neighboring_relation]
-    if accountant == "rdp" and relation is dp_accounting.NeighboringRelation.REPLACE_ONE:
-        return replace_one.epsilon_by_rdp(parts, delta)
+    is_replaced = any(part.is_replaced for part in parts)
+    if accountant == "rdp" and (is_replaced or relation is dp_accounting.NeighboringRelation.REPLACE_ONE):
+        return replace_one.epsilon_by_rdp(parts, delta)  # adding and removing never cost more
+    if is_replaced:
+        return _epsilon_by_pld(parts, delta, relation)
     made = (
         rdp.RdpAccountant(neighboring_relation=relation)
         if accountant == "rdp"
@@ -105,6 +108,27 @@ def _epsilon_of(event: str, delta: float, accountant: str, neighboring_relation:
         return float(made.compose(ran).get_epsilon(delta))
     finally:
         logging.set_verbosity(before)
+
+
+def _epsilon_by_pld(parts: Mapping[Part, int], delta: float, relation: dp_accounting.NeighboringRelation) -> float:
+    """Epsilon of mechanisms of which each has a relation of its own, which dp-accounting's accountant cannot have.
+
+    Every distribution dominates what its mechanism's neighbours are apart, so what they compose to dominates as well
+    (Zhu, Dong & Wang 2022, theorem 10).
+    """
+    interval = _loss_interval(parts)
+    composed = pld.privacy_loss_distribution.identity(interval)
+    for part, count in parts.items():
+        own = dp_accounting.NeighboringRelation.REPLACE_ONE if part.is_replaced else relation
+        is_sampled = part.sampling_probability < 1
+        one = pld.privacy_loss_distribution.from_gaussian_mechanism(
+            part.noise_multiplier / (1 if is_sampled else math.sqrt(count)),
+            value_discretization_interval=interval,
+            sampling_prob=part.sampling_probability,
+            neighboring_relation=own,
+        )
+        composed = composed.compose(one.self_compose(count) if is_sampled else one)
+    return float(composed.get_epsilon_for_delta(delta))
 
 
 def _epsilon_of_any(ran: dp_accounting.DpEvent, delta: float, accountant: str, neighboring_relation: str) -> float:
@@ -132,7 +156,7 @@ def _epsilon_of_any(ran: dp_accounting.DpEvent, delta: float, accountant: str, n
     raise ValueError(f"`event` should be one that dp-accounting can compose; got {ran}.")
 
 
-def _loss_interval(parts: Mapping[tuple[float, float], int]) -> float:
+def _loss_interval(parts: Mapping[Part, int]) -> float:
     """The grid of privacy losses that PLD rounds to: valid whatever it is, tight where it is finer than a step's loss.
 
     dp-accounting's own is coarser than the losses of steps with much noise and a low sampling probability, whose
@@ -142,10 +166,10 @@ def _loss_interval(parts: Mapping[tuple[float, float], int]) -> float:
     the time. With next to no noise, where losses are huge, the grid is coarser still.
     """
     steps = sum(parts.values())
-    rms = math.sqrt(sum(count * _loss_variance(*part) for part, count in parts.items()) / steps)
+    rms = math.sqrt(sum(count * _loss_variance(*part[:2]) for part, count in parts.items()) / steps)
     widest = max(
         replace_one.largest_loss(probability, noise_multiplier / math.sqrt(count if probability == 1 else 1))
-        for (probability, noise_multiplier), count in parts.items()
+        for (probability, noise_multiplier, _), count in parts.items()
     )
     of_small_losses = min(_DEFAULT_INTERVAL, max(0.1 * rms, widest / _ENOUGH_CELLS))
     of_large_losses = min(_COARSEST, 0.01 * rms)

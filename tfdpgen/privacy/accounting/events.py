@@ -1,7 +1,7 @@
 """What ran, as data: what is composed, calibrated, kept in ledgers and written into statements.
 
     event = poisson_gaussian_event(sampling_probability=0.01, noise_multiplier=1.1, steps=1000)
-    gaussian_parts(event)                                       # {(0.01, 1.1): 1000}
+    gaussian_parts(event)                                       # {(0.01, 1.1, False): 1000}
     event_from_dict(event_to_dict(event)) == event
 
 What it costs: `epsilon`.
@@ -10,9 +10,10 @@ What it costs: `epsilon`.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import dp_accounting
 
@@ -21,6 +22,36 @@ _OTHER_EVENTS: Mapping[str, Any] = {
     for name, kind in vars(dp_accounting).items()
     if isinstance(kind, type) and issubclass(kind, dp_accounting.DpEvent)
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplaceOneDpEvent(dp_accounting.DpEvent):
+    """`event`, of which one unit of privacy replaces one item, whatever the neighbouring relation of units is.
+
+    Where networks that are trained on disjoint shards are what is sampled and summed, one more example neither adds a
+    network nor removes one: that of its shard becomes another one. What the neighbours' outputs are apart is what
+    replacing an item costs (`replace_one`), and replacing one example by another in the same shard costs no more.
+
+    Attributes:
+      event: of Gaussians and Poisson-sampled Gaussians, whose noise multiplier is the standard deviation over the bound
+        on one item's norm, not on the difference of two.
+    """
+
+    event: dp_accounting.DpEvent
+
+
+class Part(NamedTuple):
+    """A Gaussian mechanism.
+
+    Attributes:
+      sampling_probability: 1 where nothing is sampled.
+      noise_multiplier: standard deviation over the bound on an item's norm.
+      is_replaced: whether a unit of privacy always replaces an item; see `ReplaceOneDpEvent`.
+    """
+
+    sampling_probability: float
+    noise_multiplier: float
+    is_replaced: bool = False
 
 
 class Mechanism(Protocol):
@@ -44,35 +75,38 @@ def compose(mechanisms: Sequence[Mechanism]) -> dp_accounting.DpEvent:
     return dp_accounting.ComposedDpEvent([mechanism.event for mechanism in mechanisms])
 
 
-def gaussian_parts(event: dp_accounting.DpEvent) -> Mapping[tuple[float, float], int]:
-    """How often each (sampling probability, noise multiplier) occurs in `event`; the probability is 1 where none is.
+def gaussian_parts(event: dp_accounting.DpEvent) -> Mapping[Part, int]:
+    """How often each Gaussian mechanism occurs in `event`.
 
     Raises:
       ValueError: if the event holds anything but Gaussians and Poisson-sampled Gaussians, or numbers out of range,
         which would cost nothing or less.
     """
-    parts: collections.Counter[tuple[float, float]] = collections.Counter()
+    parts: collections.Counter[Part] = collections.Counter()
     match event:
         case dp_accounting.GaussianDpEvent():
-            parts[1.0, event.noise_multiplier] = 1
+            parts[Part(1.0, event.noise_multiplier)] = 1
         case dp_accounting.PoissonSampledDpEvent(event=dp_accounting.GaussianDpEvent() as gaussian):
-            parts[event.sampling_probability, gaussian.noise_multiplier] = 1
+            parts[Part(event.sampling_probability, gaussian.noise_multiplier)] = 1
         case dp_accounting.SelfComposedDpEvent():
             for part, count in gaussian_parts(event.event).items():
                 parts[part] = count * event.count
         case dp_accounting.ComposedDpEvent():
             for part in event.events:
                 parts.update(gaussian_parts(part))
+        case ReplaceOneDpEvent():
+            for part, count in gaussian_parts(event.event).items():
+                parts[part._replace(is_replaced=True)] += count
         case _:
             raise ValueError(
                 "`event` should be composed of Gaussians and Poisson-sampled Gaussians, which are what mechanisms of "
                 f"this package make; got {type(event).__name__}."
             )
-    for (sampling_probability, noise_multiplier), count in parts.items():
-        if not (0 <= sampling_probability <= 1 and noise_multiplier >= 0 and count >= 0):
+    for part, count in parts.items():
+        if not (0 <= part.sampling_probability <= 1 and part.noise_multiplier >= 0 and count >= 0):
             raise ValueError(
                 "`event` should have sampling probabilities in [0, 1], and noise multipliers and counts of at least 0; "
-                f"got {sampling_probability}, {noise_multiplier} and {count}."
+                f"got {part.sampling_probability}, {part.noise_multiplier} and {count}."
             )
     return parts
 
@@ -84,7 +118,7 @@ def is_gaussian(event: dp_accounting.DpEvent) -> bool:
             return True
         case dp_accounting.PoissonSampledDpEvent():
             return isinstance(event.event, dp_accounting.GaussianDpEvent)
-        case dp_accounting.SelfComposedDpEvent():
+        case dp_accounting.SelfComposedDpEvent() | ReplaceOneDpEvent():
             return is_gaussian(event.event)
         case dp_accounting.ComposedDpEvent():
             return all(is_gaussian(part) for part in event.events)
@@ -102,6 +136,8 @@ def event_to_dict(event: dp_accounting.DpEvent) -> dict[str, Any]:
         return {"type": "self_composed", "count": event.count, "event": event_to_dict(event.event)}
     if isinstance(event, dp_accounting.ComposedDpEvent):
         return {"type": "composed", "events": [event_to_dict(part) for part in event.events]}
+    if isinstance(event, ReplaceOneDpEvent):
+        return {"type": "replace_one", "event": event_to_dict(event.event)}
     if type(event) not in _OTHER_EVENTS.values():
         raise ValueError(f"`event` should be of a type that dp-accounting exports; got {type(event).__name__}.")
     fields = {field: getattr(event, field) for field in inspect.signature(type(event)).parameters}
@@ -123,6 +159,8 @@ def event_from_dict(values: Mapping[str, Any]) -> dp_accounting.DpEvent:
             return dp_accounting.SelfComposedDpEvent(event_from_dict(values["event"]), values["count"])
         case "composed":
             return dp_accounting.ComposedDpEvent([event_from_dict(part) for part in values["events"]])
+        case "replace_one":
+            return ReplaceOneDpEvent(event_from_dict(values["event"]))
         case name if name in _OTHER_EVENTS:
             fields = {field: value for field, value in values.items() if field != "type"}
             return _OTHER_EVENTS[name](

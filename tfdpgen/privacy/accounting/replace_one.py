@@ -47,26 +47,28 @@ from dp_accounting import rdp
 from dp_accounting.rdp import rdp_privacy_accountant
 from scipy import special
 
+from tfdpgen.privacy.accounting.events import Part
+
 _Floats = npt.NDArray[np.float64]
 
 _TAIL = 9.75  # standard deviations, outside which lies a probability of e^-50
 _MOST_POINTS = 300_000
 
 
-def epsilon_by_rdp(parts: Mapping[tuple[float, float], int], delta: float) -> float:
+def epsilon_by_rdp(parts: Mapping[Part, int], delta: float) -> float:
     """Epsilon by the Renyi divergences of the pairs, which add up and bound every pair of neighbours'.
 
     A pair that dominates in all H_g dominates in every divergence that is an average of them, of which Renyi's is a
     monotone function. The step from divergences to epsilon is dp-accounting's.
 
     Args:
-      parts: {(sampling probability, noise multiplier): count}, all greater than 0.
+      parts: how often each occurs; probabilities and noise multipliers greater than 0.
       delta: in (0, 1).
     """
     orders = rdp_privacy_accountant.DEFAULT_RDP_ORDERS
     total = np.zeros(len(orders))
     for part, count in parts.items():
-        total += count * _renyi_divergences(tuple(orders), *part)
+        total += count * _renyi_divergences(tuple(orders), *part[:2])
     epsilon, _ = rdp.compute_epsilon(orders, total.tolist(), delta)
     return float(epsilon)
 

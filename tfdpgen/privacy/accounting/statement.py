@@ -233,7 +233,7 @@ def make_statement(
         num_examples=num_examples,
         neighboring_relation="add-or-remove-one",
         unit=UNITS[unit],
-        assumptions=assumptions_for(unit),
+        assumptions=(*assumptions_for(unit), *dict.fromkeys(filter(None, map(_assumption_of, mechanisms)))),
         priors=tuple(priors),
         mechanisms=tuple(
             {
@@ -247,6 +247,11 @@ def make_statement(
         noise_source=noise_source,
         **facts,
     )
+
+
+def _assumption_of(mechanism: Mechanism) -> str:
+    """What the promise of one mechanism rests on beside what all rest on; empty where there is nothing."""
+    return getattr(mechanism, "assumption", "")
 
 
 def _mu_squared(epsilon: float, delta: float) -> float:

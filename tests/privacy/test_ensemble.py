@@ -1,0 +1,338 @@
+"""Networks on shards: one example reaches one network, whose answer is bounded; nothing else of them leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tfdpgen.data import DataSpec, LabeledDataset
+from tfdpgen.privacy import (
+    Backup,
+    Ledger,
+    NoiseSource,
+    PlanError,
+    PrivacyBudget,
+    PrivacyPlan,
+    PrivateSession,
+    SanitisedGradient,
+    Votes,
+    dataset_id,
+)
+from tfdpgen.privacy.accounting import epsilon_of, event_from_dict, event_to_dict, poisson_gaussian_event
+from tfdpgen.privacy.ensemble import LocalTraining, group_sums
+
+_SPEC = DataSpec((3, 3, 1), 2)
+_BUDGET = PrivacyBudget(4.0, 1e-4)
+_SHARDS, _QUERIES = 6, 4
+_PUBLIC = [tf.TensorSpec([_QUERIES, 9], tf.float32)]
+_LEARNING = LocalTraining(learning_rate=0.05, batch_size=5, steps=3)
+_GRADIENTS = SanitisedGradient(_SHARDS, 3, steps=5, size=9 * _QUERIES)
+_VOTES = Votes(_SHARDS, steps=5, queries=_QUERIES, options=3)
+
+
+@pytest.fixture
+def examples() -> LabeledDataset:
+    rng = np.random.default_rng(0)
+    return LabeledDataset(rng.integers(256, size=(40, 3, 3, 1), dtype=np.uint8), np.arange(40) % 2, _SPEC)
+
+
+@pytest.fixture
+def network() -> Any:
+    tf.keras.utils.set_random_seed(0)
+    return tf.keras.Sequential([tf.keras.Input((9,)), tf.keras.layers.Dense(8, "relu"), tf.keras.layers.Dense(3)])
+
+
+def _transform(images: Any, labels: Any) -> Any:
+    return 2 * tf.reshape(images, [-1, 9]) - 1
+
+
+def _loss(network: Any, batch: Any) -> Any:
+    moved = batch.features + 0.1 * batch.normal([9]) * batch.uniform([1])
+    wanted = tf.one_hot(batch.labels, 3)
+    return tf.reduce_mean((network(moved) - wanted) ** 2) + tf.reduce_mean(network(batch.public[0]) ** 2)
+
+
+def _gradient(network: Any, asked: Any) -> Any:
+    with tf.GradientTape() as tape:
+        tape.watch(asked)
+        scores = network(asked)[:, 0]
+    return 30.0 * tf.reshape(tape.gradient(scores, asked), [-1])
+
+
+def _votes(network: Any, asked: Any) -> Any:
+    return tf.argmax(network(asked), axis=1)
+
+
+_ANSWERS: list[tuple[Any, Any]] = [(_GRADIENTS, _gradient), (_VOTES, _votes)]
+both = pytest.mark.parametrize(("mechanism", "answer_fn"), _ANSWERS, ids=["gradients", "votes"])
+
+
+def _asked(seed: int = 1) -> list[np.ndarray]:
+    return [np.random.default_rng(seed).normal(size=(_QUERIES, 9)).astype(np.float32)]
+
+
+def _answers(
+    mechanism: Any, answer_fn: Any, network: Any, dataset: LabeledDataset, groups: Any, rounds: int = 2
+) -> np.ndarray:
+    """What each shard answers in the last of some rounds, [shards, m]; what is random is the same for all data."""
+    function = group_sums(
+        mechanism,
+        network,
+        _loss,
+        answer_fn,
+        _PUBLIC,
+        _LEARNING,
+        _transform,
+        dataset,
+        np.asarray(groups),
+        NoiseSource.insecure(3),
+    )
+    for _ in range(rounds):
+        answers = np.stack([function(np.array([shard]), _asked()) for shard in range(_SHARDS)])
+    return answers
+
+
+def _neighbours(dataset: LabeledDataset, groups: Any) -> Iterator[tuple[LabeledDataset, Any, int]]:
+    """An example really inserted or removed, at the front, in the middle and at the end; and its shard."""
+    everything, count = np.arange(len(dataset)), len(dataset)
+    for place in (0, count // 2, count):
+        shard = (place + 1) % _SHARDS
+        yield dataset.take(np.insert(everything, place, 13)), np.insert(groups, place, shard), shard
+    for place in (0, count // 2, count - 1):
+        kept = np.delete(everything, place)
+        yield dataset.take(kept), np.delete(groups, place), int(groups[place])
+
+
+@both
+@pytest.mark.usefixtures("examples")
+def test_one_example_moves_the_answer_of_its_shard_alone(
+    mechanism: Any, answer_fn: Any, network: Any, examples: LabeledDataset
+) -> None:
+    groups = np.random.default_rng(2).integers(_SHARDS, size=len(examples))
+    before = _answers(mechanism, answer_fn, network, examples, groups)
+    most = 0.0
+    for neighbour, dealt, shard in _neighbours(examples, groups):
+        after = _answers(mechanism, answer_fn, network, neighbour, dealt)
+        moved = np.linalg.norm(after - before, axis=1)
+        assert set(np.flatnonzero(moved)) <= {shard}
+        bound = 2 * _GRADIENTS.clip_norm if mechanism is _GRADIENTS else _VOTES.sensitivity
+        assert moved[shard] <= bound * (1 + 1e-6)
+        most = max(most, moved[shard] / bound)
+    assert most > (0.01 if mechanism is _GRADIENTS else 0.4)
+
+
+@both
+def test_answers_are_bounded_whatever_networks_say(mechanism: Any, answer_fn: Any) -> None:
+    if mechanism is _GRADIENTS:
+        for scale in (1e-3, 1.0, 1e30, math.inf, math.nan):
+            norm = np.linalg.norm(mechanism.bounded(tf.constant([scale] * 36, tf.float32)))
+            assert norm <= mechanism.clip_norm * (1 + 1e-6)
+        short = tf.constant([1e-3] * 36, tf.float32)
+        np.testing.assert_allclose(mechanism.bounded(short), short)
+    else:
+        for votes in ([0, 1, 2, 0], [-5, 7, 1, 1], [2.0, math.inf, -math.inf, math.nan]):
+            counts = np.reshape(mechanism.bounded(tf.constant(votes)), (_QUERIES, 3))
+            np.testing.assert_array_equal(counts.sum(axis=1), 1)
+            assert set(np.unique(counts)) <= {0.0, 1.0}
+
+
+def test_answers_of_extreme_neighbours_reach_the_sensitivity() -> None:
+    """The declared bounds are those of what may happen, and no smaller."""
+    ones = tf.ones([36])
+    apart = np.linalg.norm(_GRADIENTS.bounded(ones) - _GRADIENTS.bounded(-ones))
+    assert apart == pytest.approx(2 * _GRADIENTS.clip_norm)
+    apart = np.linalg.norm(_VOTES.bounded(tf.constant([0] * 4)) - _VOTES.bounded(tf.constant([1] * 4)))
+    assert apart == pytest.approx(_VOTES.sensitivity)
+
+
+def test_the_event_is_of_replaced_critics_and_of_all_votes() -> None:
+    gradients, votes = _GRADIENTS.with_noise(1.5), _VOTES.with_noise(4.0)
+    assert event_from_dict(event_to_dict(gradients.event)) == gradients.event
+    replaced = epsilon_of(poisson_gaussian_event(0.5, 1.5, 5), 1e-4, "pld", "replace-one")
+    for relation in ("add-or-remove-one", "replace-one"):
+        assert epsilon_of(gradients.event, 1e-4, "pld", relation) == pytest.approx(replaced, rel=1e-9)
+    everybody = dataclasses.replace(gradients, expected_critics=_SHARDS, steps=1, noise_multiplier=2.0)
+    alone = epsilon_of(everybody.event, 1e-4)
+    assert alone == pytest.approx(epsilon_of(poisson_gaussian_event(1.0, 1.0, 1), 1e-4), rel=1e-3)
+    assert epsilon_of(votes.event, 1e-4) == pytest.approx(
+        epsilon_of(poisson_gaussian_event(1.0, 4.0 / math.sqrt(5), 1), 1e-4), rel=1e-3
+    )
+
+
+def test_replaced_items_compose_with_others() -> None:
+    plan = PrivacyPlan({"gradients": _GRADIENTS, "votes": _VOTES}, 40, {"votes": 0.4}).calibrate(_BUDGET)
+    assert 0.98 * _BUDGET.epsilon < plan.epsilon(_BUDGET.delta) <= _BUDGET.epsilon
+    parts = [epsilon_of(part.event, _BUDGET.delta) for part in plan.mechanisms.values()]
+    assert max(parts) < plan.epsilon(_BUDGET.delta) < sum(parts)
+    assert plan.epsilon(_BUDGET.delta) < epsilon_of(plan.event, _BUDGET.delta, "rdp")
+
+
+def _session(dataset: LabeledDataset, mechanism: Any = _GRADIENTS, **arguments: Any) -> PrivateSession:
+    plan = PrivacyPlan({"shards": mechanism}, len(dataset)).calibrate(_BUDGET)
+    return PrivateSession(dataset, plan, _BUDGET, **arguments)
+
+
+def _ensemble(session: PrivateSession, network: Any, answer_fn: Any, **changes: Any) -> Any:
+    arguments = {"loss_fn": _loss, "public": _PUBLIC, "transform": _transform, "learning": _LEARNING} | changes
+    loss_fn = arguments.pop("loss_fn")
+    return session.ensemble("shards", network, loss_fn, answer_fn, **arguments)
+
+
+@both
+def test_every_step_runs_once_and_gives_what_the_mechanism_makes(
+    mechanism: Any, answer_fn: Any, network: Any, examples: LabeledDataset
+) -> None:
+    answers: list[Any] = []
+    session = _session(examples, mechanism)
+    ensemble = _ensemble(session, network, answer_fn)
+    ensemble.run(_asked, lambda step, answer: answers.append((step, answer)), verbose=0)
+    assert [step for step, _ in answers] == list(range(5))
+    assert {answer.shape for _, answer in answers} == {(36,) if mechanism is _GRADIENTS else (_QUERIES, 3)}
+    for again in (lambda: ensemble.run(_asked, print, verbose=0), lambda: _ensemble(session, network, answer_fn)):
+        with pytest.raises(PlanError, match="once"):
+            again()
+
+
+@both
+def test_the_noise_is_that_of_the_plan(
+    mechanism: Any, answer_fn: Any, network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tfdpgen.privacy.ensemble.group_sums", lambda *_: lambda sampled, public: np.zeros(mechanism.size)
+    )
+    many = dataclasses.replace(mechanism, steps=60)
+    session, found = _session(examples, many), []
+    _ensemble(session, network, answer_fn).run(_asked, lambda step, answer: found.append(np.ravel(answer)), verbose=0)
+    expected: Any = session.plan.mechanisms["shards"]
+    divisor = expected.expected_critics if mechanism is _GRADIENTS else 1
+    noise = divisor * np.concatenate(found) / expected.stddev
+    assert stats.kstest(noise, "norm").pvalue > 1e-4
+    for wrong in (2 / 3, 3 / 2):
+        assert stats.kstest(noise / wrong, "norm").pvalue < 1e-4
+
+
+def test_critics_are_sampled_independently_and_teachers_all_vote(
+    network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled: list[Any] = []
+
+    def noting(mechanism: Any, *_: Any) -> Any:
+        def sums(chosen: Any, public: Any) -> Any:
+            sampled.append(chosen)
+            return np.zeros(mechanism.size)
+
+        return sums
+
+    monkeypatch.setattr("tfdpgen.privacy.ensemble.group_sums", noting)
+    many = dataclasses.replace(_GRADIENTS, steps=400)
+    _ensemble(_session(examples, many), network, _gradient).run(_asked, lambda *_: None, verbose=0)
+    counts = np.array([len(chosen) for chosen in sampled])
+    assert stats.binomtest(int(counts.sum()), 400 * _SHARDS, 0.5).pvalue > 1e-5
+    assert counts.var() == pytest.approx(_SHARDS / 4, rel=0.35)
+    assert all(len(set(chosen)) == len(chosen) for chosen in sampled)
+    sampled.clear()
+    _ensemble(_session(examples, _VOTES), network, _votes).run(_asked, lambda *_: None, verbose=0)
+    assert all(list(chosen) == list(range(_SHARDS)) for chosen in sampled)
+
+
+def test_nothing_of_the_networks_is_left_where_a_method_can_see_it(network: Any, examples: LabeledDataset) -> None:
+    before, seen = network.get_weights(), []
+
+    def loss(clone: Any, batch: Any) -> Any:
+        seen.append(clone)
+        return _loss(clone, batch)
+
+    ensemble = _ensemble(_session(examples, _VOTES), network, _votes, loss_fn=loss)
+    ensemble.run(_asked, lambda *_: None, verbose=0)
+    assert len({id(clone) for clone in seen}) > 1
+    for one in (network, *seen[-1:]):
+        for value, start in zip(one.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(value, start)
+    assert not [name for name in vars(ensemble) if name != "_run"]
+
+
+def test_shards_without_examples_answer_as_they_were_born(network: Any, examples: LabeledDataset) -> None:
+    groups = np.zeros(len(examples), int)
+    answers = _answers(_GRADIENTS, _gradient, network, examples, groups)
+    np.testing.assert_array_equal(answers[1:], np.tile(answers[1], (_SHARDS - 1, 1)))
+    born = _GRADIENTS.bounded(_gradient(network, tf.constant(_asked()[0])))
+    np.testing.assert_allclose(answers[1], born, atol=1e-6)
+    assert np.any(answers[0] != answers[1])
+    nobody = _answers(_GRADIENTS, _gradient, network, examples.take([]), groups[:0])
+    np.testing.assert_array_equal(nobody, np.tile(answers[1], (_SHARDS, 1)))
+
+
+def _keeping(network: Any, batch: Any) -> Any:
+    network.weights[0].assign_add(tf.ones_like(network.weights[0]))
+    return _loss(network, batch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"loss_fn": lambda network, batch: network(batch.features)[:, 0]}, "one number"),
+        ({"loss_fn": lambda network, batch: _loss(network, batch) * tf.random.normal([])}, "draws random numbers"),
+        ({"loss_fn": _keeping}, "keeps or writes"),
+        ({"answer_fn": lambda network, asked: _gradient(network, asked)[:-1]}, "36 numbers"),
+        (
+            {"transform": lambda images, labels: _transform(images - tf.reduce_mean(images), labels)},
+            "each example alone",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_privately_is_refused_before_anything_is_spent(
+    changes: dict[str, Any], match: str, network: Any, examples: LabeledDataset, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    session = _session(examples, ledger=ledger)
+    with pytest.raises(ValueError, match=match):
+        _ensemble(session, network, changes.pop("answer_fn", _gradient), **changes)
+    assert ledger.reservations(dataset_id(examples)) == 0
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_a_killed_ensemble_goes_on_and_repeats_no_step(network: Any, examples: LabeledDataset, tmp_path: Path) -> None:
+    many, done = dataclasses.replace(_GRADIENTS, steps=9), []
+    ledger, count = Ledger(tmp_path / "ledger.sqlite"), tf.Variable(tf.constant(0))
+
+    def attempt(last: int) -> None:
+        def answer(step: int, _: Any) -> None:
+            if step == last:
+                raise _Killed
+            count.assign_add(1)
+            done.append(step)
+
+        with Backup(tmp_path / "backup", every=2) as backup:
+            session = _session(examples, many, ledger=ledger, backup=backup)
+            ensemble = _ensemble(session, network, _gradient)
+            ensemble.run(_asked, answer, state={"count": count}, verbose=0)
+
+    with pytest.raises(_Killed):
+        attempt(5)
+    count.assign(100)  # of another process
+    attempt(-1)
+    assert done == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert int(count) == 4 + 3
+    assert ledger.reservations(dataset_id(examples)) == 1
+
+
+def test_the_statement_says_what_is_released_and_what_that_rests_on() -> None:
+    plan = PrivacyPlan({"gradients": _GRADIENTS, "votes": _VOTES}, 40, {"votes": 0.4}).calibrate(_BUDGET)
+    statement = plan.statement(_BUDGET.delta, "operating system")
+    for part in (_GRADIENTS, _VOTES):
+        assert part.assumption in statement.assumptions
+        assert part.assumption in statement.text
+        assert part.name in statement.text
+    assert statement.epsilon == pytest.approx(plan.epsilon(_BUDGET.delta))
+    assert statement.sampling == "none"

@@ -1,0 +1,324 @@
+"""Ensemble: a network for each group of examples, that is trained in secret; noised sums of their answers leave.
+
+    ensemble = session.ensemble("gradients", critic, loss_fn, answer_fn, public=[...], transform=..., learning=...)
+    ensemble.run(ask, answer)       # for each step: public tensors to ask about; what the mechanism makes of the sum
+
+Groups are the disjoint shards of a plan for examples (`SanitisedGradient`, `Votes`). In a step those that are sampled
+each train their own network for a few steps on examples of their shard and on the public tensors, and answer. Answers
+are bounded by the mechanism, added up and noised once. Networks are as private as the examples: they are variables of
+this object, which no method gets, and are not part of a backup. A training that goes on after a crash has new ones,
+which learn anew; no accounted step is repeated.
+
+Within a group anything may happen, since an example may change its network into any other. What must not happen is that
+one group reaches another: so each network's weights and moments are loaded into one clone of the model, and put away
+again, group by group, examples are drawn by positions within the group, and functions that are passed in are traced,
+without state of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfdpgen.data.dataset import Dataset
+from tfdpgen.privacy.backup import StepBackup
+from tfdpgen.privacy.isolation import Transform, traced
+from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
+from tfdpgen.privacy.trainer import features_of
+
+
+class GroupBatch(Protocol):
+    """What a loss function gets; its tensors are private and symbolic, but for `public`.
+
+    Attributes:
+      features: float32 [b, d], what the transform gives for examples of one group, drawn with replacement.
+      labels: int64 [b].
+      public: what the group is asked about.
+    """
+
+    features: tf.Tensor
+    labels: tf.Tensor
+    public: Sequence[tf.Tensor]
+
+    def uniform(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        """Uniforms in [0, 1): float32 [b, *shape]. Secret, like the noise."""
+        ...
+
+    def normal(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        """Standard normals: float32 [b, *shape]. Secret, like the noise."""
+        ...
+
+
+GroupLoss = Callable[[tf.keras.Model, Any], tf.Tensor]
+AnswerFn = Callable[..., tf.Tensor]
+
+
+class EnsembleMechanism(Protocol):
+    """A mechanism whose items are networks on groups of examples."""
+
+    @property
+    def num_groups(self) -> int: ...
+
+    @property
+    def sampling_probability(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def stddev(self) -> float: ...
+
+    def bounded(self, answer: tf.Tensor) -> tf.Tensor: ...
+
+    def result(self, noised: npt.NDArray[np.float64]) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalTraining:
+    """How a group trains its network before it answers: public settings.
+
+    Attributes:
+      learning_rate: of Keras's Adam.
+      batch_size: examples of the group in a training step, drawn with replacement.
+      steps: training steps each time that the group is sampled.
+      beta_1, beta_2: of Adam.
+
+    Raises:
+      ValueError: if a setting is not greater than 0.
+    """
+
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    steps: int = 5
+    beta_1: float = 0.5
+    beta_2: float = 0.9
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"`{field.name}` should be greater than 0; got {getattr(self, field.name)!r}.")
+
+    def optimizer(self) -> Any:
+        """A new one."""
+        return tf.keras.optimizers.legacy.Adam(self.learning_rate, self.beta_1, self.beta_2)
+
+
+class _Batch:
+    """A `GroupBatch`."""
+
+    def __init__(
+        self, features: Any, labels: Any, public: Sequence[Any], size: int, randomness: ExampleRandomness
+    ) -> None:
+        self.features, self.labels, self.public = features, labels, public
+        self._size, self._randomness = size, randomness
+
+    def uniform(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        return self._randomness.uniform([self._size, *shape])
+
+    def normal(self, shape: Sequence[int] = ()) -> tf.Tensor:
+        return self._randomness.normal([self._size, *shape])
+
+
+class _Constants:
+    """Stands for secret randomness while a loss is checked: what is drawn is no operation of the loss's own."""
+
+    def uniform(self, shape: Sequence[int]) -> tf.Tensor:
+        return tf.fill(shape, 0.5)
+
+    def normal(self, shape: Sequence[int]) -> tf.Tensor:
+        return tf.zeros(shape)
+
+
+class Ensemble:
+    """Networks on groups; made by `PrivateSession.ensemble`, which checks what it is given.
+
+    Args:
+      mechanism: calibrated.
+      network: whose structure and initial weights all networks have; never changed itself.
+      loss_fn: network, `GroupBatch` -> loss, float32 []; of one training step in one group.
+      answer_fn: network, *public -> what the mechanism bounds.
+      examples: gives the private examples and the group of each; called once, after the plan was reserved.
+      noise: where noise, samples and all that is random in a group come from.
+      public: of what `ask` will give.
+      backup: (total steps, state) -> what keeps the steps; None where nothing is kept.
+      transform: images, labels -> features float32 [k, d].
+      learning: how a group trains its network.
+    """
+
+    def __init__(
+        self,
+        mechanism: EnsembleMechanism,
+        network: tf.keras.Model,
+        loss_fn: GroupLoss,
+        answer_fn: AnswerFn,
+        examples: Callable[[], tuple[Dataset, npt.NDArray[np.int64]]],
+        noise: NoiseSource,
+        *,
+        public: Sequence[tf.TensorSpec],
+        backup: Callable[[int, Mapping[str, Any]], StepBackup] | None,
+        transform: Transform,
+        learning: LocalTraining,
+    ) -> None:
+        def run(ask: Any, answer: Any, state: Mapping[str, Any], verbose: int) -> None:
+            dataset, groups = examples()
+            kept = backup(mechanism.steps, state) if backup is not None else None
+            first = kept.first if kept is not None else 0
+            sum_of = group_sums(
+                mechanism, network, loss_fn, answer_fn, public, learning, transform, dataset, groups, noise
+            )
+            rng = noise.numpy_generator()
+            bar = tf.keras.utils.Progbar(mechanism.steps, verbose=verbose, interval=1.0, unit_name="step")
+            if first:
+                if verbose:
+                    print(f"Going on at step {first + 1} of {mechanism.steps}, with networks that learn anew.")
+                bar.update(first)
+            for step in range(first, mechanism.steps):
+                sampled = np.flatnonzero(rng.random(mechanism.num_groups) < mechanism.sampling_probability)
+                total = sum_of(sampled, ask(step))
+                noised = total + rng.normal(scale=mechanism.stddev, size=total.shape)
+                answer(step, mechanism.result(noised))
+                if kept is not None:
+                    kept.after_step(step + 1)
+                bar.add(1)
+
+        self._run = run  # a closure and no attribute: what leads to the examples is the session's
+
+    def run(
+        self,
+        ask: Callable[[int], Sequence[Any]],
+        answer: Callable[[int, Any], object],
+        *,
+        state: Mapping[str, Any] | None = None,
+        verbose: int = 1,
+    ) -> None:
+        """Runs all steps, once, and shows a progress bar without private metrics.
+
+        With a backup that keeps progress, it goes on behind the steps that were claimed before, and repeats none.
+
+        Args:
+          ask: the number of a step -> public tensors of static shapes, always the same ones.
+          answer: gets the number of each step and what the mechanism makes of the noised sum.
+          state: what `ask` and `answer` change, as TensorFlow trackables whose variables are made; kept in a backup.
+          verbose: 1 shows the bar.
+
+        Raises:
+          PlanError: if the mechanism was carried out before.
+          BudgetExceededError: if the limit would be exceeded; nothing was spent then.
+          ValueError: if the loss or the answers are refused; nothing was spent then.
+        """
+        self._run(ask, answer, dict(state or {}), verbose)
+
+
+def group_sums(
+    mechanism: EnsembleMechanism,
+    network: tf.keras.Model,
+    loss_fn: GroupLoss,
+    answer_fn: AnswerFn,
+    public: Sequence[tf.TensorSpec],
+    learning: LocalTraining,
+    transform: Transform,
+    dataset: Dataset,
+    groups: npt.NDArray[np.int64],
+    noise: NoiseSource,
+) -> Callable[[npt.NDArray[np.int64], Sequence[Any]], npt.NDArray[np.float64]]:
+    """A function (groups that were sampled, public tensors) -> sum of their bounded answers, float64 [size]: private.
+
+    Each call trains the networks of these groups further. A group without examples answers with initial weights.
+    """
+    clone = tf.keras.models.clone_model(network)
+    clone.set_weights(network.get_weights())
+    optimizer = learning.optimizer()
+    batch_size = learning.batch_size
+    optimizer._create_all_weights(clone.trainable_variables)
+    variables = [*clone.weights, *optimizer.variables()]
+    initial = [tf.constant(variable.numpy()) for variable in variables]
+    stacked = [
+        tf.Variable(tf.tile(value[None], [mechanism.num_groups, *([1] * value.shape.rank)]), trainable=False)
+        for value in initial
+    ]
+    order = tf.constant(np.argsort(groups, kind="stable"), tf.int64)
+    sizes = np.bincount(groups, minlength=mechanism.num_groups)
+    starts, sizes = tf.constant(np.cumsum(sizes) - sizes, tf.int64), tf.constant(sizes, tf.int64)
+    features, labels = (tf.constant(array) for array in features_of(dataset, transform))
+    randomness = noise.examples()
+
+    def train(group: tf.Tensor, public: Sequence[tf.Tensor]) -> None:
+        """One step on a batch of the group."""
+        places = tf.floor(randomness.uniform([batch_size]) * tf.cast(sizes[group], tf.float32))
+        places = tf.minimum(tf.cast(places, tf.int64), sizes[group] - 1)  # a product may be rounded up
+        chosen = tf.gather(order, starts[group] + places)
+        batch = _Batch(tf.gather(features, chosen), tf.gather(labels, chosen), public, batch_size, randomness)
+        with tf.GradientTape() as tape:
+            loss = loss_fn(clone, batch)
+        gradients = tape.gradient(loss, clone.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, clone.trainable_variables, strict=True))
+
+    def one(group: tf.Tensor, public: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Loads a group's network, trains it, asks it and puts it away."""
+        for variable, rows in zip(variables, stacked, strict=True):
+            variable.assign(rows[group])
+        steps = tf.where(sizes[group] > 0, learning.steps, 0)
+
+        def body(step: tf.Tensor) -> tf.Tensor:
+            train(group, public)
+            return step + 1
+
+        tf.while_loop(lambda step: step < steps, body, [tf.constant(0)], parallel_iterations=1)
+        answer = mechanism.bounded(answer_fn(clone, *public))
+        for variable, rows in zip(variables, stacked, strict=True):
+            rows.scatter_update(tf.IndexedSlices(variable[None], group[None]))
+        return tf.ensure_shape(answer, [mechanism.size])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), *public], autograph=False)
+    def sums(sampled: tf.Tensor, *public: tf.Tensor) -> tf.Tensor:
+        _, total = tf.while_loop(
+            lambda i, total: i < tf.size(sampled),
+            lambda i, total: (i + 1, total + tf.cast(one(sampled[i], public), tf.float64)),
+            [tf.constant(0), tf.zeros([mechanism.size], tf.float64)],
+            parallel_iterations=1,
+        )
+        for variable, value in zip(variables, initial, strict=True):
+            variable.assign(value)  # nothing private stays in what the functions have seen
+        return total
+
+    return lambda sampled, public: sums(tf.constant(sampled, tf.int64), *public).numpy()
+
+
+def check_group_functions(
+    network: tf.keras.Model,
+    loss_fn: GroupLoss,
+    answer_fn: AnswerFn,
+    mechanism: EnsembleMechanism,
+    features_spec: tf.TensorSpec,
+    public: Sequence[tf.TensorSpec],
+    learning: LocalTraining,
+) -> None:
+    """Refuses a loss or answers that keep what they see, draw at random by themselves, or have another shape.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    clone, batch_size = tf.keras.models.clone_model(network), learning.batch_size
+
+    def loss(features: tf.Tensor, labels: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        stand_in: Any = _Constants()
+        return loss_fn(clone, _Batch(features, labels, tensors, batch_size, stand_in))
+
+    private = [tf.TensorSpec([batch_size, features_spec.shape[1]], tf.float32), tf.TensorSpec([batch_size], tf.int64)]
+    shape = traced(loss, [*private, *public], "`loss_fn`").outputs[0].shape
+    if shape.rank != 0:
+        raise ValueError(f"`loss_fn` should give one number for a batch of a group; got shape {shape}.")
+    answers = traced(lambda *tensors: mechanism.bounded(answer_fn(clone, *tensors)), list(public), "`answer_fn`")
+    shape = answers.outputs[0].shape
+    if shape != tf.TensorShape([mechanism.size]):
+        raise ValueError(
+            f"`answer_fn` should give what {type(mechanism).__name__} bounds to {mechanism.size} numbers; got {shape}."
+        )
