@@ -666,8 +666,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _TRAINER,
-                "    return features\n",
-                "    return features - features.mean(axis=0)\n",
+                "    return features, all_labels\n",
+                "    return features - features.mean(axis=0), all_labels\n",
             ),
         ),
         caught_by=(
@@ -979,8 +979,12 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _DP_GAN,
-                "                images, labels = self._fakes(generator, rng, spec.num_classes)\n",
-                "                images, labels = self._fakes(generator, rng, tf.reduce_max(seen) + 1)\n",
+                "            training.step(lambda images, labels: tf.reduce_mean(losses(critic(images), labels, 1.0)))\n",
+                "            latents, labels = training.draw()\n"
+                "            training.step(\n"
+                "                lambda images, labels: tf.reduce_mean(losses(critic(images), labels, 1.0)),\n"
+                "                (latents, labels % (tf.reduce_max(seen) + 1)),\n"
+                "            )\n",
             ),
             Edit(
                 _DP_GAN,

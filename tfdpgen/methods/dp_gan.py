@@ -37,6 +37,7 @@ import tensorflow as tf
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.networks.gan import build_critic, build_generator
+from tfdpgen.networks.generator_training import BETAS, GeneratorTraining
 from tfdpgen.networks.layers import get_weights, set_weights
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.isolation import Batch
@@ -44,10 +45,8 @@ from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 
-_BETAS: dict[str, Any] = {"beta_1": 0.5, "beta_2": 0.9}  # of both Adams
 _MANY = 10_000  # examples. Settings were chosen on 808 of the digits and on 48,600 of MNIST, and nowhere between
 _PUBLIC_RATE = 5e-4
-_NORMALISING_BATCHES = 100  # of fakes, whose statistics the released generator is normalised by
 
 
 @register
@@ -108,13 +107,20 @@ class DPGAN:
             spec.image_shape, spec.num_classes, self.latent_dim, self.generator_filters, seed=2 * seed
         )
         critic = build_critic(spec.image_shape, spec.num_classes, self.critic_filters, seed=2 * seed + 1)
-        rng = tf.random.Generator.from_seed(seed)  # public: what is drawn from it is for fakes alone
+        training = GeneratorTraining(
+            generator,
+            spec.num_classes,
+            num_fakes=self.num_fakes,
+            learning_rate=self.learning_rate,
+            decay=self.ema,
+            seed=seed,
+        )
 
         def loss_of_real(batch: Batch) -> tf.Tensor:
             return losses(critic(batch.images), batch.labels, 1.0)
 
         def loss_of_fakes() -> tf.Tensor:
-            images, labels = self._fakes(generator, rng, spec.num_classes)
+            images, labels = training.fakes()
             return losses(critic(images), labels, -1.0)
 
         trainer = session.trainer(
@@ -123,68 +129,47 @@ class DPGAN:
             loss_of_real,
             learning_rate=self.learning_rate,
             public_loss_fn=loss_of_fakes,
-            **_BETAS,
+            **BETAS,
         )
         if (public := session.public_images) is not None:
 
             def pretrained() -> npt.NDArray[Any]:
-                self._pretrain(generator, critic, public.images(), seed, verbose)
+                self._pretrain(training, critic, public.images(), seed, verbose)
                 return get_weights([generator, critic])
 
             set_weights([generator, critic], session.public("pretraining", pretrained))
-        optimizer: Any = tf.keras.optimizers.legacy.Adam(self.learning_rate, **_BETAS)
-        average = tf.train.ExponentialMovingAverage(self.ema, num_updates=optimizer.iterations)  # less at the start
-        variables = generator.trainable_variables
-        optimizer._create_all_weights(variables)  # which Keras leaves to the first step, and a backup restores
-        average.apply(variables)
+            training.restart_average()
 
         @tf.function
         def generator_step() -> None:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(variables)
-                images, labels = self._fakes(generator, rng, spec.num_classes)
-                loss = tf.reduce_mean(losses(critic(images), labels, 1.0))
-            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-            average.apply(variables)
+            training.step(lambda images, labels: tf.reduce_mean(losses(critic(images), labels, 1.0)))
 
         def after_step(step: int) -> None:
             if (step + 1) % self.critic_steps_per_generator_step == 0:
                 generator_step()
 
-        state = {
-            "generator": generator,
-            "optimizer_of_generator": optimizer,
-            "averages": [average.average(variable) for variable in variables],
-            "rng": rng,
-        }
-        trainer.run(after_step=after_step, state=state, verbose=verbose)
-        for variable in variables:
-            variable.assign(average.average(variable))
-        for _ in range(_NORMALISING_BATCHES):  # the statistics that were kept are of other weights than the average
-            self._fakes(generator, rng, spec.num_classes)
-        return Fitted(generator, {"critic": critic})
-
-    def _fakes(
-        self, generator: tf.keras.Model, rng: tf.random.Generator, num_classes: int
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images, of a generator that is being trained, and their labels."""
-        labels = rng.uniform([self.num_fakes], 0, num_classes, tf.int64)
-        return generator([rng.normal([self.num_fakes, self.latent_dim]), labels], training=True), labels
+        trainer.run(after_step=after_step, state=training.state, verbose=verbose)
+        return Fitted(training.finished(), {"critic": critic})
 
     def _pretrain(
-        self, generator: tf.keras.Model, critic: tf.keras.Model, public: npt.NDArray[np.uint8], seed: int, verbose: int
+        self,
+        training: GeneratorTraining,
+        critic: tf.keras.Model,
+        public: npt.NDArray[np.uint8],
+        seed: int,
+        verbose: int,
     ) -> None:
         """Trains both networks on public images, without noise."""
         images, rng = tf.constant(public), tf.random.Generator.from_seed(seed)
-        both = [critic.trainable_variables, generator.trainable_variables]
-        optimizers: Any = [tf.keras.optimizers.legacy.Adam(_PUBLIC_RATE, **_BETAS) for _ in both]
+        both = [critic.trainable_variables, training.generator.trainable_variables]
+        optimizers: Any = [tf.keras.optimizers.legacy.Adam(_PUBLIC_RATE, **BETAS) for _ in both]
 
         @tf.function
         def step() -> None:
             chosen = rng.uniform([self.num_fakes], 0, len(public), tf.int32)
             real = tf.cast(tf.gather(images, chosen), tf.float32) / 255.0
             with tf.GradientTape(persistent=True) as tape:
-                fakes, labels = self._fakes(generator, rng, critic.output_shape[1])
+                fakes, labels = training.fakes()
                 real_scores, fake_scores = critic(real), critic(fakes)  # random labels do for the real ones too
                 of_critic = tf.reduce_mean(losses(real_scores, labels, 1.0) + losses(fake_scores, labels, -1.0))
                 of_generator = tf.reduce_mean(losses(fake_scores, labels, 1.0))
