@@ -22,6 +22,7 @@ from tfdpgen.methods.c_vae import CVAE
 from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
+from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
 from tfdpgen.methods.training import fit, planned
 from tfdpgen.privacy import (
@@ -33,11 +34,13 @@ from tfdpgen.privacy import (
     PoissonBatch,
     PrivacyBudget,
     PrivacyStatement,
+    SanitisedGradient,
     dataset_id,
     epsilon_of,
 )
+from tfdpgen.privacy import ensemble as ensembles
 from tfdpgen.privacy import session as sessions
-from tfdpgen.privacy.mechanisms.base import GaussianSum
+from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum
 from tfdpgen.privacy.optimizer import _PrivateUpdate
 from tfdpgen.privacy.session import PrivateSession
 from tfdpgen.release import Release
@@ -51,8 +54,12 @@ _SMALL: dict[str, Any] = {
     "dp_diffusion": DPDiffusion(
         _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=0
     ),
+    "gs_wgan": GSWGAN(
+        4, generator_filters=8, num_coefficients=10, hidden_units=6, num_critics=8, expected_critics=3, steps=4
+    ),
     "latent_gaussian": LatentGaussian(3, filters=2, public_steps=3),
 }
+_ENSEMBLES = ["gs_wgan"]
 _COMPONENTS = ", components"  # of a name: with several covariances for each class
 _LABELLER = ", labeller"
 _COUNTED = ", counted"
@@ -216,12 +223,19 @@ def test_every_mechanism_of_the_plan_runs_once(
             steps.append(self.steps)
             yield batch
 
+    def sampling(self: GroupSum, *arguments: Any) -> Iterator[Any]:
+        for sampled in samples(self, *arguments):
+            steps.append(self.steps)
+            yield sampled
+
+    samples = GroupSum.samples
     monkeypatch.setattr(PrivateSession, "_begin", noting)
     monkeypatch.setattr(DPSGD, "batches", counting)
+    monkeypatch.setattr(GroupSum, "samples", sampling)
     _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, **_options(name))
     _train(name, digits)
     assert sorted(begun) == sorted(plan.mechanisms)
-    assert len(steps) == sum(part.steps for part in plan.mechanisms.values() if isinstance(part, DPSGD))
+    assert len(steps) == sum(part.steps for part in plan.mechanisms.values() if isinstance(part, (DPSGD, GroupSum)))
 
 
 def _neighbours(dataset: LabeledDataset) -> Iterator[tuple[LabeledDataset, int]]:
@@ -261,6 +275,54 @@ def test_one_example_moves_every_sum_by_at_most_its_sensitivity(
     for key, distances in moved.items():
         assert max(distances) <= 1 + 1e-6, key
         assert max(distances) > 0.1, key
+
+
+@pytest.mark.parametrize("name", _ENSEMBLES)
+def test_one_example_moves_one_answer_of_an_ensemble_by_at_most_its_bound(
+    name: str, digits: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of the method's own networks, losses and answers, with an example really inserted or removed."""
+    moved: list[float] = []
+    original = ensembles.group_sums
+
+    def watched(mechanism: Any, *arguments: Any) -> Any:
+        *functions, dataset, groups, _ = arguments
+
+        def answers(examples: Any, dealt: Any) -> np.ndarray:
+            sums = original(mechanism, *functions, examples, dealt, NoiseSource.insecure(3))
+            return np.stack([sums(np.array([group]), public) for group in range(mechanism.num_groups)])
+
+        shapes = functions[3]
+        rng = np.random.default_rng(1)
+        public = [
+            rng.normal(size=spec.shape).astype(np.float32)
+            if spec.dtype.is_floating
+            else rng.integers(10, size=spec.shape)
+            for spec in shapes
+        ]
+        everything, before = np.arange(len(dataset)), answers(dataset, groups)
+        for place in (0, 40, 80):
+            inserted = answers(
+                dataset.take(np.insert(everything, place, 13)), np.insert(groups, place, place % mechanism.num_groups)
+            )
+            changed = [(inserted, place % mechanism.num_groups)]
+            if place < 80:
+                removed = answers(dataset.take(np.delete(everything, place)), np.delete(groups, place))
+                changed.append((removed, groups[place]))
+            for after, group in changed:
+                distances = np.linalg.norm(after - before, axis=1)
+                assert set(np.flatnonzero(distances)) <= {group}
+                moved.append(distances[group])
+        return original(mechanism, *arguments)
+
+    monkeypatch.setattr(ensembles, "group_sums", watched)
+    _train(name, digits)
+    _, plan = planned(_settings(name), digits.spec, 80, _BUDGET, **_options(name))
+    (mechanism,) = [part for part in plan.mechanisms.values() if isinstance(part, GroupSum)]
+    bound = 2 * mechanism.clip_norm if isinstance(mechanism, SanitisedGradient) else math.sqrt(2 * mechanism.queries)
+    assert len(moved) == 5
+    assert max(moved) <= bound * (1 + 1e-6)
+    assert max(moved) > 0.01 * bound
 
 
 @dataclasses.dataclass
@@ -348,8 +410,12 @@ def test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing(
     def sums_of(dataset: Any, asked: Any, *, by_user: bool) -> dict[str, np.ndarray]:
         return {key: np.random.default_rng(5).normal(size=part.size) for key, (part, _) in asked.items()}
 
+    def group_sums(mechanism: Any, *_: Any) -> Any:
+        return lambda sampled, public: np.random.default_rng(5).normal(size=mechanism.size)
+
     monkeypatch.setattr(_PrivateUpdate, "noised_gradients", noised_gradients)
     monkeypatch.setattr(sessions, "sums_of", sums_of)
+    monkeypatch.setattr(ensembles, "group_sums", group_sums)
     others = LabeledDataset(digits.images // 3, digits.labels // 4, digits.spec)
     labels = np.arange(30) % 10
     sets = [
@@ -515,11 +581,12 @@ def test_the_budget_is_reserved_before_the_first_access_and_stays_reserved(
     ledger, seen = Ledger(tmp_path / "ledger.sqlite"), []
     identifier = dataset_id(digits)
 
-    def reader(dataset: Any) -> Any:
+    def reader(dataset: Any, *_: Any) -> Any:
         seen.append(ledger.spent(identifier, _BUDGET.delta))
         raise RuntimeError("crashed on purpose")
 
     monkeypatch.setattr("tfdpgen.privacy.trainer.example_reader", reader)
+    monkeypatch.setattr("tfdpgen.privacy.ensemble.features_of", reader)
 
     class Crashing(LabeledDataset):
         def blocks(self) -> Any:
@@ -620,6 +687,8 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
         "steps": 1,
         "public_steps": 1,
         "expected_batch_size": 8,
+        "num_critics": 5,
+        "expected_critics": 2,
         "sampling_steps": 1,
         "filters": 2,
     }

@@ -27,6 +27,9 @@ _C_VAE = "tfdpgen/methods/c_vae.py"
 _DP_GAN = "tfdpgen/methods/dp_gan.py"
 _DP_DIFFUSION = "tfdpgen/methods/dp_diffusion.py"
 _COUNTS = "tfdpgen/privacy/mechanisms/noisy_counts.py"
+_ENSEMBLE = "tfdpgen/privacy/ensemble.py"
+_GRADIENT = "tfdpgen/privacy/mechanisms/sanitised_gradient.py"
+_VOTES = "tfdpgen/privacy/mechanisms/votes.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -38,6 +41,7 @@ _TEST_SESSION = "tests/privacy/test_session.py"
 _TEST_OUTPUTS = "tests/privacy/test_session_outputs.py"
 _TEST_ISOLATION = "tests/privacy/test_isolation.py"
 _TEST_STATISTICS = "tests/privacy/test_gaussian_statistics.py"
+_TEST_ENSEMBLE = "tests/privacy/test_ensemble.py"
 _TEST_CHUNKS = "tests/methods/test_chunks.py"
 _TEST_LABELLER = "tests/release/test_labeller.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
@@ -979,7 +983,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _DP_GAN,
-                "            training.step(lambda images, labels: tf.reduce_mean(losses(critic(images), labels, 1.0)))\n",
+                "            training.step(lambda images, labels: tf.reduce_mean"
+                "(losses(critic(images), labels, 1.0)))\n",
                 "            latents, labels = training.draw()\n"
                 "            training.step(\n"
                 "                lambda images, labels: tf.reduce_mean(losses(critic(images), labels, 1.0)),\n"
@@ -1245,5 +1250,112 @@ MUTANTS: tuple[Mutant, ...] = (
         had_by="class of bug of generators that are tracked like weights",
         edits=(Edit(_NOISE, "class GaussianNoise:", "class GaussianNoise(tf.Module):"),),
         caught_by=(f"{_TEST_NOISE}::test_no_checkpoint_can_hold_the_key_or_the_count_of_draws",),
+    ),
+    # Networks on shards.
+    Mutant(
+        name="shards_overlap",
+        rule=3,
+        bug="A shard's network also learns from examples of the next shard: one example moves two answers.",
+        had_by="copies of GS-WGAN that load one shard's weights into every discriminator; PATE-GAN, audit of 2024",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "        chosen = tf.gather(order, starts[group] + places)\n",
+                "        chosen = tf.gather(order, (starts[group] + 2 * places) % tf.size(order, tf.int64))\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone[gradients]",),
+    ),
+    Mutant(
+        name="shards_share_a_network",
+        rule=3,
+        bug="A shard's network goes on from the weights of the shard before it.",
+        had_by="class of bug of loops that reuse a network",
+        edits=(
+            Edit(_ENSEMBLE, "            variable.assign(rows[group])\n", "            variable.assign(rows[0])\n"),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone[gradients]",),
+    ),
+    Mutant(
+        name="one_draw_accounted_for_a_batch",
+        rule=1,
+        bug="Gradients are clipped fake by fake and accounted as one: a step releases four times the clip.",
+        had_by="GS-WGAN's code: 32 gradients of one discriminator a step, of which one is accounted",
+        edits=(
+            Edit(
+                _GRADIENT,
+                "        norm = largest * tf.norm(answer / largest)\n",
+                "        norm = largest * tf.norm(answer / largest) / 4.0\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_answers_are_bounded_whatever_networks_say[gradients]",),
+    ),
+    Mutant(
+        name="a_critic_that_comes_or_goes",
+        rule=1,
+        bug="A step is accounted as if one example added a critic or removed it, where it turns one into another.",
+        had_by="GS-WGAN's accounting by an epsilon of DP-SGD; class of bug of sampling shards",
+        edits=(
+            Edit(
+                _GRADIENT,
+                "        return ReplaceOneDpEvent(\n"
+                "            poisson_gaussian_event(self.sampling_probability, calibrated(self.noise_multiplier), "
+                "self.steps)\n        )\n",
+                "        return poisson_gaussian_event(self.sampling_probability, calibrated(self.noise_multiplier), "
+                "self.steps)\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_the_event_is_of_replaced_critics_and_of_all_votes",),
+    ),
+    Mutant(
+        name="half_the_noise_of_votes",
+        rule=1,
+        bug="The noise on votes has half of its standard deviation.",
+        had_by="class of bug",
+        edits=(
+            Edit(
+                _VOTES,
+                "        return calibrated(self.noise_multiplier) * self.sensitivity\n",
+                "        return calibrated(self.noise_multiplier) * self.sensitivity / 2\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_the_noise_is_that_of_the_plan[votes]",),
+    ),
+    Mutant(
+        name="one_query_accounted_for_all",
+        rule=1,
+        bug="The noise of a step is that of one query, and all of its queries are answered.",
+        had_by="PATE-GAN implementations, audit of Ganev et al. 2024 (arXiv 2406.13985)",
+        edits=(Edit(_VOTES, "        return math.sqrt(2 * self.queries)\n", "        return math.sqrt(2)\n"),),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_answers_of_extreme_neighbours_reach_the_sensitivity",),
+    ),
+    Mutant(
+        name="critics_left_where_methods_see_them",
+        rule=8,
+        bug="The last shard's network stays in the model that the method's loss was given.",
+        had_by="releases of GS-WGAN and PATE-GAN that save all networks of a run",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "            variable.assign(value)  # nothing private stays in what the functions have seen\n",
+                "            value.shape.as_list()\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_nothing_of_the_networks_is_left_where_a_method_can_see_it",),
+    ),
+    Mutant(
+        name="critics_sampled_in_a_fixed_number",
+        rule=2,
+        bug="Every step samples the same number of critics, and is accounted as a Poisson sample.",
+        had_by="class of bug; what DP-SGD implementations do with shuffled batches",
+        edits=(
+            Edit(
+                _MECHANISM,
+                "            yield np.flatnonzero(rng.random(self.num_groups) < self.sampling_probability)\n",
+                "            most = round(self.num_groups * self.sampling_probability)\n"
+                "            yield np.sort(rng.permutation(self.num_groups)[:most])\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_ENSEMBLE}::test_critics_are_sampled_independently_and_teachers_all_vote",),
     ),
 )

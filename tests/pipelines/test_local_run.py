@@ -83,7 +83,10 @@ def test_help_names_every_setting_with_its_default() -> None:
             ["--dataset=a.npz", "--image_shape=32,32,3", "--method=latent_gaussian"],
             "have one channel; got image_shape (32, 32, 3). Take public images that are like the private ones",
         ),
-        (["--public_dataset=fonts"], "`public_dataset` should be empty with `method` gaussian_mixture, which learns from no"),
+        (
+            ["--public_dataset=fonts"],
+            "`public_dataset` should be empty with `method` gaussian_mixture, which learns from no",
+        ),
         (
             ["--method=latent_gaussian", "--public_dataset=digits", "--dataset=digits"],
             "`public_dataset` should be images that anybody may see; got 'digits', where the private `dataset`",

@@ -34,7 +34,7 @@ _BUDGET = PrivacyBudget(4.0, 1e-4)
 _SHARDS, _QUERIES = 6, 4
 _PUBLIC = [tf.TensorSpec([_QUERIES, 9], tf.float32)]
 _LEARNING = LocalTraining(learning_rate=0.05, batch_size=5, steps=3)
-_GRADIENTS = SanitisedGradient(_SHARDS, 3, steps=5, size=9 * _QUERIES)
+_GRADIENTS = SanitisedGradient(_SHARDS, 3, steps=5, num_features=9 * _QUERIES)
 _VOTES = Votes(_SHARDS, steps=5, queries=_QUERIES, options=3)
 
 
@@ -104,7 +104,7 @@ def _neighbours(dataset: LabeledDataset, groups: Any) -> Iterator[tuple[LabeledD
     """An example really inserted or removed, at the front, in the middle and at the end; and its shard."""
     everything, count = np.arange(len(dataset)), len(dataset)
     for place in (0, count // 2, count):
-        shard = (place + 1) % _SHARDS
+        shard = place % _SHARDS
         yield dataset.take(np.insert(everything, place, 13)), np.insert(groups, place, shard), shard
     for place in (0, count // 2, count - 1):
         kept = np.delete(everything, place)
@@ -212,8 +212,8 @@ def test_the_noise_is_that_of_the_plan(
     session, found = _session(examples, many), []
     _ensemble(session, network, answer_fn).run(_asked, lambda step, answer: found.append(np.ravel(answer)), verbose=0)
     expected: Any = session.plan.mechanisms["shards"]
-    divisor = expected.expected_critics if mechanism is _GRADIENTS else 1
-    noise = divisor * np.concatenate(found) / expected.stddev
+    clip, divisor = (1.0, 3) if mechanism is _GRADIENTS else (math.sqrt(2 * _QUERIES), 1)
+    noise = divisor * np.concatenate(found) / (expected.noise_multiplier * clip)
     assert stats.kstest(noise, "norm").pvalue > 1e-4
     for wrong in (2 / 3, 3 / 2):
         assert stats.kstest(noise / wrong, "norm").pvalue < 1e-4

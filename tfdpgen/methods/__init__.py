@@ -4,6 +4,7 @@ from tfdpgen.methods.c_vae import CVAE
 from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
+from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names, register
 from tfdpgen.methods.training import train
@@ -11,6 +12,7 @@ from tfdpgen.methods.training import train
 __all__ = [
     "CVAE",
     "DPGAN",
+    "GSWGAN",
     "DPDiffusion",
     "Fitted",
     "GaussianMixture",

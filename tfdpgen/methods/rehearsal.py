@@ -19,11 +19,12 @@ training, which in the same process finds it calibrated.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,8 @@ from tfdpgen.methods.method import Method
 from tfdpgen.methods.training import fit, planned, public_images_of
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
+from tfdpgen.privacy.mechanisms.votes import Votes
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.sampling import MOST_IN_CHUNK, PoissonBatch
@@ -164,6 +167,46 @@ class _TimedDPSGD(DPSGD):
         return max(0.0, statistics.mean(self.times) * share * (plan.steps - _FIRST_STEPS) - sum(self.times))
 
 
+class _TimedSamples:
+    """Of a `GroupSum`: few steps, each of which is timed."""
+
+    times: list[float]
+    steps: int
+
+    def samples(self, rng: np.random.Generator, first_step: int = 0) -> Iterator[npt.NDArray[np.int64]]:
+        most = _FIRST_STEPS + _STEPS
+        for step, sampled in enumerate(itertools.islice(cast(Any, super()).samples(rng, first_step), most)):
+            started = time.perf_counter()
+            yield sampled
+            if step >= _FIRST_STEPS:
+                self.times.append(time.perf_counter() - started)
+            if sum(self.times) > _SECONDS:
+                return
+
+    def seconds_of(self, plan: Any) -> float:
+        """What the real mechanism takes beyond what was timed."""
+        if not self.times:
+            return 0.0
+        return max(0.0, statistics.mean(self.times) * (plan.steps - _FIRST_STEPS) - sum(self.times))
+
+
+@dataclasses.dataclass(frozen=True)
+class _TimedGradient(_TimedSamples, SanitisedGradient):
+    """Timed sanitised gradients."""
+
+    times: list[float] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TimedVotes(_TimedSamples, Votes):
+    """Timed votes."""
+
+    times: list[float] = dataclasses.field(default_factory=list)
+
+
+_TIMED: Mapping[type, type] = {SanitisedGradient: _TimedGradient, Votes: _TimedVotes}
+
+
 class _TimedSession(PrivateSession):
     """A session on noise that notes how long public computations take."""
 
@@ -183,13 +226,13 @@ class _Trained(NamedTuple):
       generator: what it gave.
       seconds: that it took.
       public_seconds: of these, for public computations.
-      trainings: its DP-SGD mechanisms by key, timed.
+      trainings: its mechanisms with steps by key, timed.
     """
 
     generator: tf.keras.Model
     seconds: float
     public_seconds: float
-    trainings: dict[str, _TimedDPSGD]
+    trainings: dict[str, Any]
 
 
 def _trained(
@@ -200,11 +243,15 @@ def _trained(
     most_steps: int = _FIRST_STEPS + _STEPS,
 ) -> _Trained:
     """Trains on noise, with few steps."""
-    trainings = {
+    trainings: dict[str, Any] = {
         key: _TimedDPSGD.of(part, len(images), most_steps)
         for key, part in plan.mechanisms.items()
         if isinstance(part, DPSGD)
     }
+    for key, part in plan.mechanisms.items():
+        if type(part) in _TIMED:
+            facts = {field.name: getattr(part, field.name) for field in dataclasses.fields(cast(Any, part))}
+            trainings[key] = _TIMED[type(part)](**facts)
     short = dataclasses.replace(
         plan,
         mechanisms={**plan.mechanisms, **trainings},

@@ -28,6 +28,7 @@ import tensorflow as tf
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.privacy.backup import StepBackup
 from tfdpgen.privacy.isolation import Transform, traced
+from tfdpgen.privacy.mechanisms.base import GroupSum
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 from tfdpgen.privacy.trainer import features_of
 
@@ -56,29 +57,6 @@ class GroupBatch(Protocol):
 
 GroupLoss = Callable[[tf.keras.Model, Any], tf.Tensor]
 AnswerFn = Callable[..., tf.Tensor]
-
-
-class EnsembleMechanism(Protocol):
-    """A mechanism whose items are networks on groups of examples."""
-
-    @property
-    def num_groups(self) -> int: ...
-
-    @property
-    def sampling_probability(self) -> float: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def stddev(self) -> float: ...
-
-    def bounded(self, answer: tf.Tensor) -> tf.Tensor: ...
-
-    def result(self, noised: npt.NDArray[np.float64]) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +133,7 @@ class Ensemble:
 
     def __init__(
         self,
-        mechanism: EnsembleMechanism,
+        mechanism: GroupSum,
         network: tf.keras.Model,
         loss_fn: GroupLoss,
         answer_fn: AnswerFn,
@@ -180,8 +158,7 @@ class Ensemble:
                 if verbose:
                     print(f"Going on at step {first + 1} of {mechanism.steps}, with networks that learn anew.")
                 bar.update(first)
-            for step in range(first, mechanism.steps):
-                sampled = np.flatnonzero(rng.random(mechanism.num_groups) < mechanism.sampling_probability)
+            for step, sampled in enumerate(mechanism.samples(rng, first), first):
                 total = sum_of(sampled, ask(step))
                 noised = total + rng.normal(scale=mechanism.stddev, size=total.shape)
                 answer(step, mechanism.result(noised))
@@ -218,7 +195,7 @@ class Ensemble:
 
 
 def group_sums(
-    mechanism: EnsembleMechanism,
+    mechanism: GroupSum,
     network: tf.keras.Model,
     loss_fn: GroupLoss,
     answer_fn: AnswerFn,
@@ -296,7 +273,7 @@ def check_group_functions(
     network: tf.keras.Model,
     loss_fn: GroupLoss,
     answer_fn: AnswerFn,
-    mechanism: EnsembleMechanism,
+    mechanism: GroupSum,
     features_spec: tf.TensorSpec,
     public: Sequence[tf.TensorSpec],
     learning: LocalTraining,

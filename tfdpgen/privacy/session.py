@@ -40,10 +40,8 @@ from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.ensemble import AnswerFn, Ensemble, GroupLoss, LocalTraining, check_group_functions
 from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced
 from tfdpgen.privacy.ledger import Ledger, dataset_id
-from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
-from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
-from tfdpgen.privacy.mechanisms.votes import Votes
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam
 from tfdpgen.privacy.plan import PrivacyPlan, Shards
@@ -316,7 +314,7 @@ class PrivateSession:
           PlanError: if the plan has no such mechanism, or an ensemble of it was asked for before.
           ValueError: if the transform, the loss or the answers are refused: which, why, and what to do.
         """
-        held, mechanism = _HELD[self], cast(Any, self._mechanism(key, _ENSEMBLES))
+        held, mechanism = _HELD[self], cast(GroupSum, self._mechanism(key, GroupSum))
         if key in held.trainers:
             raise PlanError(f"{key!r} has an ensemble already; the plan has it once.")
         features_spec = check_transform(transform, self._spec)
@@ -425,7 +423,7 @@ class PrivateSession:
             held.backup.mark(held.prefix + key)  # after it is kept: until then no shard was touched
         return cast(Any, kept)
 
-    def _mechanism(self, key: str, kind: type | tuple[type, ...]) -> Any:
+    def _mechanism(self, key: str, kind: type) -> Any:
         """The plan's mechanism of that key.
 
         Raises:
@@ -447,7 +445,7 @@ class PrivateSession:
         """Raises a PlanError if networks are trained in the plan that were not checked yet, nor their losses."""
         known = _HELD[self].trainers
         for key, part in self._plan.mechanisms.items():
-            for kind in (DPSGD, _ENSEMBLES):
+            for kind in (DPSGD, GroupSum):
                 if isinstance(part, kind) and key not in known:
                     raise PlanError(
                         f"The plan trains the networks of {key!r}, which are not known yet. Call "
@@ -472,8 +470,7 @@ class PrivateSession:
                 held.begun.add(key)
 
 
-_ENSEMBLES = (SanitisedGradient, Votes)
-_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", _ENSEMBLES: "ensemble"}
+_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", GroupSum: "ensemble"}
 
 
 class _Reservation:

@@ -4,8 +4,9 @@
     mechanism.event, mechanism.sensitivity, mechanism.stddev
 
 Mechanisms are frozen dataclasses of public facts. A `PrivacyPlan` holds them by key and calibrates their noise; only a
-`PrivateSession` carries them out. There are two kinds: `DPSGD` (`dp_sgd.py`), whose steps a session's trainer runs, and
-one-shot sums with Gaussian noise, which derive from `GaussianSum`.
+`PrivateSession` carries them out. There are three kinds: `DPSGD` (`dp_sgd.py`), whose steps a session's trainer runs;
+one-shot sums with Gaussian noise, which derive from `GaussianSum`; and, step by step, sums of what networks on groups
+of examples answer, which derive from `GroupSum`.
 
 Source: the Gaussian mechanism, Dwork & Roth 2014, appendix A.
 """
@@ -16,11 +17,13 @@ import abc
 import dataclasses
 import enum
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, Self
 
 import dp_accounting
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 
 class PrivacyUnit(enum.StrEnum):
@@ -107,6 +110,72 @@ class GaussianSum(abc.ABC):
     def stddev(self) -> float:
         """Standard deviation of the noise of every entry of the sum."""
         return calibrated(self.noise_multiplier) * self.sensitivity
+
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """A copy with this noise multiplier."""
+        copy: Any = self
+        return dataclasses.replace(copy, noise_multiplier=noise_multiplier)
+
+
+class GroupSum(abc.ABC):
+    """Sums of one bounded answer for each sampled group of examples, with Gaussian noise, one in every step.
+
+    A group is a shard, or what a user has. A subclass is a frozen dataclass of public facts with the fields `steps` and
+    `noise_multiplier`. It bounds each group's answer in `bounded`, and its event says what that costs.
+    """
+
+    name: str = "sum over groups"
+    assumption: ClassVar[str] = ""  # what its promise rests on, beside what all promises rest on
+    steps: int
+    noise_multiplier: float | None
+
+    @property
+    @abc.abstractmethod
+    def num_groups(self) -> int:
+        """How many groups there are; public and fixed."""
+
+    @property
+    @abc.abstractmethod
+    def sampling_probability(self) -> float:
+        """The probability with which each group joins each step, independently."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Length m of a bounded answer, and of the sum."""
+
+    @property
+    @abc.abstractmethod
+    def stddev(self) -> float:
+        """Standard deviation of the noise of every entry of a sum."""
+
+    @property
+    @abc.abstractmethod
+    def event(self) -> dp_accounting.DpEvent:
+        """What all steps cost. Raises a ValueError while there is no noise multiplier."""
+
+    @abc.abstractmethod
+    def bounded(self, answer: tf.Tensor) -> tf.Tensor:
+        """One group's answer, in TensorFlow operations, as float32 [m] that it moves the sum by, bounded."""
+
+    @abc.abstractmethod
+    def result(self, noised: npt.NDArray[np.float64]) -> Any:
+        """What is made of a noised sum, [m]; touches no example."""
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        """Whose presence the event bounds."""
+        return PrivacyUnit.EXAMPLE
+
+    def samples(self, rng: np.random.Generator, first_step: int = 0) -> Iterator[npt.NDArray[np.int64]]:
+        """The groups of each step from the first one on, int64 [k]: private, and as many as it happens, also none.
+
+        Args:
+          rng: keyed by the operating system, unless nothing is to be released.
+          first_step: steps that were executed or given up before.
+        """
+        for _ in range(first_step, self.steps):
+            yield np.flatnonzero(rng.random(self.num_groups) < self.sampling_probability)
 
     def with_noise(self, noise_multiplier: float) -> Self:
         """A copy with this noise multiplier."""

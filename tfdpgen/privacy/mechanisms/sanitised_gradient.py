@@ -1,6 +1,6 @@
 """Sanitised gradients: what private critics say of public images, clipped, summed and noised on the way out.
 
-    mechanism = SanitisedGradient(num_critics=500, expected_critics=25, steps=2000, size=64 * 100)
+    mechanism = SanitisedGradient(num_critics=500, expected_critics=25, steps=2000, num_features=64 * 100)
     plan = PrivacyPlan({"gradients": mechanism}, num_examples)
     session.ensemble("gradients", critic, loss_fn, answer_fn, ...)       # trains the critics, hands out the gradients
 
@@ -27,7 +27,7 @@ all before it, and steps compose.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import dp_accounting
 import numpy as np
@@ -35,11 +35,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.privacy.accounting import ReplaceOneDpEvent, poisson_gaussian_event
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit, calibrated, check_noise_multiplier
+from tfdpgen.privacy.mechanisms.base import GroupSum, calibrated, check_noise_multiplier
 
 
 @dataclasses.dataclass(frozen=True)
-class SanitisedGradient:
+class SanitisedGradient(GroupSum):
     """Sums of the answers of critics on disjoint shards; see the top of this file.
 
     Unit of privacy: one example. It changes one critic, which was sampled or not; the sum moves by at most
@@ -49,7 +49,7 @@ class SanitisedGradient:
       num_critics: and shards; fixed, as examples come and go.
       expected_critics: sampled in a step, on average; the divisor of the noised sum.
       steps: accounted steps, one sum each.
-      size: numbers in an answer.
+      num_features: numbers in an answer.
       clip_norm: bound on the L2 norm of one critic's whole answer.
       noise_multiplier: standard deviation of the noise / clip_norm; None until calibrated.
       name: what the statement calls it.
@@ -67,13 +67,13 @@ class SanitisedGradient:
     num_critics: int
     expected_critics: int
     steps: int
-    size: int
+    num_features: int
     clip_norm: float = 1.0
     noise_multiplier: float | None = None
-    name: str = "sanitised gradients"
+    name: str = "sanitised gradients"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        for name in ("num_critics", "expected_critics", "steps", "size"):
+        for name in ("num_critics", "expected_critics", "steps", "num_features"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be an integer of at least 1; got {getattr(self, name)!r}.")
         if self.expected_critics > self.num_critics:
@@ -85,14 +85,14 @@ class SanitisedGradient:
         check_noise_multiplier(self.noise_multiplier)
 
     @property
-    def unit(self) -> PrivacyUnit:
-        """Whose presence the event bounds: one example's."""
-        return PrivacyUnit.EXAMPLE
-
-    @property
     def num_groups(self) -> int:
         """The shards."""
         return self.num_critics
+
+    @property
+    def size(self) -> int:
+        """Numbers in an answer."""
+        return self.num_features
 
     @property
     def sampling_probability(self) -> float:
@@ -110,10 +110,6 @@ class SanitisedGradient:
     def stddev(self) -> float:
         """Standard deviation of the noise of every entry of a sum."""
         return calibrated(self.noise_multiplier) * self.clip_norm
-
-    def with_noise(self, noise_multiplier: float) -> Self:
-        """A copy with this noise multiplier."""
-        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
 
     def bounded(self, answer: tf.Tensor) -> tf.Tensor:
         """One critic's answer, float32 [size], scaled down to norm `clip_norm`; zeros if it is not finite."""

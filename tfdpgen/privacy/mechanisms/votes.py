@@ -21,18 +21,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import dp_accounting
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit, calibrated, check_noise_multiplier
+from tfdpgen.privacy.mechanisms.base import GroupSum, calibrated, check_noise_multiplier
 
 
 @dataclasses.dataclass(frozen=True)
-class Votes:
+class Votes(GroupSum):
     """Noisy counts of the votes of teachers on disjoint shards; see the top of this file.
 
     Unit of privacy: one example. It changes one teacher, and so one vote of each query; the counts of a step move by at
@@ -61,18 +61,13 @@ class Votes:
     queries: int
     options: int = 2
     noise_multiplier: float | None = None
-    name: str = "votes of teachers"
+    name: str = "votes of teachers"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         for name, least in (("num_teachers", 1), ("steps", 1), ("queries", 1), ("options", 2)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"`{name}` should be an integer of at least {least}; got {getattr(self, name)!r}.")
         check_noise_multiplier(self.noise_multiplier)
-
-    @property
-    def unit(self) -> PrivacyUnit:
-        """Whose presence the event bounds: one example's."""
-        return PrivacyUnit.EXAMPLE
 
     @property
     def num_groups(self) -> int:
@@ -105,10 +100,6 @@ class Votes:
     def stddev(self) -> float:
         """Standard deviation of the noise of every count."""
         return calibrated(self.noise_multiplier) * self.sensitivity
-
-    def with_noise(self, noise_multiplier: float) -> Self:
-        """A copy with this noise multiplier."""
-        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
 
     def bounded(self, answer: tf.Tensor) -> tf.Tensor:
         """One teacher's votes: options int [queries] -> float32 [queries * options], a single 1 for each query.
