@@ -20,7 +20,7 @@ COPY setup.py pyproject.toml README.md LICENSE ./
 COPY tfdpgen tfdpgen
 COPY components components
 COPY pipelines pipelines
-RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 WORKDIR /data
 USER tfdpgen
 ENTRYPOINT ["python", "/app/pipelines/local_run.py"]

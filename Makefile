@@ -54,7 +54,7 @@ $(VENV)/.dependencies: requirements.lock scripts/bootstrap.py
 	$(PYTHON) scripts/bootstrap.py $(VENV)
 
 $(VENV)/.package: $(VENV)/.dependencies setup.py
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	touch $@
 
 .venv-peers/.installed: benchmarks/peers/requirements.txt | setup

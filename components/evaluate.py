@@ -73,6 +73,7 @@ def evaluate(
         inception_space,
         over_seeds,
         publish_accuracies,
+        publishable_metrics,
         scattering_space,
         try_classifier,
     )
@@ -103,9 +104,7 @@ def evaluate(
 
     if budget is not None:
         budget.check_num_examples(max(len(test), 1))
-        known = {"p2", *(f"p2_{name}" for name in names if name != "cnn"), *(["p2_augmented"] if augmented else [])}
-        if unknown := set(published) - known:
-            raise ComponentError(f"`publish_metrics` should name some of {sorted(known)}; got {sorted(unknown)}.")
+        check_publishable(published, publishable_metrics(names, augmented is not None))
 
     generated = {name: try_classifier(name, learnt, trained_on="generated", seed=seed) for name in names}
     by_metric = {"p2": generated["cnn"], **{f"p2_{name}": each for name, each in generated.items() if name != "cnn"}}

@@ -182,6 +182,7 @@ class SynthesisConfig:
         from components.evaluate import split
         from components.ingest import declared
         from tfdpgen.choices import (
+            CLASSIFIERS,
             DIGITS_SHAPE,
             METHODS,
             check_budget,
@@ -194,6 +195,7 @@ class SynthesisConfig:
             check_publishable,
             check_shadows,
             public_source,
+            publishable_metrics,
         )
 
         for field in dataclasses.fields(self):
@@ -247,7 +249,9 @@ class SynthesisConfig:
             check_classifiers(split(self.classifiers))
         if self.publish_metrics_epsilon:
             check_budget(self.publish_metrics_epsilon, self.delta)
-            check_publishable(split(self.publish_metrics))
+            judges = CLASSIFIERS if self.classifiers == "all" else split(self.classifiers)
+            has_augmented = self.augment or self.labeller_share > 0
+            check_publishable(split(self.publish_metrics), publishable_metrics(judges, has_augmented))
             if self.insecure_reproducible:
                 raise ValueError(
                     "`publish_metrics_epsilon` should be 0 with `insecure_reproducible`, whose examples may not leave; "

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from components import Artifact, ArtifactError
+from pipelines.config import PAID
 from pipelines.dag import Node, Pipeline
 from tfdpgen.files import fsync, remove
 
@@ -82,12 +83,11 @@ def check_reusable(pipeline: Pipeline, config: Any, root: Path, start_at: str) -
                 opened[node.name, output] = kind.open(root / node.name / output)
             except ArtifactError as error:
                 raise ResumeError(
-                    f"`start_at` {start_at} needs what {node.name} made, and {error} Run from the start, without "
-                    "--start_at."
+                    f"`start_at` {start_at} needs what {node.name} made, and {error} {_instead(node, pipeline)}"
                 ) from None
-        _check_parameters(node, config, opened[node.name, next(iter(node.component.outputs))], start_at)
+        _check_parameters(node, pipeline, config, opened[node.name, next(iter(node.component.outputs))], start_at)
         for output in node.component.outputs:
-            _check_origin(node, opened[node.name, output], opened, start_at)
+            _check_origin(node, pipeline, opened[node.name, output], opened, start_at)
 
 
 def _needed(pipeline: Pipeline, start_at: str) -> list[Node]:
@@ -101,18 +101,20 @@ def _needed(pipeline: Pipeline, start_at: str) -> list[Node]:
     return [pipeline.nodes[name] for name in earlier if name in wanted]
 
 
-def _check_parameters(node: Node, config: Any, artifact: Artifact, start_at: str) -> None:
+def _check_parameters(node: Node, pipeline: Pipeline, config: Any, artifact: Artifact, start_at: str) -> None:
     """Refuses an artifact that was made with other parameters than the configuration has now."""
     for name, field in node.fields.items():
         made, asked = artifact.parameters.get(name), getattr(config, field)
         if name not in _WHERE and made != asked:
             raise ResumeError(
                 f"`start_at` {start_at} cannot go on with what {node.name} made: it was made with {field}={made!r}, "
-                f"and {asked!r} is asked for. Give --{field}={made}, or run from the start, without --start_at."
+                f"and {asked!r} is asked for. Give --{field}={made}. {_instead(node, pipeline)}"
             )
 
 
-def _check_origin(node: Node, artifact: Artifact, opened: dict[tuple[str, str], Artifact], start_at: str) -> None:
+def _check_origin(
+    node: Node, pipeline: Pipeline, artifact: Artifact, opened: dict[tuple[str, str], Artifact], start_at: str
+) -> None:
     """Refuses an artifact that was made of others than lie there, or beside another output in another training."""
     for name, source in node.inputs.items():
         if artifact.made_of(name)["id"] != opened[source.node, source.output].id:
@@ -124,8 +126,16 @@ def _check_origin(node: Node, artifact: Artifact, opened: dict[tuple[str, str], 
     if len(trainings) > 1:
         raise ResumeError(
             f"`start_at` {start_at} cannot go on: what lies in {artifact.path.parent} comes from different executions "
-            f"of {node.name}. Run from the start, without --start_at."
+            f"of {node.name}. {_instead(node, pipeline)}"
         )
+
+
+def _instead(node: Node, pipeline: Pipeline) -> str:
+    """How to have a step's work done again: without another training where that is possible."""
+    names = list(pipeline.nodes)
+    if PAID in names and names.index(node.name) > names.index(PAID):
+        return f"Or start at that step, with --start_at={node.name}: the training is kept, and paid for."
+    return "Or run from the start, without --start_at: that trains anew, and pays anew."
 
 
 def is_finished(pipeline: Pipeline, root: Path, name: str) -> bool:

@@ -162,12 +162,25 @@ def check_classifiers(names: Sequence[str]) -> None:
         )
 
 
-def check_publishable(names: Sequence[str]) -> None:
+def publishable_metrics(classifiers: Sequence[str], has_augmented: bool) -> list[str]:
+    """The metrics that may be published where these classifiers judge, with augmented examples or without."""
+    return [
+        "p2",
+        *(f"p2_{name}" for name in classifiers if name != "cnn"),
+        *(["p2_augmented"] if has_augmented else []),
+    ]
+
+
+def check_publishable(names: Sequence[str], measured: Sequence[str] | None = None) -> None:
     """Refuses metrics that cannot be published by noise on a count of test examples.
+
+    Args:
+      names: of metrics.
+      measured: those that there will be, as `publishable_metrics` says; None: not checked.
 
     Raises:
       ValueError: with the reason, for p1, p3, p4 and accuracy_loss, also of a named classifier (`p1_mlp`); for names
-        that are there twice, and for none.
+        that are there twice or not measured, and for none.
     """
     if not names or len(set(names)) < len(names):
         raise ValueError(f"`metrics` should name metrics to publish, each once; got {list(names)}.")
@@ -177,6 +190,11 @@ def check_publishable(names: Sequence[str]) -> None:
             raise ValueError(
                 f"`metrics` cannot hold {name}: {UNPUBLISHABLE[kind]}. Metrics of kind p2 can be published."
             )
+    if measured is not None and (unknown := [name for name in names if name not in measured]):
+        raise ValueError(
+            f"`publish_metrics` should name some of {', '.join(measured)}, which this run measures; got "
+            f"{', '.join(unknown)}."
+        )
 
 
 def check_shadows(num_shadows: int, processes: int) -> None:

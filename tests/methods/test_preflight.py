@@ -244,6 +244,9 @@ def test_no_class_without_examples_is_named(slow: type[_Slow]) -> None:
     assert texts[0] == texts[1]
     assert "balanced, about 100 of each declared class" in texts[0]
     assert "Which classes have examples is private" in texts[0]
+    private = dataclasses.replace(estimates, label_distribution="private")
+    assert "by noisy counts of the private ones" in private.text
+    assert "balanced" not in private.text
 
 
 def test_the_count_of_the_smallest_class_is_internal_and_decides_nothing(slow: type[_Slow]) -> None:

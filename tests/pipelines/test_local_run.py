@@ -84,6 +84,14 @@ def test_help_names_every_setting_with_its_default() -> None:
             "have one channel; got image_shape (32, 32, 3). Take public images that are like the private ones",
         ),
         (
+            ["--publish_metrics_epsilon=1", "--publish_metrics=accuracy"],
+            "`publish_metrics` should name some of p2, p2_logistic_regression, p2_mlp",
+        ),
+        (
+            ["--publish_metrics_epsilon=1", "--publish_metrics=p2_augmented"],
+            "p2_gradient_boosting, which this run measures; got p2_augmented",
+        ),
+        (
             ["--public_dataset=fonts"],
             "`public_dataset` should be empty with `method` gaussian_mixture, which learns from no",
         ),

@@ -54,7 +54,7 @@ def test_headers_keep_the_parameters(root: Path, config: ToyConfig) -> None:
 @pytest.mark.parametrize("start_at", ["c", "d"])
 def test_other_parameters_are_refused(root: Path, config: ToyConfig, start_at: str) -> None:
     other = dataclasses.replace(config, times=5)
-    with pytest.raises(ResumeError, match=r"made with times=3, and 5 is asked for\. Give --times=3, or run from"):
+    with pytest.raises(ResumeError, match=r"made with times=3, and 5 is asked for\. Give --times=3\. Or run from"):
         run(toy(), other, root, start_at=start_at)
     assert not Path(config.log).exists()
 
@@ -75,6 +75,18 @@ def test_what_was_made_of_something_else_is_refused(root: Path, config: ToyConfi
     check_reusable(toy(), config, root, "c")
     with pytest.raises(ResumeError, match=r"c/synthetic was made of another `examples` than lies in .*a/examples"):
         check_reusable(toy(), config, root, "d")
+
+
+def test_what_can_be_had_without_another_training_is_said_so(
+    root: Path, config: ToyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.resuming.PAID", "b")
+    (root / "c" / "synthetic" / "artifact.json").unlink()
+    with pytest.raises(ResumeError, match="start at that step, with --start_at=c: the training is kept"):
+        check_reusable(toy(), config, root, "d")
+    (root / "b" / "release" / "artifact.json").unlink()
+    with pytest.raises(ResumeError, match="run from the start, without --start_at: that trains anew, and pays anew"):
+        check_reusable(toy(), config, root, "c")
 
 
 def test_unknown_steps_and_empty_folders_are_refused(tmp_path: Path, config: ToyConfig) -> None:

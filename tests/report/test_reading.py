@@ -38,6 +38,7 @@ def test_each_measure_is_said_beside_its_level() -> None:
         ((0.986, 0.972, 0.614), 0.9, "They teach a classifier (p2 0.97) better than they show"),
         ((0.99, 0.82, 0.98), 0.9, "They are recognised (p3 0.98) and teach less (p2 0.82)"),
         ((0.99, 0.95, 0.98), 0.3, "Images of one class are much alike"),
+        ((1.0, 1.0, 1.0), 0.9, "That all of their labels are recognised says little about how real they look"),
         ((0.99, 0.52, 0.33), 0.9, "a weak stand-in for the private images"),
     ],
 )

@@ -1,6 +1,6 @@
 """How useful generated data are, and how close to real ones: plain functions of data sets and of features."""
 
-from tfdpgen.choices import CLASSIFIERS, check_classifiers, check_publishable
+from tfdpgen.choices import CLASSIFIERS, check_classifiers, check_publishable, publishable_metrics
 from tfdpgen.evaluation.classifiers import (
     CannotFitError,
     Classifier,
@@ -59,6 +59,7 @@ __all__ = [
     "over_seeds",
     "precision_recall",
     "publish_accuracies",
+    "publishable_metrics",
     "scattering_space",
     "train_classifier",
     "try_classifier",

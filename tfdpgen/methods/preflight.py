@@ -74,7 +74,7 @@ class Preflight:
 
     Attributes:
       facts: of the data; `facts.smallest_class` is internal.
-      method, epsilon, delta, num_synthetic: what was asked for.
+      method, epsilon, delta, num_synthetic, label_distribution: what was asked for.
       cost: of the training.
       signal: the signal-to-noise ratio of a class; see `signal.py`.
       advice: what would raise it to `HOPELESS`; None where that is not needed.
@@ -90,6 +90,7 @@ class Preflight:
     epsilon: float
     delta: float
     num_synthetic: int
+    label_distribution: str
     cost: Cost
     signal: float
     advice: Advice | None
@@ -132,9 +133,7 @@ class Preflight:
             f"Training with {self.method} on this machine: {_time(self.cost.seconds)}",
             f"Memory: about {_size(self.memory_needed)}, of {there} that this process can have",
             f"Synthetic examples: {self.num_synthetic:,}, {_time(self.seconds_of_synthesis)} to draw and write, {disk}",
-            f"Their labels: balanced, about {self.num_synthetic / spec.num_classes:,.0f} of each declared class, "
-            "whatever the private frequencies are. A declared class without private examples gets as many, all noise. "
-            "Which classes have examples is private, so that none can be named here.",
+            self._labels(),
             f"Signal to noise of a class at epsilon {self.epsilon:g}: {_ratio(self.signal)} ({self._judged()})",
         ]
         return "\n".join(lines)
@@ -144,6 +143,19 @@ class Preflight:
         values = dataclasses.asdict(self)
         smallest = values["facts"].pop("smallest_class")
         return {**values, "hopeless_below": HOPELESS, "smallest_class": smallest, "internal": ["smallest_class"]}
+
+    def _labels(self) -> str:
+        """How many synthetic examples a class gets."""
+        if self.label_distribution == "private":
+            return (
+                "Their labels: by noisy counts of the private ones, which a fiftieth of the budget buys. A declared "
+                "class that is rare may get none."
+            )
+        return (
+            f"Their labels: balanced, about {self.num_synthetic / self.facts.spec.num_classes:,.0f} of each declared "
+            "class, whatever the private frequencies are. A declared class without private examples gets as many, all "
+            "noise. Which classes have examples is private, so that none can be named here."
+        )
 
     def _judged(self) -> str:
         """What the ratio means."""
@@ -205,6 +217,7 @@ def check(
         epsilon=budget.epsilon,
         delta=budget.delta,
         num_synthetic=num_synthetic,
+        label_distribution=label_distribution,
         cost=cost,
         signal=ratio,
         advice=advise(spec, num_examples, budget) if ratio < HOPELESS else None,

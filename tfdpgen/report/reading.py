@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _APART = 0.1  # accuracy that p3 may lack of p1, or p2 of p1, before the two are said to disagree
+_SURE = 0.995  # of p3: classes that no image can be mistaken for, whatever else it looks like
+_FAR = 3.0  # times the Frechet distance of real images, above which a recognised label may mislead
 _ALIKE = 0.6  # of the diversity of real images, below which images of a class are called alike
 _SPACES = {"cnn": "a CNN's features", "scattering": "fixed wavelets", "inception": "Inception's features"}
 
@@ -56,7 +58,7 @@ def readings(summary: Mapping[str, Any]) -> list[Reading]:
             found.append(
                 Reading(
                     f"In {_SPACES.get(name, name)} their Fréchet distance to real images is {distance:.3g}, where "
-                    f"other real images have {real:.2g}."
+                    f"other real images have {real:.2g}; smaller is nearer."
                 )
             )
     diversity = next(
@@ -69,10 +71,12 @@ def readings(summary: Mapping[str, Any]) -> list[Reading]:
     )
     if diversity is not None:
         found.append(Reading(f"Images of one class differ {diversity:.2g} times as much as real ones do."))
-    return found + _cautions(p1, p2, p3, diversity)
+    return found + _cautions(p1, p2, p3, diversity, fidelity)
 
 
-def _cautions(p1: float | None, p2: float | None, p3: float | None, diversity: float | None) -> list[Reading]:
+def _cautions(
+    p1: float | None, p2: float | None, p3: float | None, diversity: float | None, fidelity: Mapping[str, Any]
+) -> list[Reading]:
     """Where metrics contradict each other."""
     if p1 is None or p2 is None or p3 is None:
         return []
@@ -89,9 +93,23 @@ def _cautions(p1: float | None, p2: float | None, p3: float | None, diversity: f
         )
     elif diversity is not None and diversity < _ALIKE:
         found.append("Images of one class are much alike: rare kinds of images are missing.")
+    if p3 >= _SURE and _is_far(fidelity):
+        found.append(
+            "That all of their labels are recognised says little about how real they look: their distances are far "
+            "above those of other real images. Look at them."
+        )
     if p3 < p1 - _APART and p2 < p1 - _APART:
         found.append("By both measures they are a weak stand-in for the private images at this budget.")
     return [Reading(text, is_caution=True) for text in found]
+
+
+def _is_far(fidelity: Mapping[str, Any]) -> bool:
+    """Whether a Frechet distance is several times that of other real images."""
+    pairs = [
+        [_number((metrics.get(kind) or {}).get("fid")) for kind in ("generated", "real")]
+        for metrics in fidelity.values()
+    ]
+    return any(fid is not None and real is not None and fid > _FAR * real for fid, real in pairs)
 
 
 def _number(value: Any) -> float | None:
