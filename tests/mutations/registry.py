@@ -1284,8 +1284,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _GRADIENT,
-                "        norm = largest * tf.norm(answer / largest)\n",
-                "        norm = largest * tf.norm(answer / largest) / 4.0\n",
+                "        return clipped(answer, self.clip_norm)\n",
+                "        return clipped(answer, 4 * self.clip_norm)\n",
             ),
         ),
         caught_by=(f"{_TEST_ENSEMBLE}::test_answers_are_bounded_whatever_networks_say[gradients]",),

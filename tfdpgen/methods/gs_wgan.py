@@ -172,14 +172,14 @@ def build_feature_critic(num_features: int, num_classes: int, hidden_units: int,
 def wasserstein_loss(critic: tf.keras.Model, batch: Any) -> tf.Tensor:
     """The Wasserstein loss of a critic with gradient penalty, of one shard's batch: float32 []."""
     fakes, fake_labels = batch.public
-    real = tf.reduce_mean(_score(critic, batch.features, batch.labels))
-    fake = tf.reduce_mean(_score(critic, fakes, fake_labels))
+    real = tf.reduce_mean(scores_of(critic, batch.features, batch.labels))
+    fake = tf.reduce_mean(scores_of(critic, fakes, fake_labels))
     share = batch.uniform([1])
     size = batch.features.shape[0]
     between = share * batch.features + (1 - share) * tf.gather(fakes, tf.range(size) % fakes.shape[0])
     with tf.GradientTape() as tape:
         tape.watch(between)
-        scores = _score(critic, between, batch.labels)
+        scores = scores_of(critic, between, batch.labels)
     slopes = tf.sqrt(tf.reduce_sum(tape.gradient(scores, between) ** 2, axis=1) + 1e-12)
     return fake - real + _PENALTY * tf.reduce_mean((slopes - 1) ** 2)
 
@@ -188,11 +188,11 @@ def direction(critic: tf.keras.Model, fakes: tf.Tensor, labels: tf.Tensor) -> tf
     """Where each fake's score rises: gradients of all of them as one vector, float32 [num_fakes * d]."""
     with tf.GradientTape() as tape:
         tape.watch(fakes)
-        scores = _score(critic, fakes, labels)
+        scores = scores_of(critic, fakes, labels)
     slopes: Any = tape.gradient(scores, fakes)
     return tf.reshape(slopes, [-1])
 
 
-def _score(critic: tf.keras.Model, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def scores_of(critic: tf.keras.Model, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """The scores of features as ones of their labels: float32 [n]."""
     return tf.gather(critic(features), labels, axis=1, batch_dims=1)

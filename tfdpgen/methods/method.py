@@ -51,6 +51,7 @@ class Method(Protocol):
     Attributes:
       name: by which it is asked for.
       priors: public assumptions about the data, which the statement declares.
+      unit: whose privacy it promises; a method that lacks it promises an example's.
       public_dataset: the public images that it learns from unless others are given (`load_public_images`); empty where
         it needs none; a method that cannot use any lacks it, or has None.
     """
@@ -60,7 +61,7 @@ class Method(Protocol):
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
-        """The settings for images of this shape and this many examples.
+        """The settings for images of this shape and this many examples, or users where `unit` says so.
 
         Raises:
           ValueError: for data that do not suit the method.

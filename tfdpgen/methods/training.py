@@ -21,10 +21,11 @@ from tfdpgen.methods.method import Fitted, Method, method_class, method_names
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ledger import Ledger
+from tfdpgen.privacy.mechanisms.base import PrivacyUnit
 from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
-from tfdpgen.privacy.session import PrivateSession
+from tfdpgen.privacy.session import PrivateSession, num_users
 from tfdpgen.release import Augmentation, Release
 from tfdpgen.release.labeller import Labeller, labeller_mechanism, prepare_labeller
 
@@ -89,8 +90,9 @@ def train(
         )
     if not isinstance(budget, PrivacyBudget):
         raise ValueError(f"`budget` should be a PrivacyBudget(epsilon, delta); got {budget!r}.")
-    budget.check_num_examples(len(dataset))
-    chosen, plan = planned(method, dataset.spec, len(dataset), budget, labeller_share, label_distribution)
+    units = num_units(method, dataset)
+    budget.check_num_examples(units)
+    chosen, plan = planned(method, dataset.spec, units, budget, labeller_share, label_distribution)
     public_images = public_images_of(chosen, public_images, dataset.spec)
     if public_images is not None:
         public_images.images()  # now, so that what cannot be read is refused while nothing has been spent
@@ -135,6 +137,24 @@ def train(
     return release
 
 
+def num_units(method: str | Method, dataset: Dataset) -> int:
+    """How many examples there are, or users, where it is users that the method makes its promise to.
+
+    Raises:
+      ValueError: where users are unknown then.
+    """
+    promises_to = getattr(method_class(method) if isinstance(method, str) else method, "unit", PrivacyUnit.EXAMPLE)
+    if promises_to is PrivacyUnit.EXAMPLE:
+        return len(dataset)
+    if dataset.user_ids is None:
+        name = method if isinstance(method, str) else method.name
+        raise ValueError(
+            f"`dataset` should say whose its examples are: {name} makes its promise to users. A table of files has a "
+            "column user; LabeledDataset(images, labels, spec, user_ids) takes them from Python."
+        )
+    return num_users(dataset)
+
+
 def planned(
     method: str | Method,
     spec: DataSpec,
@@ -159,6 +179,12 @@ def planned(
     left = (1 - labeller_share) * (1 - counts_share)
     own = budget.share(left) if left < 1 else budget
     plan = chosen.plan(spec, num_examples, own)
+    if plan.unit is PrivacyUnit.USER and (labeller_share or counts_share):
+        what = "labeller_share" if labeller_share else "label_distribution"
+        raise ValueError(
+            f"`{what}` should be left out with {chosen.name}: it makes its promise to users, and a labeller and counts "
+            "of labels are accounted for single examples."
+        )
     if labeller_share:
         plan = plan.with_mechanism(_LABELLER, labeller_mechanism(num_examples), labeller_share)
     if counts_share:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, Reservation, dataset_id, read_ledger
     from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
     from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+    from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
     from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics
     from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts, NoisyCounts
     from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
@@ -33,6 +34,7 @@ else:
             "ledger": ("BudgetExceededError", "Ledger", "Reservation", "dataset_id", "read_ledger"),
             "mechanisms.base": ("GaussianSum", "PrivacyUnit"),
             "mechanisms.dp_sgd": ("DPSGD",),
+            "mechanisms.federated_average": ("FederatedAverage",),
             "mechanisms.gaussian_statistics": ("ClassMeans", "GroupStatistics"),
             "mechanisms.noisy_counts": ("LabelCounts", "NoisyCounts"),
             "mechanisms.sanitised_gradient": ("SanitisedGradient",),
@@ -55,6 +57,7 @@ __all__ = [
     "DPKerasAdamW",
     "DPKerasSGD",
     "ExampleRandomness",
+    "FederatedAverage",
     "GaussianSum",
     "GroupStatistics",
     "LabelCounts",

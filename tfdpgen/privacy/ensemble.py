@@ -3,7 +3,8 @@
     ensemble = session.ensemble("gradients", critic, loss_fn, answer_fn, public=[...], transform=..., learning=...)
     ensemble.run(ask, answer)       # for each step: public tensors to ask about; what the mechanism makes of the sum
 
-Groups are the disjoint shards of a plan for examples (`SanitisedGradient`, `Votes`). In a step those that are sampled
+Groups are the disjoint shards of a plan for examples (`SanitisedGradient`, `Votes`), or what users have, of a plan for
+users (`FederatedAverage`, whose networks start from a public one in every step). In a step those that are sampled
 each train their own network for a few steps on examples of their shard and on the public tensors, and answer. Answers
 are bounded by the mechanism, added up and noised once. Networks are as private as the examples: they are variables of
 this object, which no method gets, and are not part of a backup. A training that goes on after a crash has new ones,
@@ -208,7 +209,9 @@ def group_sums(
 ) -> Callable[[npt.NDArray[np.int64], Sequence[Any]], npt.NDArray[np.float64]]:
     """A function (groups that were sampled, public tensors) -> sum of their bounded answers, float64 [size]: private.
 
-    Each call trains the networks of these groups further. A group without examples answers with initial weights.
+    Each call trains the networks of these groups further. A group without examples answers with initial weights. Where
+    the mechanism keeps no networks, a group starts from `network` as it is at the call, and answers with what its
+    trainable weights have changed by.
     """
     clone = tf.keras.models.clone_model(network)
     clone.set_weights(network.get_weights())
@@ -217,9 +220,9 @@ def group_sums(
     optimizer._create_all_weights(clone.trainable_variables)
     variables = [*clone.weights, *optimizer.variables()]
     initial = [tf.constant(variable.numpy()) for variable in variables]
+    kept = mechanism.num_groups if mechanism.keeps_networks else 0
     stacked = [
-        tf.Variable(tf.tile(value[None], [mechanism.num_groups, *([1] * value.shape.rank)]), trainable=False)
-        for value in initial
+        tf.Variable(tf.tile(value[None], [kept, *([1] * value.shape.rank)]), trainable=False) for value in initial
     ]
     order = tf.constant(np.argsort(groups, kind="stable"), tf.int64)
     sizes = np.bincount(groups, minlength=mechanism.num_groups)
@@ -238,10 +241,11 @@ def group_sums(
         gradients = tape.gradient(loss, clone.trainable_variables)
         optimizer.apply_gradients(zip(gradients, clone.trainable_variables, strict=True))
 
-    def one(group: tf.Tensor, public: Sequence[tf.Tensor]) -> tf.Tensor:
+    def one(group: tf.Tensor, server: Sequence[tf.Tensor], public: Sequence[tf.Tensor]) -> tf.Tensor:
         """Loads a group's network, trains it, asks it and puts it away."""
-        for variable, rows in zip(variables, stacked, strict=True):
-            variable.assign(rows[group])
+        start = [rows[group] for rows in stacked] if kept else [*server, *initial[len(server) :]]
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
         steps = tf.where(sizes[group] > 0, learning.steps, 0)
 
         def body(step: tf.Tensor) -> tf.Tensor:
@@ -249,16 +253,24 @@ def group_sums(
             return step + 1
 
         tf.while_loop(lambda step: step < steps, body, [tf.constant(0)], parallel_iterations=1)
-        answer = mechanism.bounded(answer_fn(clone, *public))
-        for variable, rows in zip(variables, stacked, strict=True):
-            rows.scatter_update(tf.IndexedSlices(variable[None], group[None]))
-        return tf.ensure_shape(answer, [mechanism.size])
+        if kept:
+            for variable, rows in zip(variables, stacked, strict=True):
+                rows.scatter_update(tf.IndexedSlices(variable[None], group[None]))
+            answer = answer_fn(clone, *public)
+        else:
+            before = {id(variable): value for variable, value in zip(variables, start, strict=True)}
+            changes = [variable - before[id(variable)] for variable in clone.trainable_variables]
+            answer = tf.concat([tf.reshape(change, [-1]) for change in changes], axis=0)
+        return tf.ensure_shape(mechanism.bounded(answer), [mechanism.size])
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), *public], autograph=False)
-    def sums(sampled: tf.Tensor, *public: tf.Tensor) -> tf.Tensor:
+    of_server = [] if kept else [tf.TensorSpec(weight.shape, weight.dtype) for weight in network.weights]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), *of_server, *public], autograph=False)
+    def sums(sampled: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        server, public = tensors[: len(of_server)], tensors[len(of_server) :]
         _, total = tf.while_loop(
             lambda i, total: i < tf.size(sampled),
-            lambda i, total: (i + 1, total + tf.cast(one(sampled[i], public), tf.float64)),
+            lambda i, total: (i + 1, total + tf.cast(one(sampled[i], server, public), tf.float64)),
             [tf.constant(0), tf.zeros([mechanism.size], tf.float64)],
             parallel_iterations=1,
         )
@@ -266,7 +278,9 @@ def group_sums(
             variable.assign(value)  # nothing private stays in what the functions have seen
         return total
 
-    return lambda sampled, public: sums(tf.constant(sampled, tf.int64), *public).numpy()
+    return lambda sampled, public: sums(
+        tf.constant(sampled, tf.int64), *(weight.value() for weight in network.weights[: len(of_server)]), *public
+    ).numpy()
 
 
 def check_group_functions(
@@ -293,6 +307,10 @@ def check_group_functions(
     shape = traced(loss, [*private, *public], "`loss_fn`").outputs[0].shape
     if shape.rank != 0:
         raise ValueError(f"`loss_fn` should give one number for a batch of a group; got shape {shape}.")
+    if not mechanism.keeps_networks:
+        if (size := sum(weight.shape.num_elements() for weight in network.trainable_weights)) != mechanism.size:
+            raise ValueError(f"`network` should have {mechanism.size} trainable weights, as the plan says; got {size}.")
+        return
     answers = traced(lambda *tensors: mechanism.bounded(answer_fn(clone, *tensors)), list(public), "`answer_fn`")
     shape = answers.outputs[0].shape
     if shape != tf.TensorShape([mechanism.size]):

@@ -314,9 +314,58 @@ class PrivateSession:
           PlanError: if the plan has no such mechanism, or an ensemble of it was asked for before.
           ValueError: if the transform, the loss or the answers are refused: which, why, and what to do.
         """
+        return self._of_groups("ensemble", key, network, loss_fn, answer_fn, public, transform, learning)
+
+    def federation(
+        self,
+        key: str,
+        network: tf.keras.Model,
+        loss_fn: GroupLoss,
+        *,
+        public: Sequence[tf.TensorSpec],
+        transform: Transform,
+        learning: LocalTraining,
+    ) -> Ensemble:
+        """Prepares rounds in which sampled users train copies of a public network; touches no example.
+
+        What leaves a round is the noised mean of what their trainable weights changed by, each user's clipped as a
+        whole: float64 [number of trainable weights], in the order of `network.trainable_weights`. The network itself
+        stays as it is; whoever asks applies the mean.
+
+        Args:
+          key: of a `FederatedAverage` in the plan.
+          network: from which users start, as it is when they are asked.
+          loss_fn: as in `ensemble`, of one user's examples.
+          public: as in `ensemble`.
+          transform: as in `ensemble`.
+          learning: how a user trains the copy.
+
+        Raises:
+          PlanError: as in `ensemble`.
+          ValueError: as in `ensemble`, or if the network has another number of trainable weights than the plan says.
+        """
+        nothing = lambda *_: tf.zeros([0])  # noqa: E731  # a user answers with its update
+        return self._of_groups("federation", key, network, loss_fn, nothing, public, transform, learning)
+
+    def _of_groups(
+        self,
+        asked: str,
+        key: str,
+        network: tf.keras.Model,
+        loss_fn: GroupLoss,
+        answer_fn: AnswerFn,
+        public: Sequence[tf.TensorSpec],
+        transform: Transform,
+        learning: LocalTraining,
+    ) -> Ensemble:
+        """An ensemble on shards, or on users."""
         held, mechanism = _HELD[self], cast(GroupSum, self._mechanism(key, GroupSum))
+        if mechanism.keeps_networks is not (asked == "ensemble"):
+            raise PlanError(f"{key!r} is a {type(mechanism).__name__}, which is not for `{asked}`.")
         if key in held.trainers:
             raise PlanError(f"{key!r} has an ensemble already; the plan has it once.")
+        if mechanism.unit is PrivacyUnit.USER and mechanism.num_groups != (users := num_users(held.dataset())):
+            raise ValueError(f"`plan` should be for {users} users; it is for {mechanism.num_groups}.")
         features_spec = check_transform(transform, self._spec)
         check_group_functions(network, loss_fn, answer_fn, mechanism, features_spec, public, learning)
         held.trainers.add(key)
@@ -324,7 +373,10 @@ class PrivateSession:
         def examples() -> tuple[Dataset, npt.NDArray[np.int64]]:
             self._check_networks_are_known()
             self._begin(key)
-            return held.dataset(), self._dealt(f"{key}.shards", mechanism.num_groups)
+            dataset = held.dataset()
+            if mechanism.unit is PrivacyUnit.USER:
+                return dataset, np.unique(cast(Any, dataset.user_ids), return_inverse=True)[1].astype(np.int64)
+            return dataset, self._dealt(f"{key}.shards", mechanism.num_groups)
 
         return Ensemble(
             mechanism,
@@ -471,6 +523,11 @@ class PrivateSession:
 
 
 _ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", GroupSum: "ensemble"}
+
+
+def num_users(dataset: Dataset) -> int:
+    """How many users a data set's examples are of; public by assumption, as the number of examples is elsewhere."""
+    return len(np.unique(cast(Any, dataset.user_ids)))
 
 
 class _Reservation:

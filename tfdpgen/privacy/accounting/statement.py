@@ -79,7 +79,7 @@ class PrivacyStatement:
         the other facts of DP-SGD are None where there was none.
       noise_multiplier: of DP-SGD: standard deviation of the noise / l2_norm_clip.
       sampling: "poisson", or "none" where every mechanism reads all examples.
-      num_examples: private examples, to each of which the promise is made.
+      num_examples: private examples, or users where these are the unit, to each of which the promise is made.
       expected_batch_size: examples that a step samples on average, and the divisor of its gradient sum.
       steps: accounted steps.
       l2_norm_clip: bound on the norm of one example's gradient.
@@ -118,11 +118,16 @@ class PrivacyStatement:
         """Whether the noise was unpredictable; with seeded noise the mechanism ran, but protects nobody."""
         return self.noise_source == OPERATING_SYSTEM
 
+    @property
+    def _things(self) -> str:
+        """What `num_examples` counts."""
+        return "users" if self.unit == UNITS["user"] else "examples"
+
     @functools.cached_property
     def text(self) -> str:
         """The promise in prose, for a person who has to decide whether to rely on it."""
         lines = [
-            f"({self.epsilon:.4g}, {self.delta:g})-differential privacy on {self.num_examples} private examples "
+            f"({self.epsilon:.4g}, {self.delta:g})-differential privacy on {self.num_examples} private {self._things} "
             f"(unit: {self.unit}; neighbours by {self.neighboring_relation}).",
             "",
             *self._training_lines(),

@@ -126,6 +126,7 @@ class GroupSum(abc.ABC):
 
     name: str = "sum over groups"
     assumption: ClassVar[str] = ""  # what its promise rests on, beside what all promises rest on
+    keeps_networks: ClassVar[bool] = True  # whether a group's network goes on from where it was, or from a public one
     steps: int
     noise_multiplier: float | None
 
@@ -198,6 +199,13 @@ def check_noise_multiplier(noise_multiplier: float | None) -> None:
     """Raises a ValueError for what is neither None nor finite and greater than 0."""
     if noise_multiplier is not None and not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
         raise ValueError(f"`noise_multiplier` should be finite and greater than 0; got {noise_multiplier!r}.")
+
+
+def clipped(vector: tf.Tensor, norm: float) -> tf.Tensor:
+    """A vector float32 [m], in TensorFlow operations, scaled down where it is longer; zeros if it is not finite."""
+    vector = tf.where(tf.reduce_all(tf.math.is_finite(vector)), vector, 0.0)
+    largest = tf.maximum(tf.reduce_max(tf.abs(vector)), 1e-30)  # so that squares neither overflow nor vanish
+    return vector * (norm / tf.maximum(largest * tf.norm(vector / largest), norm))
 
 
 def bounded(features: npt.ArrayLike, radius: float) -> npt.NDArray[np.float64]:

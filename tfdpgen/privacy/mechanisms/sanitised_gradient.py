@@ -35,7 +35,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.privacy.accounting import ReplaceOneDpEvent, poisson_gaussian_event
-from tfdpgen.privacy.mechanisms.base import GroupSum, calibrated, check_noise_multiplier
+from tfdpgen.privacy.mechanisms.base import GroupSum, calibrated, check_noise_multiplier, clipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +113,7 @@ class SanitisedGradient(GroupSum):
 
     def bounded(self, answer: tf.Tensor) -> tf.Tensor:
         """One critic's answer, float32 [size], scaled down to norm `clip_norm`; zeros if it is not finite."""
-        finite = tf.reduce_all(tf.math.is_finite(answer))
-        answer = tf.where(finite, answer, 0.0)
-        largest = tf.maximum(tf.reduce_max(tf.abs(answer)), 1e-30)  # so that squares neither overflow nor vanish
-        norm = largest * tf.norm(answer / largest)
-        return answer * (self.clip_norm / tf.maximum(norm, self.clip_norm))
+        return clipped(answer, self.clip_norm)
 
     def result(self, noised: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The mean over the critics that are sampled on average, [size]."""
