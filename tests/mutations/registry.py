@@ -30,6 +30,7 @@ _COUNTS = "tfdpgen/privacy/mechanisms/noisy_counts.py"
 _ENSEMBLE = "tfdpgen/privacy/ensemble.py"
 _GRADIENT = "tfdpgen/privacy/mechanisms/sanitised_gradient.py"
 _VOTES = "tfdpgen/privacy/mechanisms/votes.py"
+_FEDERATED = "tfdpgen/privacy/mechanisms/federated_average.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -42,6 +43,7 @@ _TEST_OUTPUTS = "tests/privacy/test_session_outputs.py"
 _TEST_ISOLATION = "tests/privacy/test_isolation.py"
 _TEST_STATISTICS = "tests/privacy/test_gaussian_statistics.py"
 _TEST_ENSEMBLE = "tests/privacy/test_ensemble.py"
+_TEST_FEDERATION = "tests/privacy/test_federation.py"
 _TEST_CHUNKS = "tests/methods/test_chunks.py"
 _TEST_LABELLER = "tests/release/test_labeller.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
@@ -1271,9 +1273,7 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=3,
         bug="A shard's network goes on from the weights of the shard before it.",
         had_by="class of bug of loops that reuse a network",
-        edits=(
-            Edit(_ENSEMBLE, "            variable.assign(rows[group])\n", "            variable.assign(rows[0])\n"),
-        ),
+        edits=(Edit(_ENSEMBLE, "[rows[group] for rows in stacked]", "[rows[0] for rows in stacked]"),),
         caught_by=(f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone[gradients]",),
     ),
     Mutant(
@@ -1357,5 +1357,51 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         caught_by=(f"{_TEST_ENSEMBLE}::test_critics_are_sampled_independently_and_teachers_all_vote",),
+    ),
+    Mutant(
+        name="user_clipped_image_by_image",
+        rule=3,
+        bug="A user's update is bounded by one clip for each of a few images: a user moves a round by several clips.",
+        had_by="class of bug of user-level privacy by DP-SGD on users' images",
+        edits=(
+            Edit(
+                _FEDERATED,
+                "        return clipped(answer, self.clip_norm)\n",
+                "        return clipped(answer, 3 * self.clip_norm)\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_FEDERATION}::test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user",),
+    ),
+    Mutant(
+        name="noise_forgotten_at_the_server",
+        rule=1,
+        bug="The sum of updates leaves without noise, which users were expected to have added.",
+        had_by="class of bug of federations that move the noise from the server to clients",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "                noised = total + rng.normal(scale=mechanism.stddev, size=total.shape)\n",
+                "                noised = total\n",
+            ),
+        ),
+        caught_by=(
+            f"{_TEST_FEDERATION}::test_noise_is_added_once_and_is_that_of_the_plan",
+            f"{_TEST_ENSEMBLE}::test_the_noise_is_that_of_the_plan[gradients]",
+        ),
+    ),
+    Mutant(
+        name="users_go_on_from_each_other",
+        rule=3,
+        bug="A user trains the copy that the user before has left: one user moves what later ones send.",
+        had_by="class of bug of simulations that reuse a model",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "            variable.assign(value)\n        steps = tf.where",
+                "            variable.assign(value if kept or 'iter' in variable.name else variable)\n"
+                "        steps = tf.where",
+            ),
+        ),
+        caught_by=(f"{_TEST_FEDERATION}::test_users_start_from_the_public_network_as_it_is",),
     ),
 )

@@ -65,13 +65,13 @@ def _asked(step: int = 0) -> list[np.ndarray]:
 
 
 def _sum(network: Any, dataset: LabeledDataset, chosen: Any, mechanism: Any = _ROUNDS) -> np.ndarray:
-    """What some users' updates add up to, where what is random is the same for all data."""
+    """What the updates of groups of users add up to, where what is random is the same for all data."""
     users = np.unique(dataset.user_ids, return_inverse=True)[1]  # type: ignore[arg-type]
     mechanism = dataclasses.replace(mechanism, num_users=int(users.max()) + 1)
     sums = group_sums(
         mechanism, network, _loss, lambda *_: tf.zeros([0]), _PUBLIC, _LEARNING, _transform, dataset, users, _Still()
     )
-    return np.stack([sums(np.array([user]), _asked()) for user in chosen])
+    return np.stack([sums(np.array(users), _asked()) for users in chosen])
 
 
 class _Still(NoiseSource):
@@ -91,7 +91,7 @@ class _Still(NoiseSource):
 def test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user(network: Any) -> None:
     """With few images or many, at the front, in the middle or at the end of the data set."""
     dataset = _dataset()
-    before = _sum(network, dataset, range(_USERS))
+    before = _sum(network, dataset, [[user] for user in range(_USERS)])
     assert np.all(np.linalg.norm(before, axis=1) > 0.5 * _ROUNDS.clip_norm)
     rng = np.random.default_rng(4)
     for images, place in ((1, 0), (7, 18), (40, 36)):
@@ -101,7 +101,7 @@ def test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user(network: Any) 
             _SPEC,
             np.insert(dataset.user_ids, [place] * images, _USERS),  # type: ignore[arg-type]
         )
-        after = _sum(network, new, range(_USERS + 1))
+        after = _sum(network, new, [[user] for user in range(_USERS + 1)])
         np.testing.assert_array_equal(after[:_USERS], before)
         moved = np.linalg.norm(after.sum(axis=0) - before.sum(axis=0))
         assert 0.5 * _ROUNDS.clip_norm < moved <= _ROUNDS.clip_norm * (1 + 1e-6)
@@ -110,11 +110,11 @@ def test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user(network: Any) 
 def test_users_start_from_the_public_network_as_it_is(network: Any) -> None:
     dataset = _dataset()
     wide = dataclasses.replace(_ROUNDS, clip_norm=1e6)
-    first = _sum(network, dataset, [0, 1], wide)
-    again = _sum(network, dataset, [0, 1], wide)
-    np.testing.assert_array_equal(first, again)  # nobody goes on from where somebody was
+    first = _sum(network, dataset, [[0], [1]], wide)
+    together = _sum(network, dataset, [[0, 1], [1, 0]], wide)  # nobody goes on from where somebody was
+    np.testing.assert_allclose(together, np.tile(first.sum(axis=0), (2, 1)), atol=1e-6)
     network.set_weights([weight + 1 for weight in network.get_weights()])
-    assert np.all(np.abs(_sum(network, dataset, [0, 1], wide) - first).max(axis=1) > 1e-3)
+    assert np.all(np.abs(_sum(network, dataset, [[0], [1]], wide) - first).max(axis=1) > 1e-3)
 
 
 def test_the_event_is_of_sampled_users() -> None:
