@@ -1331,7 +1331,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="critics_left_where_methods_see_them",
-        rule=8,
+        rule=4,
         bug="The last shard's network stays in the model that the method's loss was given.",
         had_by="releases of GS-WGAN and PATE-GAN that save all networks of a run",
         edits=(
