@@ -49,6 +49,10 @@ def ingest(
         bool, "prepare a TFDS data set as ArrayRecord files, and never have all examples in memory"
     ] = False,
     cache: Annotated[str, "folder that keeps decoded image files, so that reading them again is quick; internal"] = "",
+    user_column: Annotated[str, "column of a table that says whose an example is"] = "user",
+    users: Annotated[
+        str, "iid:20 or by_class:20 makes up users of 20 examples, for experiments; empty: those of the source"
+    ] = "",
 ) -> None:
     """Reads labelled images, checks them, and splits them into train, holdout and test."""
     from tfdpgen.data import load_splits
@@ -60,6 +64,8 @@ def ingest(
         **dataclasses.asdict(facts),
         on_disk=on_disk,
         cache_dir=cache or None,
+        user_column=user_column,
+        users=users,
     )
     splits.save(examples.path)
     examples.facts = {

@@ -67,13 +67,22 @@ class SynthesisConfig:
     on_disk: bool = False
     """Prepare a TFDS data set as ArrayRecord files and never have all of its examples in memory."""
 
+    user_column: str = "user"
+    """Column of a table that says whose an example is: fedavg_gan makes its promise to users, and splits keep a user's
+    examples together."""
+
+    users: str = ""
+    """Make up users for a source that knows none, for experiments: iid:20, of 20 random examples each, or by_class:20,
+    of one class each. Empty: the users of the source, if it knows any."""
+
     cache: str = ""
     """Folder that keeps decoded image files, so that a second run reads them quickly. Internal. Empty: internal/cache
     in output_dir, or none on Kubeflow."""
 
     method: str = "gaussian_mixture"
     """The method: gaussian_mixture (noisy statistics, nothing is trained), dp_diffusion (crisp images,
-    slowly), c_vae, dp_gan, gs_wgan, or latent_gaussian (for handwriting and drawings)."""
+    slowly), c_vae, dp_gan, gs_wgan, fedavg_gan (promises privacy to users), or latent_gaussian (for handwriting and
+    drawings)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""
@@ -197,11 +206,19 @@ class SynthesisConfig:
             public_source,
             publishable_metrics,
         )
+        from tfdpgen.data.synthetic_users import parse_users
 
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if type(value) is int and not -_LARGEST <= value <= _LARGEST:
                 raise ValueError(f"`{field.name}` should be at most {_LARGEST}; got {value}.")
+        if self.users:
+            parse_users(self.users)
+        if self.method == "fedavg_gan" and (self.labeller_share or self.label_distribution == "private"):
+            raise ValueError(
+                "`labeller_share` and `label_distribution` should be left out with `method` fedavg_gan: it makes its "
+                "promise to users, and these are accounted for single examples."
+            )
         facts = declared(
             self.image_shape, self.num_classes, self.value_range, self.classes, self.resize, self.background
         )

@@ -228,6 +228,11 @@ def command_line(config: SynthesisConfig, command: str) -> str:
     return " ".join([command, *map(shlex.quote, flags)])
 
 
+def _counted(summary: dict[str, Any]) -> str:
+    """What the promise is made to."""
+    return "training users" if summary["privacy"]["unit"].startswith("one user") else "training examples"
+
+
 def describe(summary: dict[str, Any], output_dir: Path) -> str:
     """The outcome in a few lines."""
     privacy, utility = summary["privacy"], summary["utility"]
@@ -236,7 +241,7 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
         "",
         f"Results: {output_dir} (report.html, summary.json, synthetic/, serving_model/)",
         f"Privacy: epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
-        f"for each of {summary['num_examples']} training examples",
+        f"for each of {summary['num_examples']} {_counted(summary)}",
         f"Utility: accuracy on private test examples {_rate(utility['p2'])} when trained on synthetic examples (p2), "
         f"{_rate(utility['p1'])} on private ones (p1); balanced accuracy {_rate(balanced['p2'])} and "
         f"{_rate(balanced['p1'])}",

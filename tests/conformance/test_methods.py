@@ -21,6 +21,7 @@ from tfdpgen.methods import gaussian_mixture, latent_gaussian, method_class, met
 from tfdpgen.methods.c_vae import CVAE
 from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
+from tfdpgen.methods.fedavg_gan import FedAvgGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
@@ -54,6 +55,9 @@ _SMALL: dict[str, Any] = {
     "dp_diffusion": DPDiffusion(
         _MIXTURE, filters=2, expected_batch_size=10, steps=3, views=2, sampling_steps=2, public_steps=0
     ),
+    "fedavg_gan": FedAvgGAN(
+        4, generator_filters=8, num_coefficients=10, hidden_units=6, expected_users=10, rounds=4, generator_steps=1
+    ),
     "gs_wgan": GSWGAN(
         4, generator_filters=8, num_coefficients=10, hidden_units=6, num_critics=8, expected_critics=3, steps=4
     ),
@@ -84,6 +88,11 @@ every_method_but_the_slow = (
         ],
     )
 )
+_ON_DISK = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else [])
+    for name in _SMALL
+    if "," not in name and name != "fedavg_gan"  # records do not say whose they are
+]
 every_variant = pytest.mark.parametrize("name", _VARIANTS)
 
 
@@ -91,7 +100,7 @@ every_variant = pytest.mark.parametrize("name", _VARIANTS)
 def digits() -> LabeledDataset:
     data = load_digits()
     images = (data.images[:80, ..., None] * 15.9375).round().astype(np.uint8)
-    return LabeledDataset(images, data.target[:80].astype(np.int64), DataSpec((8, 8, 1), 10))
+    return LabeledDataset(images, data.target[:80].astype(np.int64), DataSpec((8, 8, 1), 10), np.arange(80))
 
 
 @pytest.fixture(autouse=True)
@@ -416,7 +425,7 @@ def test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing(
     monkeypatch.setattr(_PrivateUpdate, "noised_gradients", noised_gradients)
     monkeypatch.setattr(sessions, "sums_of", sums_of)
     monkeypatch.setattr(ensembles, "group_sums", group_sums)
-    others = LabeledDataset(digits.images // 3, digits.labels // 4, digits.spec)
+    others = LabeledDataset(digits.images // 3, digits.labels // 4, digits.spec, digits.user_ids)
     labels = np.arange(30) % 10
     sets = [
         _train(name, examples, seed=3, insecure_reproducible=True).training_set(labels, 0)
@@ -596,7 +605,7 @@ def test_the_budget_is_reserved_before_the_first_access_and_stays_reserved(
             return super().blocks()
 
     with pytest.raises(RuntimeError, match="on purpose"):
-        _train(name, Crashing(digits.images, digits.labels, digits.spec), ledger=ledger)
+        _train(name, Crashing(digits.images, digits.labels, digits.spec, digits.user_ids), ledger=ledger)
     assert seen[0] == 0
     assert 0.98 * _BUDGET.epsilon < seen[1] <= _BUDGET.epsilon
     assert ledger.reservations(identifier) == 1
@@ -631,7 +640,7 @@ def test_the_seed_does_not_reach_the_noise_unless_asked_for(name: str, digits: L
     assert releases[0].statement.text.startswith("NOT FOR RELEASE")
 
 
-@every_method_but_the_slow
+@pytest.mark.parametrize("name", _ON_DISK)
 def test_examples_on_disk_make_the_same_release_and_one_entry_in_the_ledger(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path
 ) -> None:
@@ -647,7 +656,7 @@ def test_examples_on_disk_make_the_same_release_and_one_entry_in_the_ledger(
     assert ledger.reservations(dataset_id(digits)) == 2
 
 
-@every_method
+@pytest.mark.parametrize("name", _ON_DISK)
 def test_a_bad_example_on_disk_is_refused_before_any_budget_is_spent(
     name: str, digits: LabeledDataset, tmp_path: pathlib.Path
 ) -> None:
@@ -687,6 +696,7 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
         "steps": 1,
         "public_steps": 1,
         "expected_batch_size": 8,
+        "rounds": 1,
         "num_critics": 5,
         "expected_critics": 2,
         "sampling_steps": 1,
@@ -695,7 +705,7 @@ def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, in
     fields = {field.name for field in dataclasses.fields(settings)}
     settings = dataclasses.replace(settings, **{key: value for key, value in short.items() if key in fields})
     images = np.random.default_rng(0).integers(256, size=(70, *shape), dtype=np.uint8)
-    examples = LabeledDataset(images, np.arange(70) % 7, spec)
+    examples = LabeledDataset(images, np.arange(70) % 7, spec, np.arange(70))
     public = load_public_images("dead_leaves", shape) if name in PUBLIC_DATASETS else None
     release = train(settings, examples, _BUDGET, verbose=0, public_images=public)
     assert release.sample([0, 6], 0).shape == (2, *shape)

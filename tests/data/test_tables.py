@@ -88,11 +88,16 @@ def test_users_are_kept_and_no_user_is_in_two_parts(table: Table, kind: str) -> 
 def test_columns_that_are_not_read_are_named(table: Table, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     table.load(kind, columns={"patient": range(60), "age": range(60)}, classes=CLASSES)
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"labels.{kind}: columns that are not read: patient, age. Call the column that says whose" in line
+    assert f"labels.{kind}: columns that are not read: patient, age. Give the column that says whose" in line
     table.load(kind, columns={"User": range(60), "age": range(60)}, classes=CLASSES)
     unread, users = capsys.readouterr().err.splitlines()
     assert unread.endswith("columns that are not read: age.")
-    assert users.endswith("The promise is to one example, not to a user: it is weaker for whoever has several.")
+    assert users.endswith("it is weaker for whoever has several. fedavg_gan makes it to users.")
+    by_name = table.load(kind, columns={"Patient": np.arange(60) // 4}, classes=CLASSES, user_column="patient")
+    assert len(np.unique(by_name.train.user_ids)) == 9  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"`user_column` should name a column of .*; got 'person', and it has"):
+        table.load(kind, columns={"Patient": np.arange(60) // 4}, classes=CLASSES, user_column="person")
+    capsys.readouterr()
     table.load(kind, classes=CLASSES)
     assert capsys.readouterr().err == ""
 

@@ -23,6 +23,7 @@ out, by the order in which they first appear, and no user is in two parts.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ from tfdpgen.data.fitting import fit_array
 from tfdpgen.data.folders import list_folder
 from tfdpgen.data.reading import read_listing
 from tfdpgen.data.splits import Splits
+from tfdpgen.data.synthetic_users import parse_users, synthetic_users
 from tfdpgen.data.tfds_sets import read_tfds
 from tfdpgen.data.values import to_bytes
 
@@ -65,6 +67,8 @@ def load_splits(
     download: bool = True,
     on_disk: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    user_column: str = "user",
+    users: str = "",
     verbose: bool = True,
 ) -> Splits:
     """Loads a source and splits it, by position or as the source says.
@@ -84,6 +88,9 @@ def load_splits(
       on_disk: prepare a TFDS data set as ArrayRecord files and leave its examples there. A data set that is prepared so
         already stays on disk in any case.
       cache_dir: folder that keeps decoded images, so that a second run is quick; it is internal, for its owner alone.
+      user_column: of a table, that says whose an example is.
+      users: "iid:20" or "by_class:20" makes up users of 20 examples for a source that knows none, for experiments
+        (`synthetic_users.py`); empty: users are those of the source, if it knows any.
       verbose: whether to say, on standard error, what was passed over, and to show the progress of reading.
 
     Returns:
@@ -102,11 +109,15 @@ def load_splits(
         resize,
         (background,) if isinstance(background, int) else _numbers("background", background, int),
     )
-    parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, verbose)
+    if users:
+        parse_users(users)
+    parts = _read(dataset, declared, data_dir, download, on_disk, cache_dir, user_column, verbose)
+    if users:
+        parts = _with_users(parts, users, dataset)
     if verbose and any(part.user_ids is not None for part in parts.values()):
         print(
-            f"{dataset}: users are known, and each is in one part alone. The promise is to one example, not to a user: "
-            "it is weaker for whoever has several.",
+            f"{dataset}: users are known, and each is in one part alone. Most methods make their promise to one "
+            "example: it is weaker for whoever has several. fedavg_gan makes it to users.",
             file=sys.stderr,
         )
     splits = _split(parts, dataset)
@@ -119,6 +130,26 @@ def load_splits(
             f"{10 * MIN_EXAMPLES_PER_SPLIT} of 'train' with one."
         )
     return splits
+
+
+def _with_users(parts: Mapping[str, Dataset], users: str, dataset: str) -> Mapping[str, Dataset]:
+    """Parts whose examples are made-up users'.
+
+    Raises:
+      DataError: if the source knows users, or an example's is not to be set.
+    """
+    if any(part.user_ids is not None for part in parts.values()):
+        raise DataError(
+            f"`users` should be empty, since `dataset` {dataset!r} says whose its examples are; got {users!r}."
+        )
+    made, first = {}, 0
+    for name, part in parts.items():
+        if not isinstance(part, LabeledDataset):
+            raise DataError(f"`users` needs examples in memory, and those of `dataset` {dataset!r} are on disk.")
+        labels = np.concatenate([labels for _, labels in part.blocks()] or [np.zeros(0, np.int64)])
+        made[name] = dataclasses.replace(part, user_ids=first + synthetic_users(users, labels))
+        first += len(part)  # no user is in two parts
+    return made
 
 
 def _numbers(name: str, values: Sequence[float], kind: type[_Number]) -> tuple[_Number, ...]:
@@ -159,6 +190,7 @@ def _read(
     download: bool,
     on_disk: bool,
     cache_dir: str | os.PathLike[str] | None,
+    user_column: str,
     verbose: bool,
 ) -> Mapping[str, Dataset]:
     """The parts that a source gives: "all", or "train" and perhaps "val" and "test"."""
@@ -191,7 +223,7 @@ def _read(
     if kind == ".npz":
         return read_npz(path, declared)
     if kind in tables.SUFFIXES:
-        listing, unread = tables.read_table(path, declared)
+        listing, unread = tables.read_table(path, declared, user_column)
         if unread:
             say(unread)
         return read_listing(listing, declared, cache_dir=cache_dir, verbose=verbose)

@@ -32,12 +32,13 @@ _SHOWN = 10  # columns that a line names
 _NEEDED, _OPTIONAL = ("file", "label"), ("user", "split")
 
 
-def read_table(path: str | os.PathLike[str], declared: Declared) -> tuple[Listing, str]:
+def read_table(path: str | os.PathLike[str], declared: Declared, user_column: str = "user") -> tuple[Listing, str]:
     """The image files that a table names, in its order, and a line about columns that are not read, or "".
 
     Args:
       path: of a .csv (or .tsv; the separator is a comma, a semicolon or a tab) or a .parquet.
       declared: `num_classes` or `classes`.
+      user_column: what the column that says whose an example is is called.
 
     Raises:
       DataError: if the table is damaged, lacks a column or a value, names a file twice, or a label is not declared.
@@ -45,7 +46,8 @@ def read_table(path: str | os.PathLike[str], declared: Declared) -> tuple[Listin
     where = Path(path)
     if not where.is_file():
         raise DataError(f"{where}: there is no such file; give the path of a table with the columns file and label.")
-    columns, first_line, header = _parquet(where) if where.suffix.lower() == ".parquet" else _csv(where)
+    read = _parquet if where.suffix.lower() == ".parquet" else _csv
+    columns, first_line, header = read(where, user_column.lower())
     _check_complete(where, columns, first_line)
     num_classes = declared.fact("num_classes", None, where)  # before a label is looked at
     words = columns["label"]
@@ -70,20 +72,20 @@ def read_table(path: str | os.PathLike[str], declared: Declared) -> tuple[Listin
         splits,
         numbered(columns["user"]) if "user" in columns else None,
     )
-    return listing, _unread(where, header, columns)
+    return listing, _unread(where, header, columns, user_column)
 
 
-def _unread(where: Path, header: Sequence[str], columns: Mapping[str, Any]) -> str:
+def _unread(where: Path, header: Sequence[str], columns: Mapping[str, Any], user_column: str) -> str:
     """A line that names the columns that are not read; empty where all are."""
-    unread = [name[:40] for name in header if name.lower() not in columns]
+    unread = [name[:40] for name in header if name.lower() not in (*columns, user_column.lower())]
     if not unread:
         return ""
     shown = ", ".join(unread[:_SHOWN]) + (f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else "")
-    people = "" if "user" in columns else " Call the column that says whose an example is `user`, if there is one."
+    people = "" if "user" in columns else " Give the column that says whose an example is as user_column."
     return f"{where}: columns that are not read: {shown}.{people}"
 
 
-def _csv(path: Path) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
+def _csv(path: Path, user_column: str) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
     """The columns of a CSV as text, the number of the first row after the header, and the header."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -95,7 +97,7 @@ def _csv(path: Path) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
             f"{path} should be a CSV in UTF-8; reading it failed: {error}. Save it anew as such."
         ) from error
     rows = [[value.strip() for value in row] for row in rows]
-    names = _named(path, rows[0] if rows else [])
+    names = _named(path, rows[0] if rows else [], user_column)
     odd = [
         f"{path}: rows should have {len(rows[0])} values, as the header has; row {number} has {len(row)}."
         for number, row in enumerate(rows[1:], start=2)
@@ -106,14 +108,14 @@ def _csv(path: Path) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
     return {name: [row[place] for row in body] for name, place in names.items()}, 2, rows[0]
 
 
-def _parquet(path: Path) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
+def _parquet(path: Path, user_column: str) -> tuple[dict[str, Sequence[Any]], int, Sequence[str]]:
     """The columns of a Parquet file, the number of its first row, and the names of all columns."""
     from pyarrow import ArrowException, parquet  # here, since it takes a while that other sources need not pay
 
     try:
         with parquet.ParquetFile(path) as file:
             held = file.schema_arrow.names
-            names = _named(path, held)
+            names = _named(path, held, user_column)
             _check_rows(path, file.metadata.num_rows)
             table = file.read(columns=[held[place] for place in names.values()])
             return {name: table.column(held[place]).to_pylist() for name, place in names.items()}, 0, held
@@ -130,14 +132,20 @@ def _check_rows(path: Path, rows: int) -> None:
         )
 
 
-def _named(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """The places of the columns that are read."""
+def _named(path: Path, header: Sequence[str], user_column: str) -> dict[str, int]:
+    """The places of the columns that are read, by what they are here."""
     places = {name: i for i, name in reversed(list(enumerate(map(str.lower, header))))}
     if missing := [name for name in _NEEDED if name not in places]:
         raise DataError(
             f"{path} should have the columns {', '.join(_NEEDED)} and optionally {', '.join(_OPTIONAL)}, named in its "
             f"first row; it lacks {missing} and has {[name[:40] for name in header[:20]]}."
         )
+    if user_column != "user" and user_column not in places:
+        raise DataError(
+            f"`user_column` should name a column of {path}; got {user_column!r}, and it has "
+            f"{[name[:40] for name in header[:20]]}."
+        )
+    places = {**places, **({"user": places[user_column]} if user_column in places else {})}
     return {name: places[name] for name in (*_NEEDED, *_OPTIONAL) if name in places}
 
 

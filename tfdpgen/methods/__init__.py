@@ -3,6 +3,7 @@
 from tfdpgen.methods.c_vae import CVAE
 from tfdpgen.methods.dp_diffusion import DPDiffusion
 from tfdpgen.methods.dp_gan import DPGAN
+from tfdpgen.methods.fedavg_gan import FedAvgGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
@@ -14,6 +15,7 @@ __all__ = [
     "DPGAN",
     "GSWGAN",
     "DPDiffusion",
+    "FedAvgGAN",
     "Fitted",
     "GaussianMixture",
     "LatentGaussian",

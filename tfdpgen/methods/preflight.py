@@ -26,7 +26,9 @@ from tfdpgen.data.splits import Splits
 from tfdpgen.machine import available_memory, memory_in_use
 from tfdpgen.methods.rehearsal import Cost, rehearse
 from tfdpgen.methods.signal import HOPELESS, Advice, advise, signal_of
-from tfdpgen.privacy import PrivacyBudget
+from tfdpgen.methods.training import promises_to
+from tfdpgen.privacy import PrivacyBudget, PrivacyUnit
+from tfdpgen.privacy.session import num_users
 
 _LATER_STEPS = 2**29  # bytes that attacks and evaluation hold beyond the data, measured on digits and MNIST
 _WRITE_SECONDS = 3e-4  # to write one synthetic example, besides drawing it, measured; see docs/preflight.md
@@ -43,6 +45,7 @@ class Facts:
       bytes_in_memory: of the images of all splits that are in memory; public, since counts and shape are.
       is_in_memory: whether the training split is.
       smallest_class: training examples of the class that has fewest. INTERNAL: no noise is added to it.
+      num_users: of the training split, public by assumption; None where users are not known.
     """
 
     spec: DataSpec
@@ -50,6 +53,7 @@ class Facts:
     bytes_in_memory: int
     is_in_memory: bool
     smallest_class: int
+    num_users: int | None = None
 
     @classmethod
     def of(cls, splits: Splits) -> Facts:
@@ -65,6 +69,7 @@ class Facts:
             bytes_in_memory=in_memory * math.prod(splits.spec.image_shape),
             is_in_memory=isinstance(splits.train, LabeledDataset),
             smallest_class=int(counts.min()),
+            num_users=None if splits.train.user_ids is None else num_users(splits.train),
         )
 
 
@@ -204,11 +209,14 @@ def check(
       ValueError: whatever the training would refuse before it reserves.
     """
     spec, num_examples = facts.spec, facts.num_examples
-    cost = rehearse(method, spec, num_examples, budget, labeller_share, label_distribution, public_images)
+    cost = rehearse(
+        method, spec, num_examples, budget, labeller_share, label_distribution, public_images, facts.num_users
+    )
+    units = num_examples if promises_to(method) is PrivacyUnit.EXAMPLE else facts.num_users or 1
     gathered = cost.bytes_per_example * num_examples if facts.is_in_memory else 0
     needed = cost.memory + facts.bytes_in_memory + max(gathered, _LATER_STEPS)
     available = available_memory() if available is None else available
-    ratio = signal_of(spec, num_examples, budget)
+    ratio = signal_of(spec, units, budget)
     has_augmented = augment or cost.has_labeller
     written = num_synthetic * (2 if has_augmented else 1)
     return Preflight(
@@ -220,7 +228,7 @@ def check(
         label_distribution=label_distribution,
         cost=cost,
         signal=ratio,
-        advice=advise(spec, num_examples, budget) if ratio < HOPELESS else None,
+        advice=advise(spec, units, budget) if ratio < HOPELESS else None,
         bytes_on_disk=_KEPT * expected_bytes(num_synthetic, spec, has_augmented=has_augmented),
         disk_there=disk_there,
         seconds_of_synthesis=written * (cost.seconds_per_sample + _WRITE_SECONDS),

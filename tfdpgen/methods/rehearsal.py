@@ -34,15 +34,17 @@ from tfdpgen.data.dataset import DataSpec, Examples, LabeledDataset
 from tfdpgen.data.public_images import PublicImages
 from tfdpgen.machine import PeakMemory
 from tfdpgen.methods.method import Method
-from tfdpgen.methods.training import fit, planned, public_images_of
+from tfdpgen.methods.training import fit, planned, promises_to, public_images_of, unknown_users
 from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.mechanisms.base import PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
 from tfdpgen.privacy.mechanisms.votes import Votes
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.sampling import MOST_IN_CHUNK, PoissonBatch
-from tfdpgen.privacy.session import PrivateSession
+from tfdpgen.privacy.session import PrivateSession, num_users
 from tfdpgen.release import to_uint8
 
 _NOISE_BYTES = 2**26  # of images in the rehearsal, at most, or one chunk's
@@ -83,6 +85,7 @@ def rehearse(
     labeller_share: float = 0.0,
     label_distribution: str = "balanced",
     public_images: PublicImages | None = None,
+    users: int | None = None,
 ) -> Cost:
     """Trains on noise, shortly, and extrapolates.
 
@@ -94,16 +97,22 @@ def rehearse(
       labeller_share: as in `train`.
       label_distribution: as in `train`.
       public_images: as in `train`.
+      users: how many there are in that split, where they are known.
 
     Raises:
       ValueError: whatever `train` would refuse before it reserves.
     """
-    budget.check_num_examples(num_examples)
+    units = num_examples
+    if promises_to(method) is PrivacyUnit.USER:
+        if users is None:
+            raise ValueError(unknown_users(method))
+        units = users
+    budget.check_num_examples(units)
     with PeakMemory() as peak:
-        chosen, plan = planned(method, spec, num_examples, budget, labeller_share, label_distribution)
+        chosen, plan = planned(method, spec, units, budget, labeller_share, label_distribution)
         seen = public_images_of(chosen, public_images, spec)
         plan.statement(budget.delta, "rehearsal")  # as long as the first time; later it is remembered
-        images = _noise_images(spec, num_examples)
+        images = _noise_images(spec, num_examples, num_examples // units)
         public = {name: amounts for name, amounts in _PUBLIC.items() if getattr(chosen, name, 0) > amounts[0]}
         little = dataclasses.replace(chosen, **{name: few for name, (few, *_) in public.items()})
         found = _trained(little, plan, images, seen)
@@ -172,6 +181,8 @@ class _TimedSamples:
 
     times: list[float]
     steps: int
+    num_groups: int
+    sampling_probability: float
 
     def samples(self, rng: np.random.Generator, first_step: int = 0) -> Iterator[npt.NDArray[np.int64]]:
         most = _FIRST_STEPS + _STEPS
@@ -187,7 +198,8 @@ class _TimedSamples:
         """What the real mechanism takes beyond what was timed."""
         if not self.times:
             return 0.0
-        return max(0.0, statistics.mean(self.times) * (plan.steps - _FIRST_STEPS) - sum(self.times))
+        share = plan.sampling_probability * plan.num_groups / (self.sampling_probability * self.num_groups)
+        return max(0.0, statistics.mean(self.times) * share * (plan.steps - _FIRST_STEPS) - sum(self.times))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +216,18 @@ class _TimedVotes(_TimedSamples, Votes):
     times: list[float] = dataclasses.field(default_factory=list)
 
 
-_TIMED: Mapping[type, type] = {SanitisedGradient: _TimedGradient, Votes: _TimedVotes}
+@dataclasses.dataclass(frozen=True)
+class _TimedAverage(_TimedSamples, FederatedAverage):
+    """A timed federated average."""
+
+    times: list[float] = dataclasses.field(default_factory=list)
+
+
+_TIMED: Mapping[type, type] = {
+    SanitisedGradient: _TimedGradient,
+    Votes: _TimedVotes,
+    FederatedAverage: _TimedAverage,
+}
 
 
 class _TimedSession(PrivateSession):
@@ -251,11 +274,14 @@ def _trained(
     for key, part in plan.mechanisms.items():
         if type(part) in _TIMED:
             facts = {field.name: getattr(part, field.name) for field in dataclasses.fields(cast(Any, part))}
+            if "num_users" in facts:
+                facts["num_users"] = num_users(images)
+                facts["expected_users"] = min(facts["expected_users"], facts["num_users"])
             trainings[key] = _TIMED[type(part)](**facts)
     short = dataclasses.replace(
         plan,
         mechanisms={**plan.mechanisms, **trainings},
-        num_examples=len(images),
+        num_examples=len(images) if plan.unit is PrivacyUnit.EXAMPLE else num_users(images),
         accountant="rdp",  # quickly, since nobody is promised anything
     )
     started = time.perf_counter()
@@ -276,11 +302,14 @@ def _seconds_of_sampling(generator: tf.keras.Model, spec: DataSpec) -> float:
     return (time.perf_counter() - started) / _SAMPLES
 
 
-def _noise_images(spec: DataSpec, num_examples: int) -> _NoiseImages:
-    """Uniform random bytes as images of this shape, with labels that cycle; fewer where they would fill memory."""
+def _noise_images(spec: DataSpec, num_examples: int, per_user: int) -> _NoiseImages:
+    """Uniform random bytes as images of this shape, with labels that cycle; fewer where they would fill memory.
+
+    There are as many users as methods need that make their promise to users, of as many images each.
+    """
     num = min(num_examples, _EXAMPLES, max(MOST_IN_CHUNK, _NOISE_BYTES // math.prod(spec.image_shape)))
     images = np.random.default_rng(0).integers(256, size=(num, *spec.image_shape), dtype=np.uint8)
-    return _NoiseImages(images, np.arange(num) % spec.num_classes, spec)
+    return _NoiseImages(images, np.arange(num) % spec.num_classes, spec, np.arange(num) // max(1, per_user))
 
 
 class _NoiseImages(LabeledDataset):
@@ -288,8 +317,8 @@ class _NoiseImages(LabeledDataset):
 
     readings: list[float]
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, spec: DataSpec) -> None:
-        super().__init__(images, labels, spec)
+    def __init__(self, images: np.ndarray, labels: np.ndarray, spec: DataSpec, users: np.ndarray) -> None:
+        super().__init__(images, labels, spec, users)
         object.__setattr__(self, "readings", [])
 
     def blocks(self) -> Iterator[Examples]:

@@ -143,16 +143,25 @@ def num_units(method: str | Method, dataset: Dataset) -> int:
     Raises:
       ValueError: where users are unknown then.
     """
-    promises_to = getattr(method_class(method) if isinstance(method, str) else method, "unit", PrivacyUnit.EXAMPLE)
-    if promises_to is PrivacyUnit.EXAMPLE:
+    if promises_to(method) is PrivacyUnit.EXAMPLE:
         return len(dataset)
     if dataset.user_ids is None:
-        name = method if isinstance(method, str) else method.name
-        raise ValueError(
-            f"`dataset` should say whose its examples are: {name} makes its promise to users. A table of files has a "
-            "column user; LabeledDataset(images, labels, spec, user_ids) takes them from Python."
-        )
+        raise ValueError(unknown_users(method))
     return num_users(dataset)
+
+
+def promises_to(method: str | Method) -> PrivacyUnit:
+    """Whose privacy a method promises."""
+    return getattr(method_class(method) if isinstance(method, str) else method, "unit", PrivacyUnit.EXAMPLE)
+
+
+def unknown_users(method: str | Method) -> str:
+    """What to say where a method needs to know users, and nobody does."""
+    return (
+        f"`dataset` should say whose its examples are: {method if isinstance(method, str) else method.name} makes its "
+        "promise to users. A table of files has a column for it (--user_column), an .npz an array user_ids, and "
+        "--users=iid:20 makes users up, for experiments."
+    )
 
 
 def planned(
