@@ -20,7 +20,7 @@ from tfdpgen.methods import CVAE, train
 from tfdpgen.methods.training import planned
 from tfdpgen.privacy import DPSGD
 from tfdpgen.privacy.chunks import scaled
-from tfdpgen.privacy.trainer import Trainer, _features
+from tfdpgen.privacy.trainer import Trainer, features_of
 
 _SPEC = DataSpec((8, 8, 1), 10)
 _PLAIN = ", plain"
@@ -79,7 +79,7 @@ def test_an_image_is_scaled_by_the_declared_range_and_not_by_its_neighbours() ->
     np.testing.assert_allclose(together[:1], scaled(tf.constant(images[:1])))
     np.testing.assert_allclose(together, images / 255, rtol=1e-6)
     dataset = LabeledDataset(images, np.arange(2), DataSpec((2, 1, 1), 2))
-    features = _features(dataset, lambda images, labels: tf.reshape(images, [-1, 2]))
+    features, _ = features_of(dataset, lambda images, labels: tf.reshape(images, [-1, 2]))
     np.testing.assert_allclose(features, images.reshape(2, 2) / 255, rtol=1e-6)
 
 

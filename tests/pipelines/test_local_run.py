@@ -212,8 +212,8 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(
 
 def test_an_attack_that_is_not_about_membership_is_said_to_be_none(tmp_path: Path) -> None:
     metrics = {"accuracy": 1.0, "privacy_loss": 1.0, "auc": 1.0}
-    summary = {
-        "privacy": {"epsilon": 3.0, "delta": 1e-5},
+    summary: dict[str, Any] = {
+        "privacy": {"epsilon": 3.0, "delta": 1e-5, "unit": "one image with its label"},
         "num_examples": 60,
         "utility": {"p1": 1.0, "p2": 1.0, "balanced": {"p1": 1.0, "p2": 1.0}, "classifiers": {}, "cautions": []},
         "attacks": {"noise": metrics | {"is_membership": False}, "holdout": metrics | {"is_membership": True}},
@@ -222,6 +222,9 @@ def test_an_attack_that_is_not_about_membership_is_said_to_be_none(tmp_path: Pat
     noise, holdout = (line for line in describe(summary, tmp_path).splitlines() if line.startswith("Attack "))
     assert noise.endswith("AUC 1.000 (not about membership: tells private examples from noise)")
     assert holdout.endswith("AUC 1.000")
+    assert "for each of 60 training examples\n" in describe(summary, tmp_path)
+    summary["privacy"] |= {"unit": "one user with all of that user's images"}
+    assert "for each of 60 training users\n" in describe(summary, tmp_path)
 
 
 def test_ctrl_c_before_the_first_step_is_one_line(

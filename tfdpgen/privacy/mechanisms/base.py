@@ -18,12 +18,14 @@ import dataclasses
 import enum
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import dp_accounting
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class PrivacyUnit(enum.StrEnum):
@@ -203,6 +205,8 @@ def check_noise_multiplier(noise_multiplier: float | None) -> None:
 
 def clipped(vector: tf.Tensor, norm: float) -> tf.Tensor:
     """A vector float32 [m], in TensorFlow operations, scaled down where it is longer; zeros if it is not finite."""
+    import tensorflow as tf  # here, since those who only account need none
+
     vector = tf.where(tf.reduce_all(tf.math.is_finite(vector)), vector, 0.0)
     largest = tf.maximum(tf.reduce_max(tf.abs(vector)), 1e-30)  # so that squares neither overflow nor vanish
     return vector * (norm / tf.maximum(largest * tf.norm(vector / largest), norm))
