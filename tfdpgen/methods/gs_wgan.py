@@ -71,10 +71,10 @@ class GSWGAN:
 
     latent_dim: int = 64
     generator_filters: int = 32
-    num_coefficients: int = 100
+    num_coefficients: int = 200
     hidden_units: int = 64
-    num_critics: int = 500
-    expected_critics: int = 25
+    num_critics: int = 1000
+    expected_critics: int = 50
     critic_steps: int = 5
     steps: int = 2000
     num_fakes: int = 64
@@ -89,7 +89,8 @@ class GSWGAN:
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
-        return cls()
+        critics = min(1000, max(20, num_examples // 50))
+        return cls(num_critics=critics, expected_critics=critics // 20)
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
         size = self.num_fakes * DCT(spec.image_shape, self.num_coefficients).size
