@@ -335,7 +335,7 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
     summary["memorisation"] = {
         "description": "Distances to the nearest examples.",
         "near_copies_of_train": 0.00234,
-        "share_nearer_to_train_interval": [0.481, 0.523],
+        "share_without_memorisation": [0.481, 0.523],
     }
     summary["audit"] = {"claimed_epsilon": 2.97, "lower_bound": 1.234, "confidence": 0.95, "guesses": 417, "right": 251}
     summary["published_metrics"] = {

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdpgen.attacks.base import RunTasks, chunked, join_chunks, run_here
-from tfdpgen.attacks.neighbours import Nearest, flat
-from tfdpgen.attacks.results import Interval, clopper_pearson
+from tfdpgen.attacks.neighbours import Nearest, NearestPosition, flat
+from tfdpgen.attacks.results import Interval
 from tfdpgen.data import Dataset, LabeledDataset
 
 _MOST_EXAMPLES = 5_000  # of each kind that distances are computed between
@@ -42,7 +42,8 @@ class Memorisation:
     Attributes:
       share_nearer_to_train: share of synthetic examples whose nearest training example is nearer than the nearest
         held-out example; ties count half. 0.5 without memorisation.
-      share_nearer_to_train_interval: Clopper and Pearson's, at 95 %; of the synthetic examples, given the others.
+      share_without_memorisation: where 95 % of these shares would lie if training and held-out examples were exchanged
+        at random: a share within shows no memorisation. Wide where few examples are the nearest of many.
       median_distance_to_train, median_distance_to_holdout: of synthetic examples.
       median_distance_of_real: of held-out examples to their nearest training example.
       near_copy_distance: the distance within which 1 % of held-out examples have a training example.
@@ -54,7 +55,7 @@ class Memorisation:
     """
 
     share_nearer_to_train: float
-    share_nearer_to_train_interval: Interval
+    share_without_memorisation: Interval
     median_distance_to_train: float
     median_distance_to_holdout: float
     median_distance_of_real: float
@@ -68,8 +69,11 @@ class Memorisation:
     def to_dict(self) -> dict[str, Any]:
         """The metrics as JSON-ready values, with a description."""
         metrics = dataclasses.asdict(self)
-        interval = list(self.share_nearer_to_train_interval)
-        return {"description": DESCRIPTION, **metrics, "share_nearer_to_train_interval": interval}
+        return {
+            "description": DESCRIPTION,
+            **metrics,
+            "share_without_memorisation": list(self.share_without_memorisation),
+        }
 
 
 def measure_memorisation(
@@ -104,17 +108,22 @@ def measure_memorisation(
         for examples, limit in ((members, size), (nonmembers, size), (synthetic, _MOST_EXAMPLES))
     )
     to_train, to_holdout = Nearest(train.images), Nearest(holdout.images)
-    searches = [chunked(to_train, drawn), chunked(to_holdout, drawn), chunked(to_train, holdout)]
+    of_both = NearestPosition(np.concatenate([train.images, holdout.images]))
+    searches = [
+        chunked(to_train, drawn),
+        chunked(to_holdout, drawn),
+        chunked(to_train, holdout),
+        chunked(of_both, drawn),
+    ]
     found = iter(run_tasks([task for search in searches for task in search]))
-    from_train, from_holdout, real = (
+    from_train, from_holdout, real, owners = (
         np.asarray(join_chunks([next(found) for _ in search], 1), np.float64) for search in searches
     )
     near = float(np.percentile(real, _NEAR))
     nearer = float(np.mean(np.heaviside(from_holdout - from_train, 0.5)))
-    low, high = clopper_pearson(nearer * len(drawn), len(drawn), 0.025)
     return Memorisation(
         share_nearer_to_train=nearer,
-        share_nearer_to_train_interval=(float(low), float(high)),
+        share_without_memorisation=_by_chance(owners.astype(np.int64), 2 * size),
         median_distance_to_train=float(np.median(from_train)),
         median_distance_to_holdout=float(np.median(from_holdout)),
         median_distance_of_real=float(np.median(real)),
@@ -125,6 +134,18 @@ def measure_memorisation(
         num_synthetic=len(drawn),
         num_reference=size,
     )
+
+
+def _by_chance(owners: npt.NDArray[np.int64], num_references: int) -> Interval:
+    """Where 95 % of the shares lie whose owners are in a random half of the references.
+
+    Of references that own c_r of n examples, a random half owns a share of mean 1/2 and of the variance of a sum drawn
+    without replacement.
+    """
+    counts = np.bincount(owners, minlength=num_references)
+    spread = np.square(counts - counts.mean()).sum() / (4 * (num_references - 1) * len(owners) ** 2) * num_references
+    margin = 1.96 * float(np.sqrt(spread))
+    return max(0.0, 0.5 - margin), min(1.0, 0.5 + margin)
 
 
 def _some(dataset: Dataset, size: int, rng: np.random.Generator) -> LabeledDataset:

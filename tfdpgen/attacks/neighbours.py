@@ -121,6 +121,17 @@ class Nearest:
         return nearest(flat(candidates.images), flat(self.images))[0]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class NearestPosition:
+    """Scorer: which of images uint8 [m, h, w, c] of any label is the nearest, by pixels in [0, 1]."""
+
+    images: npt.NDArray[np.uint8]
+
+    def __call__(self, candidates: LabeledDataset) -> npt.NDArray[np.float64]:
+        """Positions float64 [n]."""
+        return nearest(flat(candidates.images), flat(self.images))[1].astype(np.float64)
+
+
 def _scaled(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """Bytes as numbers in [0, 1], anything else as it is; in 32 bits."""
     scaled = values.astype(np.float32)
