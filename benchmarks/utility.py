@@ -45,6 +45,7 @@ from PIL import Image
 
 from tfdpgen.choices import check_is_another
 from tfdpgen.data import LabeledDataset, load_splits, public_images
+from tfdpgen.data.synthetic_users import synthetic_users
 from tfdpgen.evaluation import (
     Classifier,
     balanced_accuracy,
@@ -107,6 +108,9 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     source = flags.dataset, flags.data_dir, flags.validation
     examples, test = real_examples(*source)
     check_is_another(flags.public_dataset, flags.dataset)
+    if flags.users:
+        users = synthetic_users(flags.users, examples.labels)
+        examples = LabeledDataset(examples.images, examples.labels, examples.spec, users)
     judge(*source)  # now, so that it counts in no run's seconds
     started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
@@ -218,6 +222,7 @@ def main() -> None:
     parser.add_argument("--method", default=BEST_METHOD, choices=method_names())
     parser.add_argument("--labeller_share", type=float, default=0.0, help="of the budget; 0: nothing is augmented (0)")
     parser.add_argument("--public_dataset", default="", help="as in local_run.py (default: the method's)")
+    parser.add_argument("--users", default="", help="as in local_run.py, of the training examples: iid:18 for example")
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--num_synthetic", type=int, default=60_000, help="plain examples, and augmented ones (60000)")
