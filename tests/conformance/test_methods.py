@@ -607,7 +607,8 @@ def test_the_budget_is_reserved_before_the_first_access_and_stays_reserved(
     with pytest.raises(RuntimeError, match="on purpose"):
         _train(name, Crashing(digits.images, digits.labels, digits.spec, digits.user_ids), ledger=ledger)
     assert seen[0] == 0
-    assert 0.98 * _BUDGET.epsilon < seen[1] <= _BUDGET.epsilon
+    most = 2 * _BUDGET.epsilon if name == "fedavg_gan" else _BUDGET.epsilon  # of an example, which changes its user
+    assert 0.98 * _BUDGET.epsilon < seen[1] <= most
     assert ledger.reservations(identifier) == 1
     with pytest.raises(BudgetExceededError):
         _train(name, digits, ledger=ledger, limit=_BUDGET)

@@ -1337,8 +1337,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _ENSEMBLE,
-                "            variable.assign(value)  # nothing private stays in what the functions have seen\n",
-                "            value.shape.as_list()\n",
+                "                variable.assign(value)  # nothing private stays in what the functions have seen\n",
+                "                value.shape.as_list()\n",
             ),
         ),
         caught_by=(f"{_TEST_ENSEMBLE}::test_nothing_of_the_networks_is_left_where_a_method_can_see_it",),
@@ -1380,7 +1380,7 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _ENSEMBLE,
-                "                noised = total + rng.normal(scale=mechanism.stddev, size=total.shape)\n",
+                "                noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
                 "                noised = total\n",
             ),
         ),

@@ -132,9 +132,11 @@ def test_one_example_moves_the_answer_of_its_shard_alone(
 @both
 def test_answers_are_bounded_whatever_networks_say(mechanism: Any, answer_fn: Any) -> None:
     if mechanism is _GRADIENTS:
-        for scale in (1e-3, 1.0, 1e30, math.inf, math.nan):
-            norm = np.linalg.norm(mechanism.bounded(tf.constant([scale] * 36, tf.float32)))
-            assert norm <= mechanism.clip_norm * (1 + 1e-6)
+        for scale in (0.0, 1e-3, 1.0, 1e30, math.inf, math.nan):
+            for dtype in (tf.float32, tf.float16, tf.bfloat16):
+                bounded = mechanism.bounded(tf.constant([scale] * 36, dtype))
+                assert bounded.dtype == tf.float32
+                assert np.linalg.norm(bounded) <= mechanism.clip_norm * (1 + 1e-6)
         short = tf.constant([1e-3] * 36, tf.float32)
         np.testing.assert_allclose(mechanism.bounded(short), short)
     else:
@@ -259,6 +261,23 @@ def test_nothing_of_the_networks_is_left_where_a_method_can_see_it(network: Any,
     assert not [name for name in vars(ensemble) if name != "_run"]
 
 
+def test_networks_are_taken_back_where_a_step_fails(network: Any, examples: LabeledDataset) -> None:
+    seen: list[Any] = []
+
+    def loss(clone: Any, batch: Any) -> Any:
+        seen.append(clone)
+        return _loss(clone, batch) + tf.reduce_sum(tf.linalg.inv(tf.zeros([2, 2]) * clone.weights[0][0, 0]))
+
+    groups = np.zeros(len(examples), int)
+    sums = group_sums(
+        _GRADIENTS, network, loss, _gradient, _PUBLIC, _LEARNING, _transform, examples, groups, NoiseSource.insecure(3)
+    )
+    with pytest.raises(tf.errors.OpError):
+        sums(np.array([0]), _asked())
+    for value, start in zip(seen[-1].get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, start)
+
+
 def test_shards_without_examples_answer_as_they_were_born(network: Any, examples: LabeledDataset) -> None:
     groups = np.zeros(len(examples), int)
     answers = _answers(_GRADIENTS, _gradient, network, examples, groups)
@@ -268,6 +287,11 @@ def test_shards_without_examples_answer_as_they_were_born(network: Any, examples
     assert np.any(answers[0] != answers[1])
     nobody = _answers(_GRADIENTS, _gradient, network, examples.take([]), groups[:0])
     np.testing.assert_array_equal(nobody, np.tile(answers[1], (_SHARDS, 1)))
+
+
+@tf.custom_gradient
+def _seen_in_its_gradient(values: Any) -> Any:
+    return values, lambda slope: slope * tf.numpy_function(lambda _: np.float32(1), [values], tf.float32)
 
 
 def _keeping(network: Any, batch: Any) -> Any:
@@ -281,6 +305,7 @@ def _keeping(network: Any, batch: Any) -> Any:
         ({"loss_fn": lambda network, batch: network(batch.features)[:, 0]}, "one number"),
         ({"loss_fn": lambda network, batch: _loss(network, batch) * tf.random.normal([])}, "draws random numbers"),
         ({"loss_fn": _keeping}, "keeps or writes"),
+        ({"loss_fn": lambda network, batch: _seen_in_its_gradient(_loss(network, batch))}, "keeps or writes"),
         ({"answer_fn": lambda network, asked: _gradient(network, asked)[:-1]}, "36 numbers"),
         (
             {"transform": lambda images, labels: _transform(images - tf.reduce_mean(images), labels)},
@@ -335,4 +360,6 @@ def test_the_statement_says_what_is_released_and_what_that_rests_on() -> None:
         assert part.assumption in statement.text
         assert part.name in statement.text
     assert statement.epsilon == pytest.approx(plan.epsilon(_BUDGET.delta))
-    assert statement.sampling == "none"
+    assert statement.sampling == "poisson"
+    votes = PrivacyPlan({"votes": _VOTES}, 40).calibrate(_BUDGET)
+    assert votes.statement(_BUDGET.delta, "operating system").sampling == "none"

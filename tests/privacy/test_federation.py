@@ -23,6 +23,7 @@ from tfdpgen.privacy import (
     PrivacyBudget,
     PrivacyPlan,
     PrivateSession,
+    Shards,
     dataset_id,
 )
 from tfdpgen.privacy.accounting import epsilon_of, poisson_gaussian_event
@@ -168,7 +169,11 @@ def test_wrong_requests_are_refused_before_anything_is_spent(network: Any, tmp_p
     with pytest.raises(ValueError, match="should have 30 trainable weights, as the plan says; got 27"):
         _federation(session, small)
     with pytest.raises(ValueError, match="should be for 11 users; it is for 12"):
-        _federation(_session(dataset.take(np.flatnonzero(dataset.user_ids != 3))), network)
+        _session(dataset.take(np.flatnonzero(dataset.user_ids != 3)))
+    with pytest.raises(ValueError, match="num_examples=5 users; 'rounds' is for 12"):
+        PrivacyPlan({"rounds": _ROUNDS}, 5)
+    with pytest.raises(ValueError, match="`plan` of shards should hold no federated average"):
+        Shards(2, PrivacyPlan({"rounds": _ROUNDS}, _USERS))
     anonymous = LabeledDataset(dataset.images, dataset.labels, _SPEC)
     with pytest.raises(ValueError, match="`dataset` should say whose its examples are"):
         train("fedavg_gan", anonymous, _BUDGET, ledger=ledger)
@@ -176,6 +181,16 @@ def test_wrong_requests_are_refused_before_anything_is_spent(network: Any, tmp_p
         with pytest.raises(ValueError, match=f"`{next(iter(argument))}` should be left out with fedavg_gan"):
             train("fedavg_gan", dataset, _BUDGET, ledger=ledger, **argument)  # type: ignore[arg-type]
     assert ledger.reservations(dataset_id(dataset)) == 0
+
+
+def test_the_ledger_charges_examples_for_a_user_that_changes(network: Any, tmp_path: Path) -> None:
+    """Its account is an example's: one more of a known user replaces what the user sends, and never adds a user."""
+    ledger, dataset = Ledger(tmp_path / "ledger.sqlite"), _dataset()
+    session = _session(dataset, ledger=ledger)
+    _federation(session, network).run(_asked, lambda *_: None, verbose=0)
+    replaced = epsilon_of(session.plan.event, _BUDGET.delta, "pld", "replace-one")
+    assert ledger.spent(dataset_id(dataset), _BUDGET.delta) == pytest.approx(replaced, rel=1e-3)
+    assert replaced > 1.1 * _BUDGET.epsilon
 
 
 def test_a_release_promises_something_to_users() -> None:

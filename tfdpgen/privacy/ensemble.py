@@ -153,16 +153,18 @@ class Ensemble:
             sum_of = group_sums(
                 mechanism, network, loss_fn, answer_fn, public, learning, transform, dataset, groups, noise
             )
-            rng = noise.numpy_generator()
+            samples, normals = noise.numpy_generator(), noise.numpy_generator()
             bar = tf.keras.utils.Progbar(mechanism.steps, verbose=verbose, interval=1.0, unit_name="step")
             if first:
                 if verbose:
                     print(f"Going on at step {first + 1} of {mechanism.steps}, with networks that learn anew.")
                 bar.update(first)
-            for step, sampled in enumerate(mechanism.samples(rng, first), first):
+            for step, sampled in enumerate(mechanism.samples(samples, first), first):
                 total = sum_of(sampled, ask(step))
-                noised = total + rng.normal(scale=mechanism.stddev, size=total.shape)
-                answer(step, mechanism.result(noised))
+                noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)
+                answer(
+                    step, mechanism.result(noised.astype(np.float32).astype(np.float64))
+                )  # fewer bits than were drawn
                 if kept is not None:
                     kept.after_step(step + 1)
                 bar.add(1)
@@ -274,13 +276,17 @@ def group_sums(
             [tf.constant(0), tf.zeros([mechanism.size], tf.float64)],
             parallel_iterations=1,
         )
-        for variable, value in zip(variables, initial, strict=True):
-            variable.assign(value)  # nothing private stays in what the functions have seen
         return total
 
-    return lambda sampled, public: sums(
-        tf.constant(sampled, tf.int64), *(weight.value() for weight in network.weights[: len(of_server)]), *public
-    ).numpy()
+    def sum_of(sampled: npt.NDArray[np.int64], public: Sequence[Any]) -> npt.NDArray[np.float64]:
+        server = [weight.value() for weight in network.weights[: len(of_server)]]
+        try:
+            return sums(tf.constant(sampled, tf.int64), *server, *public).numpy()
+        finally:
+            for variable, value in zip(variables, initial, strict=True):
+                variable.assign(value)  # nothing private stays in what the functions have seen
+
+    return sum_of
 
 
 def check_group_functions(
@@ -299,9 +305,12 @@ def check_group_functions(
     """
     clone, batch_size = tf.keras.models.clone_model(network), learning.batch_size
 
-    def loss(features: tf.Tensor, labels: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+    def loss(features: tf.Tensor, labels: tf.Tensor, *tensors: tf.Tensor) -> Any:
         stand_in: Any = _Constants()
-        return loss_fn(clone, _Batch(features, labels, tensors, batch_size, stand_in))
+        with tf.GradientTape() as tape:  # gradients may be functions of their own, and run in training
+            value = loss_fn(clone, _Batch(features, labels, tensors, batch_size, stand_in))
+        gradients = tape.gradient(value, clone.trainable_variables)
+        return value, *[gradient for gradient in gradients if gradient is not None]
 
     private = [tf.TensorSpec([batch_size, features_spec.shape[1]], tf.float32), tf.TensorSpec([batch_size], tf.int64)]
     shape = traced(loss, [*private, *public], "`loss_fn`").outputs[0].shape

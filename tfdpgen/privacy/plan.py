@@ -23,14 +23,14 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import dp_accounting
 
 from tfdpgen.privacy import accounting
 from tfdpgen.privacy.accounting import PrivacyStatement
 from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.mechanisms.base import Mechanism, PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GroupSum, Mechanism, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 
 
@@ -81,6 +81,12 @@ class PrivacyPlan:
                 raise ValueError(
                     f"`mechanisms` should be for num_examples={self.num_examples}; {key!r} is for "
                     f"{mechanism.num_examples}, so that its sampling probability would be another."
+                )
+            is_of_users = isinstance(mechanism, GroupSum) and mechanism.unit is PrivacyUnit.USER
+            if is_of_users and cast(GroupSum, mechanism).num_groups != self.num_examples:
+                raise ValueError(
+                    f"`mechanisms` should be for num_examples={self.num_examples} users; {key!r} is for "
+                    f"{cast(GroupSum, mechanism).num_groups}, so that its sampling probability would be another."
                 )
         accounting.check_accountant(self.accountant)
 
@@ -196,6 +202,11 @@ class Shards:
     def __post_init__(self) -> None:
         if self.num_shards < 1:
             raise ValueError(f"`num_shards` should be at least 1; got {self.num_shards!r}.")
+        if any(isinstance(part, GroupSum) and part.unit is PrivacyUnit.USER for part in self.plan.mechanisms.values()):
+            raise ValueError(
+                "`plan` of shards should hold no federated average: how many users a shard has is private, and is "
+                "public in its sampling probability."
+            )
 
     @property
     def unit(self) -> PrivacyUnit:

@@ -118,6 +118,8 @@ class PrivateSession:
             raise ValueError(f"`plan` should be for {len(dataset)} examples; it is for {plan.num_examples}.")
         if plan.unit is PrivacyUnit.USER and dataset.user_ids is None:
             raise ValueError("`plan` promises privacy to users, and `dataset` does not say whose its examples are.")
+        if plan.unit is PrivacyUnit.USER and plan.num_examples != (users := num_users(dataset)):
+            raise ValueError(f"`plan` should be for {users} users; it is for {plan.num_examples}.")
         budget.check_num_examples(plan.num_examples)
         if (cost := plan.epsilon(budget.delta)) > budget.epsilon:
             raise ValueError(
@@ -364,8 +366,6 @@ class PrivateSession:
             raise PlanError(f"{key!r} is a {type(mechanism).__name__}, which is not for `{asked}`.")
         if key in held.trainers:
             raise PlanError(f"{key!r} has an ensemble already; the plan has it once.")
-        if mechanism.unit is PrivacyUnit.USER and mechanism.num_groups != (users := num_users(held.dataset())):
-            raise ValueError(f"`plan` should be for {users} users; it is for {mechanism.num_groups}.")
         features_spec = check_transform(transform, self._spec)
         check_group_functions(network, loss_fn, answer_fn, mechanism, features_spec, public, learning)
         held.trainers.add(key)
@@ -557,6 +557,10 @@ class _Reservation:
 
     def _make(self) -> None:
         ledger, backup, event = self._ledger, self._backup, self._plan.event
+        if (
+            self._plan.unit is PrivacyUnit.USER
+        ):  # the ledger's account is an example's, which changes what its user sends
+            event = accounting.ReplaceOneDpEvent(event)
         name = dataset_id(self._dataset) if ledger is not None or backup is not None else ""
         training = {**self._facts, "delta": self._budget.delta, "plan": self._plan.to_dict(), "examples": name}
         if self._plan.unit is PrivacyUnit.USER:

@@ -13,7 +13,7 @@ from absl import logging
 
 from tfdpgen.installation import tensorflow_privacy
 from tfdpgen.privacy.accounting.epsilon import epsilon_of
-from tfdpgen.privacy.accounting.events import Mechanism, compose
+from tfdpgen.privacy.accounting.events import Mechanism, compose, gaussian_parts, is_gaussian
 
 OPERATING_SYSTEM = "operating system"  # the noise source of everything that may be released
 
@@ -48,11 +48,12 @@ _ASSUMPTIONS = (
     "of gradients that were not finite, scores of attacks and utility, backups and the ledger stay inside the trust "
     "boundary.",
     "This statement covers this release. Other releases from the same examples add to what may be learnt about them.",
-    "Noise, and what is drawn for an example in training, comes from Threefry-2x32 with 64-bit keys, Poisson samples "
-    "and the noise of one-shot mechanisms from PCG64 with 256-bit seeds, all from the operating system's entropy. "
+    "Noise of DP-SGD, and what is drawn for an example in training, comes from Threefry-2x32 with 64-bit keys, Poisson "
+    "samples and all other noise from PCG64 with 256-bit seeds, all from the operating system's entropy. "
     "These generators are statistical, not cryptographic; nobody is assumed to predict them or to search their keys.",
-    "Epsilon is computed for real numbers. Norms, sums and noise are 32-bit floating point (without TF32), normals "
-    "end at 6.7 standard deviations, and the accountant rounds too; attacks on rounding or timing are not covered.",
+    "Epsilon is computed for real numbers. Norms, sums and noise of trainings are 32-bit floating point (without "
+    "TF32), normals of DP-SGD end at 6.7 standard deviations, and the accountant rounds too; attacks on rounding or "
+    "timing are not covered.",
 )
 
 
@@ -78,7 +79,7 @@ class PrivacyStatement:
       epsilon_compute_dp_sgd_privacy: tensorflow-privacy's epsilon (RDP) for the last DP-SGD mechanism alone. This and
         the other facts of DP-SGD are None where there was none.
       noise_multiplier: of DP-SGD: standard deviation of the noise / l2_norm_clip.
-      sampling: "poisson", or "none" where every mechanism reads all examples.
+      sampling: "poisson" where a mechanism reads Poisson samples, or "none" where every mechanism reads all examples.
       num_examples: private examples, or users where these are the unit, to each of which the promise is made.
       expected_batch_size: examples that a step samples on average, and the divisor of its gradient sum.
       steps: accounted steps.
@@ -234,7 +235,7 @@ def make_statement(
         accountant=accountant,
         epsilon_rdp=epsilon_of(event, delta, "rdp"),
         epsilon_replace_one=epsilon_of(event, delta, accountant, "replace-one"),
-        sampling="none" if training is None else "poisson",
+        sampling="poisson" if _is_sampled(event) else "none",
         num_examples=num_examples,
         neighboring_relation="add-or-remove-one",
         unit=UNITS[unit],
@@ -252,6 +253,11 @@ def make_statement(
         noise_source=noise_source,
         **facts,
     )
+
+
+def _is_sampled(event: dp_accounting.DpEvent) -> bool:
+    """Whether some mechanism reads a Poisson sample, of examples, users or networks on shards."""
+    return is_gaussian(event) and any(part.sampling_probability < 1 for part in gaussian_parts(event))
 
 
 def _assumption_of(mechanism: Mechanism) -> str:

@@ -204,9 +204,10 @@ def check_noise_multiplier(noise_multiplier: float | None) -> None:
 
 
 def clipped(vector: tf.Tensor, norm: float) -> tf.Tensor:
-    """A vector float32 [m], in TensorFlow operations, scaled down where it is longer; zeros if it is not finite."""
+    """A vector [m], in TensorFlow operations, as float32, scaled down where it is longer; zeros if it is not finite."""
     import tensorflow as tf  # here, since those who only account need none
 
+    vector = tf.cast(vector, tf.float32)  # shorter floats have no 1e-30, and too few digits for a norm
     vector = tf.where(tf.reduce_all(tf.math.is_finite(vector)), vector, 0.0)
     largest = tf.maximum(tf.reduce_max(tf.abs(vector)), 1e-30)  # so that squares neither overflow nor vanish
     return vector * (norm / tf.maximum(largest * tf.norm(vector / largest), norm))
