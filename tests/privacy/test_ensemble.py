@@ -240,6 +240,10 @@ def test_critics_are_sampled_independently_and_teachers_all_vote(
     assert stats.binomtest(int(counts.sum()), 400 * _SHARDS, 0.5).pvalue > 1e-5
     assert counts.var() == pytest.approx(_SHARDS / 4, rel=0.35)
     assert all(len(set(chosen)) == len(chosen) for chosen in sampled)
+    first = [list(chosen) for chosen in sampled]
+    sampled.clear()
+    _ensemble(_session(examples, many), network, _gradient).run(_asked, lambda *_: None, verbose=0)
+    assert first != [list(chosen) for chosen in sampled]  # who is sampled follows no seed
     sampled.clear()
     _ensemble(_session(examples, _VOTES), network, _votes).run(_asked, lambda *_: None, verbose=0)
     assert all(list(chosen) == list(range(_SHARDS)) for chosen in sampled)
@@ -259,6 +263,18 @@ def test_nothing_of_the_networks_is_left_where_a_method_can_see_it(network: Any,
         for value, start in zip(one.get_weights(), before, strict=True):
             np.testing.assert_array_equal(value, start)
     assert not [name for name in vars(ensemble) if name != "_run"]
+
+
+def test_what_a_shard_draws_is_secret(network: Any, examples: LabeledDataset) -> None:
+    """Batches and whatever a loss draws come from the noise source, and follow no seed of TensorFlow's."""
+    groups = np.arange(len(examples)) % _SHARDS
+    rest = (_PUBLIC, _LEARNING, _transform, examples, groups)
+    found = []
+    for noise in (NoiseSource(), NoiseSource(), NoiseSource.insecure(3), NoiseSource.insecure(3)):
+        tf.random.set_seed(0)
+        found.append(group_sums(_GRADIENTS, network, _loss, _gradient, *rest, noise)(np.array([0]), _asked()))
+    assert np.any(found[0] != found[1])
+    np.testing.assert_array_equal(found[2], found[3])
 
 
 def test_networks_are_taken_back_where_a_step_fails(network: Any, examples: LabeledDataset) -> None:

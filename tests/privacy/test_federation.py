@@ -67,7 +67,7 @@ def _asked(step: int = 0) -> list[np.ndarray]:
 
 def _sum(network: Any, dataset: LabeledDataset, chosen: Any, mechanism: Any = _ROUNDS) -> np.ndarray:
     """What the updates of groups of users add up to, where what is random is the same for all data."""
-    users = np.unique(dataset.user_ids, return_inverse=True)[1]  # type: ignore[arg-type]
+    users = np.unique(np.asarray(dataset.user_ids), return_inverse=True)[1]
     mechanism = dataclasses.replace(mechanism, num_users=int(users.max()) + 1)
     sums = group_sums(
         mechanism, network, _loss, lambda *_: tf.zeros([0]), _PUBLIC, _LEARNING, _transform, dataset, users, _Still()
@@ -100,7 +100,7 @@ def test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user(network: Any) 
             np.insert(dataset.images, [place] * images, rng.integers(256, size=(images, 3, 3, 1)), axis=0),
             np.insert(dataset.labels, [place] * images, 1),
             _SPEC,
-            np.insert(dataset.user_ids, [place] * images, _USERS),  # type: ignore[arg-type]
+            np.insert(np.asarray(dataset.user_ids), [place] * images, _USERS),
         )
         after = _sum(network, new, [[user] for user in range(_USERS + 1)])
         np.testing.assert_array_equal(after[:_USERS], before)
@@ -138,7 +138,9 @@ def _federation(session: PrivateSession, network: Any) -> Any:
 
 
 def test_noise_is_added_once_and_is_that_of_the_plan(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = lambda mechanism, *_: lambda sampled, public: np.zeros(mechanism.size)  # noqa: E731
+    def silent(mechanism: Any, *_: Any) -> Any:
+        return lambda sampled, public: np.zeros(mechanism.size)
+
     monkeypatch.setattr("tfdpgen.privacy.ensemble.group_sums", silent)
     session, found = _session(_dataset(), dataclasses.replace(_ROUNDS, steps=60)), []
     _federation(session, network).run(_asked, lambda step, mean: found.append(mean), verbose=0)
@@ -177,9 +179,10 @@ def test_wrong_requests_are_refused_before_anything_is_spent(network: Any, tmp_p
     anonymous = LabeledDataset(dataset.images, dataset.labels, _SPEC)
     with pytest.raises(ValueError, match="`dataset` should say whose its examples are"):
         train("fedavg_gan", anonymous, _BUDGET, ledger=ledger)
-    for argument in ({"labeller_share": 0.2}, {"label_distribution": "private"}):
+    arguments: list[dict[str, Any]] = [{"labeller_share": 0.2}, {"label_distribution": "private"}]
+    for argument in arguments:
         with pytest.raises(ValueError, match=f"`{next(iter(argument))}` should be left out with fedavg_gan"):
-            train("fedavg_gan", dataset, _BUDGET, ledger=ledger, **argument)  # type: ignore[arg-type]
+            train("fedavg_gan", dataset, _BUDGET, ledger=ledger, **argument)
     assert ledger.reservations(dataset_id(dataset)) == 0
 
 

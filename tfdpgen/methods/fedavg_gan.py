@@ -4,8 +4,8 @@
 
 Source: Augenstein et al. 2020, "Generative models for effective ML on private, decentralized datasets", arXiv
 1911.06679. **Unit of privacy: one user**, with all of that user's images. Mechanism: `FederatedAverage`, whose file
-derives its sensitivity and its event. Released are the generator and the critic that it was trained against; what a
-user sends is released in noised sums alone.
+derives its sensitivity and its event. The generator is released. The critic at the server is as private as it is, and
+is not: what it scores are no images. What a user sends leaves in noised sums alone.
 
 In a round every user is sampled with one probability. Who is sampled gets the critic and a batch of fakes, trains a
 copy for a few steps by the Wasserstein loss with gradient penalty, and sends what the weights have changed by, clipped
@@ -29,11 +29,11 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.features.dct import DCT
-from tfdpgen.methods.gs_wgan import build_feature_critic, scores_of, wasserstein_loss
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.networks.gan import build_generator
 from tfdpgen.networks.generator_training import GeneratorTraining
 from tfdpgen.networks.layers import get_weights, set_weights
+from tfdpgen.networks.wasserstein import build_feature_critic, scores_of, wasserstein_loss
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ensemble import LocalTraining
 from tfdpgen.privacy.mechanisms.base import PrivacyUnit
@@ -114,7 +114,9 @@ class FedAvgGAN:
         federation = session.federation(
             _ROUNDS,
             critic,
-            wasserstein_loss,
+            lambda critic, batch: wasserstein_loss(
+                critic, batch.features, batch.labels, *batch.public, shares=batch.uniform([1])
+            ),
             public=[tf.TensorSpec([_BATCH, space.size], tf.float32), tf.TensorSpec([_BATCH], tf.int64)],
             transform=features,
             learning=LocalTraining(self.learning_rate, _BATCH, self.local_steps),

@@ -35,15 +35,14 @@ from tfdpgen.features.dct import DCT
 from tfdpgen.methods.method import Fitted, register
 from tfdpgen.networks.gan import build_generator
 from tfdpgen.networks.generator_training import GeneratorTraining
-from tfdpgen.networks.layers import Seeded
+from tfdpgen.networks.wasserstein import build_feature_critic, slopes_of, wasserstein_loss
 from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.ensemble import LocalTraining
+from tfdpgen.privacy.ensemble import Ensemble, LocalTraining
 from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession
 
 _GRADIENTS = "sanitised_gradients"
-_PENALTY = 10.0  # of Gulrajani et al. 2017
 _DECAY = 0.99
 _BATCH = 32  # examples in a critic's step
 
@@ -110,8 +109,10 @@ class GSWGAN:
         ensemble = session.ensemble(
             _GRADIENTS,
             critic,
-            wasserstein_loss,
-            direction,
+            lambda critic, batch: wasserstein_loss(
+                critic, batch.features, batch.labels, *batch.public, shares=batch.uniform([1])
+            ),
+            lambda critic, fakes, labels: tf.reshape(slopes_of(critic, fakes, labels), [-1]),
             public=[
                 tf.TensorSpec([self.num_fakes, space.size], tf.float32),
                 tf.TensorSpec([self.num_fakes], tf.int64),
@@ -130,11 +131,11 @@ class GSWGAN:
             decay=_DECAY,
             seed=seed,
         )
-        follow_directions(ensemble, training, features, verbose)
+        _follow_directions(ensemble, training, features, verbose)
         return Fitted(training.finished(), {})
 
 
-def follow_directions(ensemble: Any, training: GeneratorTraining, features: Any, verbose: int) -> None:
+def _follow_directions(ensemble: Ensemble, training: GeneratorTraining, features: Any, verbose: int) -> None:
     """Runs an ensemble that says, for each step, in which direction the features of fakes should move."""
     drawn: list[Any] = []
 
@@ -156,44 +157,3 @@ def follow_directions(ensemble: Any, training: GeneratorTraining, features: Any,
         follow(latents, labels, tf.constant(directions.reshape(training.num_fakes, -1), tf.float32))
 
     ensemble.run(ask, answer, state=training.state, verbose=verbose)
-
-
-def build_feature_critic(num_features: int, num_classes: int, hidden_units: int, seed: int) -> tf.keras.Model:
-    """Features float32 [n, num_features] -> scores float32 [n, num_classes]: how real one is as one of each class."""
-    seeded = Seeded(seed)
-    features = tf.keras.Input((num_features,), name="features")
-    hidden = features
-    for _ in range(2):
-        hidden = tf.keras.layers.Dense(hidden_units, kernel_initializer=seeded.he())(hidden)
-        hidden = tf.keras.layers.LeakyReLU(0.2)(hidden)
-    scores = tf.keras.layers.Dense(num_classes, kernel_initializer=seeded.glorot(), name="scores")(hidden)
-    return tf.keras.Model(features, scores, name="critic")
-
-
-def wasserstein_loss(critic: tf.keras.Model, batch: Any) -> tf.Tensor:
-    """The Wasserstein loss of a critic with gradient penalty, of one shard's batch: float32 []."""
-    fakes, fake_labels = batch.public
-    real = tf.reduce_mean(scores_of(critic, batch.features, batch.labels))
-    fake = tf.reduce_mean(scores_of(critic, fakes, fake_labels))
-    share = batch.uniform([1])
-    size = batch.features.shape[0]
-    between = share * batch.features + (1 - share) * tf.gather(fakes, tf.range(size) % fakes.shape[0])
-    with tf.GradientTape() as tape:
-        tape.watch(between)
-        scores = scores_of(critic, between, batch.labels)
-    slopes = tf.sqrt(tf.reduce_sum(tape.gradient(scores, between) ** 2, axis=1) + 1e-12)
-    return fake - real + _PENALTY * tf.reduce_mean((slopes - 1) ** 2)
-
-
-def direction(critic: tf.keras.Model, fakes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Where each fake's score rises: gradients of all of them as one vector, float32 [num_fakes * d]."""
-    with tf.GradientTape() as tape:
-        tape.watch(fakes)
-        scores = scores_of(critic, fakes, labels)
-    slopes: Any = tape.gradient(scores, fakes)
-    return tf.reshape(slopes, [-1])
-
-
-def scores_of(critic: tf.keras.Model, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """The scores of features as ones of their labels: float32 [n]."""
-    return tf.gather(critic(features), labels, axis=1, batch_dims=1)

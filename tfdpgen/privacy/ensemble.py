@@ -162,9 +162,8 @@ class Ensemble:
             for step, sampled in enumerate(mechanism.samples(samples, first), first):
                 total = sum_of(sampled, ask(step))
                 noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)
-                answer(
-                    step, mechanism.result(noised.astype(np.float32).astype(np.float64))
-                )  # fewer bits than were drawn
+                noised = noised.astype(np.float32).astype(np.float64)  # fewer bits than were drawn
+                answer(step, mechanism.result(noised))
                 if kept is not None:
                     kept.after_step(step + 1)
                 bar.add(1)

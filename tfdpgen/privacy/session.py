@@ -346,7 +346,10 @@ class PrivateSession:
           PlanError: as in `ensemble`.
           ValueError: as in `ensemble`, or if the network has another number of trainable weights than the plan says.
         """
-        nothing = lambda *_: tf.zeros([0])  # noqa: E731  # a user answers with its update
+
+        def nothing(*_: Any) -> tf.Tensor:  # is asked: a user answers with its update
+            return tf.zeros([0])
+
         return self._of_groups("federation", key, network, loss_fn, nothing, public, transform, learning)
 
     def _of_groups(
@@ -557,9 +560,8 @@ class _Reservation:
 
     def _make(self) -> None:
         ledger, backup, event = self._ledger, self._backup, self._plan.event
-        if (
-            self._plan.unit is PrivacyUnit.USER
-        ):  # the ledger's account is an example's, which changes what its user sends
+        if self._plan.unit is PrivacyUnit.USER:
+            # The ledger's account is an example's: one more changes what its user sends into something else.
             event = accounting.ReplaceOneDpEvent(event)
         name = dataset_id(self._dataset) if ledger is not None or backup is not None else ""
         training = {**self._facts, "delta": self._budget.delta, "plan": self._plan.to_dict(), "examples": name}

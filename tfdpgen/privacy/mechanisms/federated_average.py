@@ -61,7 +61,7 @@ class FederatedAverage(GroupSum):
     num_weights: int
     clip_norm: float = 1.0
     noise_multiplier: float | None = None
-    name: str = "federated average"  # type: ignore[misc]
+    name: str = "federated average"  # type: ignore[misc]  # a field here, a plain attribute in the base
 
     def __post_init__(self) -> None:
         for name in ("num_users", "expected_users", "steps", "num_weights"):

@@ -70,7 +70,7 @@ class SanitisedGradient(GroupSum):
     num_features: int
     clip_norm: float = 1.0
     noise_multiplier: float | None = None
-    name: str = "sanitised gradients"  # type: ignore[misc]
+    name: str = "sanitised gradients"  # type: ignore[misc]  # a field here, a plain attribute in the base
 
     def __post_init__(self) -> None:
         for name in ("num_critics", "expected_critics", "steps", "num_features"):

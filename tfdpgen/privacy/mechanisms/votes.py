@@ -61,7 +61,7 @@ class Votes(GroupSum):
     queries: int
     options: int = 2
     noise_multiplier: float | None = None
-    name: str = "votes of teachers"  # type: ignore[misc]
+    name: str = "votes of teachers"  # type: ignore[misc]  # a field here, a plain attribute in the base
 
     def __post_init__(self) -> None:
         for name, least in (("num_teachers", 1), ("steps", 1), ("queries", 1), ("options", 2)):
