@@ -1380,8 +1380,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _ENSEMBLE,
-                "                noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
-                "                noised = total\n",
+                "                    noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
+                "                    noised = total\n",
             ),
         ),
         caught_by=(

@@ -35,7 +35,7 @@ from tfdpgen.networks.generator_training import GeneratorTraining
 from tfdpgen.networks.layers import get_weights, set_weights
 from tfdpgen.networks.wasserstein import build_feature_critic, scores_of, wasserstein_loss
 from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.ensemble import LocalTraining
+from tfdpgen.privacy.ensemble import LocalTraining, LocalWork
 from tfdpgen.privacy.mechanisms.base import PrivacyUnit
 from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 from tfdpgen.privacy.plan import PrivacyPlan
@@ -93,33 +93,42 @@ class FedAvgGAN:
         return cls(expected_users=min(100, max(1, num_examples // 4)))
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
-        rounds = FederatedAverage(
-            num_users=num_examples,
-            expected_users=min(self.expected_users, num_examples),
+        return PrivacyPlan({_ROUNDS: self.mechanism(spec, num_examples)}, num_examples)
+
+    def mechanism(self, spec: DataSpec, num_users: int) -> FederatedAverage:
+        """What the rounds are, not calibrated; the same wherever it is asked for, at a server and at a site."""
+        return FederatedAverage(
+            num_users=num_users,
+            expected_users=min(self.expected_users, num_users),
             steps=self.rounds,
             num_weights=self._critic(spec, 0).count_params(),
             clip_norm=_CLIP_NORM,
         )
-        return PrivacyPlan({_ROUNDS: rounds}, num_examples)
 
-    def fit(self, session: PrivateSession, *, seed: int, verbose: int) -> Fitted:
-        spec = session.spec
+    def local_work(self, spec: DataSpec, seed: int = 0) -> LocalWork:
+        """What a sampled user does; the seed is of the critic's initial weights."""
         space = DCT(spec.image_shape, self.num_coefficients)
         unit = math.sqrt(space.size) / space.radius  # an image of the largest norm has features of about 1
-
-        def features(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-            return unit * space.transform(images)
-
-        critic = self._critic(spec, 2 * seed + 1)
-        federation = session.federation(
-            _ROUNDS,
-            critic,
-            lambda critic, batch: wasserstein_loss(
+        return LocalWork(
+            network=self._critic(spec, 2 * seed + 1),
+            loss_fn=lambda critic, batch: wasserstein_loss(
                 critic, batch.features, batch.labels, *batch.public, shares=batch.uniform([1])
             ),
             public=[tf.TensorSpec([_BATCH, space.size], tf.float32), tf.TensorSpec([_BATCH], tf.int64)],
-            transform=features,
+            transform=lambda images, labels: unit * space.transform(images),
             learning=LocalTraining(self.learning_rate, _BATCH, self.local_steps),
+        )
+
+    def fit(self, session: PrivateSession, *, seed: int, verbose: int) -> Fitted:
+        spec, work = session.spec, self.local_work(session.spec, seed)
+        critic, features = work.network, work.transform
+        federation = session.federation(
+            _ROUNDS,
+            critic,
+            work.loss_fn,
+            public=work.public,
+            transform=features,
+            learning=work.learning,
         )
         generator = build_generator(
             spec.image_shape, spec.num_classes, self.latent_dim, self.generator_filters, seed=2 * seed

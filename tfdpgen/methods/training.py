@@ -18,6 +18,7 @@ from tfdpgen.choices import check_label_distribution, check_labeller_share
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.data.public_images import PublicImages, load_public_images
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names
+from tfdpgen.privacy import remote
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.ledger import Ledger
@@ -25,6 +26,7 @@ from tfdpgen.privacy.mechanisms.base import PrivacyUnit
 from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
+from tfdpgen.privacy.remote import RemoteUsers
 from tfdpgen.privacy.session import PrivateSession, num_users
 from tfdpgen.release import Augmentation, Release
 from tfdpgen.release.labeller import Labeller, labeller_mechanism, prepare_labeller
@@ -35,7 +37,7 @@ _LABEL_COUNTS_SHARE = 0.02  # of mu squared: at epsilon 1 the noise of a count i
 
 def train(
     method: str | Method,
-    dataset: Dataset,
+    dataset: Dataset | RemoteUsers,
     budget: PrivacyBudget,
     *,
     seed: int = 0,
@@ -54,7 +56,7 @@ def train(
 
     Args:
       method: one of `method_names()`, with the settings that suit the data; or a method with its settings.
-      dataset: the private examples.
+      dataset: the private examples, or users who have them elsewhere, for a method that promises privacy to users.
       budget: what the release may cost each example at most.
       seed: of initial weights, of latents and labels of generated images, of k-means: of all that is public. Never of
         noise, of Poisson samples, or of latents, noise levels, views and dropout of private examples.
@@ -83,7 +85,7 @@ def train(
       BackupError: if `backup` keeps another training, or other examples; nothing was spent then.
       BudgetExceededError: if `limit` would be exceeded; nothing was spent then.
     """
-    if not isinstance(dataset, Dataset):
+    if not isinstance(dataset, (Dataset, RemoteUsers)):
         raise ValueError(
             f"`dataset` should be a Dataset, such as load_splits(...).train or LabeledDataset(images, labels, spec); "
             f"got a {type(dataset).__name__}."
@@ -96,6 +98,8 @@ def train(
     public_images = public_images_of(chosen, public_images, dataset.spec)
     if public_images is not None:
         public_images.images()  # now, so that what cannot be read is refused while nothing has been spent
+    if isinstance(dataset, RemoteUsers):
+        dataset.announce(chosen)
     noise = NoiseSource.insecure(seed) if insecure_reproducible else NoiseSource()
     facts = {"method": chosen.name, "settings": dataclasses.asdict(chosen), "seed": seed}
     priors = chosen.priors
@@ -119,6 +123,8 @@ def train(
         public_images=public_images,
     )
     statement = plan.statement(budget.delta, noise.description, priors)
+    if isinstance(dataset, RemoteUsers):
+        statement = dataclasses.replace(statement, assumptions=(*statement.assumptions, remote.ASSUMPTION))
     if labeller_share and augmentation is None:
         augmentation = Augmentation()
     learnt = fit(chosen, session, seed=seed, verbose=verbose)
@@ -137,12 +143,19 @@ def train(
     return release
 
 
-def num_units(method: str | Method, dataset: Dataset) -> int:
+def num_units(method: str | Method, dataset: Dataset | RemoteUsers) -> int:
     """How many examples there are, or users, where it is users that the method makes its promise to.
 
     Raises:
-      ValueError: where users are unknown then.
+      ValueError: where users are unknown then, or examples are asked for that are elsewhere.
     """
+    if isinstance(dataset, RemoteUsers):
+        if promises_to(method) is not PrivacyUnit.USER:
+            raise ValueError(
+                f"`method` should promise privacy to users, as fedavg_gan does, where examples are elsewhere; "
+                f"{method if isinstance(method, str) else method.name} reads them."
+            )
+        return dataset.num_users
     if promises_to(method) is PrivacyUnit.EXAMPLE:
         return len(dataset)
     if dataset.user_ids is None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from tfdpgen.privacy.backup import StepBackup
 from tfdpgen.privacy.isolation import Transform, traced
 from tfdpgen.privacy.mechanisms.base import GroupSum
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
+from tfdpgen.privacy.remote import SumOf
 from tfdpgen.privacy.trainer import features_of
 
 
@@ -116,57 +117,63 @@ class _Constants:
         return tf.zeros(shape)
 
 
+class LocalWork(NamedTuple):
+    """What a sampled user does with a public network: the arguments of `PrivateSession.federation`, by name.
+
+    A method that gives it from public facts alone can be trained where the examples are (`tfdpgen.federation`).
+    """
+
+    network: tf.keras.Model
+    loss_fn: GroupLoss
+    public: Sequence[tf.TensorSpec]
+    transform: Transform
+    learning: LocalTraining
+
+
 class Ensemble:
-    """Networks on groups; made by `PrivateSession.ensemble`, which checks what it is given.
+    """Networks on groups; made by `PrivateSession.ensemble` and `federation`, which check what they are given.
 
     Args:
       mechanism: calibrated.
-      network: whose structure and initial weights all networks have; never changed itself.
-      loss_fn: network, `GroupBatch` -> loss, float32 []; of one training step in one group.
-      answer_fn: network, *public -> what the mechanism bounds.
-      examples: gives the private examples and the group of each; called once, after the plan was reserved.
-      noise: where noise, samples and all that is random in a group come from.
-      public: of what `ask` will give.
+      sums: reserves the plan, and gives a function (groups that were sampled, public tensors) -> sum of their bounded
+        answers, float64 [size]: private; or None where the step was lost, which only happens where groups are elsewhere
+        (`remote.py`). Called once.
+      noise: where noise and samples come from.
       backup: (total steps, state) -> what keeps the steps; None where nothing is kept.
-      transform: images, labels -> features float32 [k, d].
-      learning: how a group trains its network.
     """
 
     def __init__(
         self,
         mechanism: GroupSum,
-        network: tf.keras.Model,
-        loss_fn: GroupLoss,
-        answer_fn: AnswerFn,
-        examples: Callable[[], tuple[Dataset, npt.NDArray[np.int64]]],
+        sums: Callable[[], SumOf],
         noise: NoiseSource,
         *,
-        public: Sequence[tf.TensorSpec],
         backup: Callable[[int, Mapping[str, Any]], StepBackup] | None,
-        transform: Transform,
-        learning: LocalTraining,
     ) -> None:
         def run(ask: Any, answer: Any, state: Mapping[str, Any], verbose: int) -> None:
-            dataset, groups = examples()
+            sum_of = sums()
             kept = backup(mechanism.steps, state) if backup is not None else None
             first = kept.first if kept is not None else 0
-            sum_of = group_sums(
-                mechanism, network, loss_fn, answer_fn, public, learning, transform, dataset, groups, noise
-            )
             samples, normals = noise.numpy_generator(), noise.numpy_generator()
-            bar = tf.keras.utils.Progbar(mechanism.steps, verbose=verbose, interval=1.0, unit_name="step")
+            bar = tf.keras.utils.Progbar(
+                mechanism.steps, verbose=verbose, interval=1.0, unit_name="step", stateful_metrics=["lost"]
+            )
             if first:
                 if verbose:
                     print(f"Going on at step {first + 1} of {mechanism.steps}, with networks that learn anew.")
                 bar.update(first)
+            lost = 0
             for step, sampled in enumerate(mechanism.samples(samples, first), first):
                 total = sum_of(sampled, ask(step))
-                noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)
-                noised = noised.astype(np.float32).astype(np.float64)  # fewer bits than were drawn
-                answer(step, mechanism.result(noised))
+                if total is None:  # charged and counted; nothing of it is noised, shown or tried again
+                    lost += 1
+                else:
+                    noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)
+                    noised = noised.astype(np.float32).astype(np.float64)  # fewer bits than were drawn
+                    answer(step, mechanism.result(noised))
                 if kept is not None:
                     kept.after_step(step + 1)
-                bar.add(1)
+                bar.add(1, [("lost", lost)] if lost else None)
 
         self._run = run  # a closure and no attribute: what leads to the examples is the session's
 
@@ -184,7 +191,7 @@ class Ensemble:
 
         Args:
           ask: the number of a step -> public tensors of static shapes, always the same ones.
-          answer: gets the number of each step and what the mechanism makes of the noised sum.
+          answer: gets the number of each step that was not lost and what the mechanism makes of the noised sum.
           state: what `ask` and `answer` change, as TensorFlow trackables whose variables are made; kept in a backup.
           verbose: 1 shows the bar.
 

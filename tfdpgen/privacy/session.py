@@ -33,7 +33,7 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.data.public_images import PublicImages
-from tfdpgen.privacy import accounting
+from tfdpgen.privacy import accounting, ensemble
 from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.clipping import check_network
@@ -42,9 +42,11 @@ from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_trans
 from tfdpgen.privacy.ledger import Ledger, dataset_id
 from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
+from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam
 from tfdpgen.privacy.plan import PrivacyPlan, Shards
+from tfdpgen.privacy.remote import RemoteUsers, SumOf
 from tfdpgen.privacy.trainer import Trainer
 
 
@@ -56,7 +58,7 @@ class PlanError(ValueError):
 class _Held:
     """What a session holds; no attribute of the session leads here."""
 
-    dataset: Callable[[], Dataset]
+    dataset: Callable[[], Dataset | RemoteUsers]
     noise: NoiseSource
     backup: Backup | None
     reserve: Callable[[], None]
@@ -66,6 +68,10 @@ class _Held:
     trainers: set[str] = dataclasses.field(default_factory=set)
     lock: Any = dataclasses.field(default_factory=threading.Lock)  # of `begun`
 
+    def here(self) -> Dataset:
+        """The private examples of a session that has any."""
+        return cast(Dataset, self.dataset())
+
 
 _HELD: weakref.WeakKeyDictionary[PrivateSession, _Held] = weakref.WeakKeyDictionary()
 
@@ -74,7 +80,7 @@ class PrivateSession:
     """Carries out a plan on private examples, which it alone holds; see the top of this file.
 
     Args:
-      dataset: the private examples.
+      dataset: the private examples, or users who have them elsewhere.
       plan: calibrated; of as many examples.
       budget: what the plan may cost at most.
       noise: where noise, Poisson samples and all randomness of examples come from; by default the operating system.
@@ -87,15 +93,15 @@ class PrivateSession:
 
     Raises:
       ValueError: for a plan that is not calibrated, is for another number of examples or costs more than the budget, a
-        plan for users where the data set does not say whose its examples are, a limit without a ledger, or a backup
-        with seeded noise. Nothing was spent then.
+        plan for users where the data set does not say whose its examples are, a plan of anything but federations for
+        users who are elsewhere, a limit without a ledger, or a backup with seeded noise. Nothing was spent then.
     """
 
     __slots__ = ("__weakref__", "_plan", "_public_images", "_spec")
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | RemoteUsers,
         plan: PrivacyPlan,
         budget: PrivacyBudget,
         *,
@@ -114,9 +120,12 @@ class PrivateSession:
             raise ValueError("`backup` cannot go with seeded noise: a resumed training would add the same noise again.")
         if not plan.is_calibrated:
             raise ValueError("`plan` should be calibrated: call `plan.calibrate(budget)`, which returns a copy.")
-        if plan.unit is PrivacyUnit.EXAMPLE and plan.num_examples != len(dataset):
+        if isinstance(dataset, RemoteUsers):
+            if not all(isinstance(part, FederatedAverage) for part in plan.mechanisms.values()):
+                raise ValueError("`plan` should hold federated averages alone for users who are elsewhere.")
+        elif plan.unit is PrivacyUnit.EXAMPLE and plan.num_examples != len(dataset):
             raise ValueError(f"`plan` should be for {len(dataset)} examples; it is for {plan.num_examples}.")
-        if plan.unit is PrivacyUnit.USER and dataset.user_ids is None:
+        elif plan.unit is PrivacyUnit.USER and dataset.user_ids is None:
             raise ValueError("`plan` promises privacy to users, and `dataset` does not say whose its examples are.")
         if plan.unit is PrivacyUnit.USER and plan.num_examples != (users := num_users(dataset)):
             raise ValueError(f"`plan` should be for {users} users; it is for {plan.num_examples}.")
@@ -200,7 +209,7 @@ class PrivateSession:
         kept = {key: held.backup.output(held.prefix + key) if held.backup else None for key in transforms}
         if any(output is None for output in kept.values()):
             missing = {key: (part, transforms[key]) for key, part in mechanisms.items() if kept[key] is None}
-            sums = sums_of(held.dataset(), missing, by_user=self._plan.unit is PrivacyUnit.USER)
+            sums = sums_of(held.here(), missing, by_user=self._plan.unit is PrivacyUnit.USER)
             for key, total in sums.items():
                 if held.backup:
                     held.backup.mark(held.prefix + key)
@@ -253,7 +262,7 @@ class PrivateSession:
         def examples() -> Dataset:
             self._check_networks_are_known()
             self._begin(key)
-            return held.dataset()
+            return held.here()
 
         return Trainer(
             mechanism,
@@ -373,26 +382,22 @@ class PrivateSession:
         check_group_functions(network, loss_fn, answer_fn, mechanism, features_spec, public, learning)
         held.trainers.add(key)
 
-        def examples() -> tuple[Dataset, npt.NDArray[np.int64]]:
+        def sums() -> SumOf:
             self._check_networks_are_known()
             self._begin(key)
             dataset = held.dataset()
+            if isinstance(dataset, RemoteUsers):
+                return dataset.sums(cast(FederatedAverage, mechanism), network)
             if mechanism.unit is PrivacyUnit.USER:
-                return dataset, np.unique(cast(Any, dataset.user_ids), return_inverse=True)[1].astype(np.int64)
-            return dataset, self._dealt(f"{key}.shards", mechanism.num_groups)
+                groups = np.unique(cast(Any, dataset.user_ids), return_inverse=True)[1].astype(np.int64)
+            else:
+                groups = self._dealt(f"{key}.shards", mechanism.num_groups)
+            return ensemble.group_sums(
+                mechanism, network, loss_fn, answer_fn, public, learning, transform, dataset, groups, held.noise
+            )
 
-        return Ensemble(
-            mechanism,
-            network,
-            loss_fn,
-            answer_fn,
-            examples,
-            held.noise,
-            public=public,
-            backup=functools.partial(held.backup.steps, held.prefix + key) if held.backup else None,
-            transform=transform,
-            learning=learning,
-        )
+        steps = functools.partial(held.backup.steps, held.prefix + key) if held.backup else None
+        return Ensemble(mechanism, sums, held.noise, backup=steps)
 
     def public(self, key: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """What a public computation gives, such as weights learnt from public images; computed once.
@@ -440,7 +445,7 @@ class PrivateSession:
             with lock:
                 if not dealt:
                     dealt.append(self._dealt(key, mechanism.num_shards))
-            return held.dataset().take(np.flatnonzero(dealt[0] == number))
+            return held.here().take(np.flatnonzero(dealt[0] == number))
 
         sessions = []
         for number in range(mechanism.num_shards):
@@ -465,7 +470,7 @@ class PrivateSession:
         held = _HELD[self]
         kept = held.backup.output(held.prefix + key) if held.backup else None
         if kept is None:
-            dataset = held.dataset()
+            dataset = held.here()
             rng = held.noise.numpy_generator()
             if self._plan.unit is PrivacyUnit.USER:  # a user's examples stay together
                 users, places = np.unique(cast(Any, dataset.user_ids), return_inverse=True)
@@ -528,8 +533,10 @@ class PrivateSession:
 _ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", GroupSum: "ensemble"}
 
 
-def num_users(dataset: Dataset) -> int:
-    """How many users a data set's examples are of; public by assumption, as the number of examples is elsewhere."""
+def num_users(dataset: Dataset | RemoteUsers) -> int:
+    """How many users there are; public by assumption, as the number of examples is elsewhere."""
+    if isinstance(dataset, RemoteUsers):
+        return dataset.num_users
     return len(np.unique(cast(Any, dataset.user_ids)))
 
 
@@ -538,7 +545,7 @@ class _Reservation:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | RemoteUsers,
         plan: PrivacyPlan,
         budget: PrivacyBudget,
         ledger: Ledger | None,
@@ -560,12 +567,16 @@ class _Reservation:
 
     def _make(self) -> None:
         ledger, backup, event = self._ledger, self._backup, self._plan.event
-        if self._plan.unit is PrivacyUnit.USER:
+        name, unit = "", PrivacyUnit.EXAMPLE
+        if isinstance(self._dataset, RemoteUsers):
+            name, unit = self._dataset.account
+        elif ledger is not None or backup is not None:
+            name = dataset_id(self._dataset)
+        if self._plan.unit is PrivacyUnit.USER and unit is PrivacyUnit.EXAMPLE:
             # The ledger's account is an example's: one more changes what its user sends into something else.
             event = accounting.ReplaceOneDpEvent(event)
-        name = dataset_id(self._dataset) if ledger is not None or backup is not None else ""
         training = {**self._facts, "delta": self._budget.delta, "plan": self._plan.to_dict(), "examples": name}
-        if self._plan.unit is PrivacyUnit.USER:
+        if self._plan.unit is PrivacyUnit.USER and not isinstance(self._dataset, RemoteUsers):
             users = np.unique(cast(Any, self._dataset.user_ids), return_inverse=True)[1].astype(np.int64)
             training["users"] = hashlib.sha256(users.tobytes()).hexdigest()
         is_resumed = backup is not None and backup.holds(training)
