@@ -15,6 +15,8 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):  # a resolver would say it in
 
 KUBEFLOW = ["kfp>=2.17"]
 DICOM = ["pydicom>=3"]
+# Not in requirements.lock: what Flower pins would hold others back for everybody. `make federated` has its own place.
+FEDERATED = ["flwr==1.42.*", "ray==2.55.1; sys_platform != 'win32'"]  # ray as Flower's extra `simulation` pins it
 TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6", *DICOM]
 DEV = ["import-linter>=2", "pre-commit>=4", "pyright[nodejs]", "ruff", "uv"]
 
@@ -28,7 +30,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tfdpgen*", "components*", "pipelines*"]),
     entry_points={"console_scripts": ["tfdpgen=pipelines.command:entry_point"]},
-    package_data={"tfdpgen": ["py.typed", "templates/*"]},
+    package_data={"tfdpgen": ["py.typed", "templates/*"], "pipelines": ["flower_app/*.toml"]},
     # tensorflow-privacy is not among these: its own pins are of an older TensorFlow, so that pip would find no versions
     # that fit. `make setup` installs it without them; after `pip install .`, the first run says how.
     install_requires=[
@@ -56,6 +58,7 @@ setup(
     ],
     extras_require={
         "dicom": DICOM,
+        "federated": FEDERATED,
         "kubeflow": KUBEFLOW,
         "test": TEST,
         "dev": DEV + TEST + KUBEFLOW,

@@ -5,7 +5,8 @@
 
 One lock serves Python 3.11 to 3.13 on Linux, x86_64 and aarch64; what only one of them needs is marked so. It has two
 parts, parted by the line `EXTRAS` below: what the package needs at run time, Kubeflow's and DICOM's included (and pip,
-setuptools and wheel, which build the few packages that come as source), then what only the other extras add.
+setuptools and wheel, which build the few packages that come as source), then what only the other extras add. Left out
+is the extra `federated`: Flower pins packages that others need newer.
 
 tensorflow-privacy is locked with what its used parts import (`tool.uv` in pyproject.toml) in place of what it declares,
 which are pins of an older TensorFlow. The lock is complete all the same, and is installed without looking at what
@@ -32,6 +33,7 @@ HEADER = "# Every package that tfdpgen is run and tested with, pinned by hash. M
 EXTRAS = "# ---- extras: not needed at run time ----"
 BUILD = "pip\nsetuptools\nwheel\n"
 RUN_TIME_EXTRAS = ("kubeflow", "dicom")  # the image is what Kubeflow runs the steps in
+LEFT_OUT = "federated"
 SOURCE_ONLY = ("kfp-server-api", "promise")  # pure Python that is published without wheels
 PYTHONS, MACHINES = ("3.11", "3.12", "3.13"), ("x86_64", "aarch64")
 
@@ -41,10 +43,18 @@ def declared(extras: bool) -> str:
     lines = [TENSORFLOW_PRIVACY]
     for requirement in map(Requirement, importlib.metadata.requires("tfdpgen") or ()):
         marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in _locked_extras()):
+            continue
         if extras or marker is None or any(marker.evaluate({"extra": extra}) for extra in RUN_TIME_EXTRAS):
             requirement.marker = None
             lines.append(str(requirement))
     return "\n".join(lines) + "\n"
+
+
+def _locked_extras() -> list[str]:
+    """All extras of the installed package but the one that is not locked, and none."""
+    extras = importlib.metadata.metadata("tfdpgen").get_all("Provides-Extra") or []
+    return ["", *(extra for extra in extras if extra != LEFT_OUT)]
 
 
 def resolve(*options: str, extras: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ class Sites(RemoteUsers):
         return "these sites", PrivacyUnit.USER
 
     def sums(self, mechanism: Any, network: Any) -> Any:
-        at, rounds = seats(self._sites, self.task), iter(range(mechanism.steps))
+        at, rounds = seats(self._sites, self.task), itertools.count()
 
         def sum_of(sampled: Any, public: Any) -> Any:
             self.asked.append(sampled)
@@ -128,3 +129,9 @@ class Sites(RemoteUsers):
             return None if next(rounds) in self._lost else found
 
         return sum_of
+
+
+def site_of_node(context: Any, spec: DataSpec) -> tuple[str, Site]:
+    """The site of a simulated SuperNode, in a process of Ray's."""
+    number = int(context.node_config["partition-id"])
+    return f"site-{number}", sites_of(dataset())[number]

@@ -98,7 +98,8 @@ class Site:
             return np.zeros(task.mechanism.size)
         network, specs, sum_of = self._work(task)
         network.set_weights(list(weights))
-        return sum_of(chosen, [_checked(array, spec) for array, spec in zip(public, specs, strict=True)])
+        tensors = [_checked(array, spec) for array, spec in zip(public, specs, strict=True)]
+        return sum_of(chosen, tensors)
 
     def _work(self, task: Task) -> tuple[tf.keras.Model, Sequence[tf.TensorSpec], Any]:
         """The network of a task, what is public in a round, and the function that adds up; made once."""

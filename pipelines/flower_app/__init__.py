@@ -1,0 +1,1 @@
+"""The Flower App; see pyproject.toml beside this file."""
