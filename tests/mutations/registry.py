@@ -31,6 +31,8 @@ _ENSEMBLE = "tfdpgen/privacy/ensemble.py"
 _GRADIENT = "tfdpgen/privacy/mechanisms/sanitised_gradient.py"
 _VOTES = "tfdpgen/privacy/mechanisms/votes.py"
 _FEDERATED = "tfdpgen/privacy/mechanisms/federated_average.py"
+_SITE = "tfdpgen/federation/site.py"
+_ROUNDS = "tfdpgen/federation/rounds.py"
 
 _TEST_OPTIMIZER = "tests/privacy/test_optimizer.py"
 _TEST_PLAN = "tests/privacy/test_plan.py"
@@ -44,6 +46,8 @@ _TEST_ISOLATION = "tests/privacy/test_isolation.py"
 _TEST_STATISTICS = "tests/privacy/test_gaussian_statistics.py"
 _TEST_ENSEMBLE = "tests/privacy/test_ensemble.py"
 _TEST_FEDERATION = "tests/privacy/test_federation.py"
+_TEST_SITES = "tests/federation/test_sites.py"
+_TEST_REMOTE = "tests/federation/test_remote_sessions.py"
 _TEST_CHUNKS = "tests/methods/test_chunks.py"
 _TEST_LABELLER = "tests/release/test_labeller.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
@@ -1388,6 +1392,82 @@ MUTANTS: tuple[Mutant, ...] = (
             f"{_TEST_FEDERATION}::test_noise_is_added_once_and_is_that_of_the_plan",
             f"{_TEST_ENSEMBLE}::test_the_noise_is_that_of_the_plan[gradients]",
         ),
+    ),
+    Mutant(
+        name="noise_of_the_sites",
+        rule=1,
+        bug="Sites add noise, each as much as it finds right, and the server adds none.",
+        had_by="class of bug of federations that move the noise from the server to clients",
+        edits=(
+            Edit(
+                _SITE,
+                "        return sum_of(chosen, tensors)\n",
+                "        return sum_of(chosen, tensors) + np.random.normal(scale=0.1, size=task.mechanism.size)\n",
+            ),
+            Edit(
+                _ENSEMBLE,
+                "                    noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
+                "                    noised = total\n",
+            ),
+        ),
+        caught_by=(
+            f"{_TEST_SITES}::test_what_a_site_sends_is_no_noise_and_its_draws_are_its_own",
+            f"{_TEST_FEDERATION}::test_noise_is_added_once_and_is_that_of_the_plan",
+        ),
+    ),
+    Mutant(
+        name="site_clipped_in_place_of_its_users",
+        rule=3,
+        bug="A site's sum is clipped, and no user's update: a user turns it, and moves a round by two clips.",
+        had_by="class of bug of wrappers that clip what a client sends, where a client is no user",
+        edits=(
+            Edit(
+                _FEDERATED,
+                "        return clipped(answer, self.clip_norm)\n",
+                "        return clipped(answer, 1e6 * self.clip_norm)\n",
+            ),
+            Edit(
+                _SITE,
+                "        return sum_of(chosen, tensors)\n",
+                "        total, norm = sum_of(chosen, tensors), task.mechanism.clip_norm\n"
+                "        return total * (norm / max(float(np.linalg.norm(total)), norm))\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_SITES}::test_a_user_is_clipped_as_a_whole_and_neither_a_site_nor_an_image",),
+    ),
+    Mutant(
+        name="sums_of_sites_of_any_length",
+        rule=3,
+        bug="The server takes sums that no number of clipped updates can have.",
+        had_by="class of bug of servers that believe what clients say of themselves",
+        edits=(
+            Edit(_ROUNDS, "> most * (1 + _ROUNDING)", "> math.inf"),
+            Edit(_ROUNDS, "import dataclasses\n", "import dataclasses\nimport math\n"),
+        ),
+        caught_by=(f"{_TEST_SITES}::test_a_round_is_used_whole_or_not_at_all",),
+    ),
+    Mutant(
+        name="what_came_of_a_lost_round_is_used",
+        rule=2,
+        bug="Where a site is lost, the sum of the others is used: who was in the sample depends on who came through.",
+        had_by="class of bug of aggregation that goes on with the replies that there are",
+        edits=(Edit(_ROUNDS, "    if failed:\n", "    if len(failed) == len(asked):\n"),),
+        caught_by=(f"{_TEST_SITES}::test_a_round_is_used_whole_or_not_at_all",),
+    ),
+    Mutant(
+        name="lost_round_is_asked_again",
+        rule=5,
+        bug="A round that was lost is asked for again with the same users, and paid for once.",
+        had_by="class of bug of retries",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "                total = sum_of(sampled, ask(step))\n",
+                "                total = sum_of(sampled, ask(step))\n"
+                "                total = sum_of(sampled, ask(step)) if total is None else total\n",
+            ),
+        ),
+        caught_by=(f"{_TEST_REMOTE}::test_a_lost_round_is_charged_and_nothing_of_it_is_used",),
     ),
     Mutant(
         name="users_go_on_from_each_other",
