@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -220,8 +221,13 @@ def deal(dataset: Dataset, num_sites: int, folder: Path) -> None:
       dataset: with `user_ids`.
       num_sites: at most as many as there are users.
       folder: made anew, for its owner alone.
+
+    Raises:
+      ValueError: if something else is there.
     """
     if folder.exists():
+        if strange := [path.name for path in folder.iterdir() if not re.fullmatch(r"site-\d{3,}\.npz", path.name)]:
+            raise ValueError(f"{folder / strange[0]} is in the way: no run has written it. Give another --output_dir.")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, mode=0o700)
     owner = np.asarray(dataset.user_ids)

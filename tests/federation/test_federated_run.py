@@ -106,6 +106,11 @@ def test_bad_input_is_refused_in_a_line_and_nothing_is_spent(tmp_path: Path) -> 
     assert "`num_sites` should be at most 3" in _refused(folder, "--users=iid:400", "--num_sites=4", "--delta=1e-3")
     assert "`delta` should be smaller" in _refused(folder, "--users=iid:20", "--delta=.1")
     assert "can be trained at sites" in _refused(folder, "--users=iid:20", "--method=gaussian_mixture")
+    yours = tmp_path / "internal" / "sites" / "thesis.npz"
+    yours.parent.mkdir(parents=True)
+    yours.touch()
+    assert f"{yours} is in the way" in _refused(folder, "--users=iid:20", "--delta=1e-3")
+    assert yours.exists()
     assert not (tmp_path / "internal" / "ledger.sqlite").exists()
 
 

@@ -220,7 +220,7 @@ def _with(array: Any) -> Any:
         (lambda reply: None, "no reply within 6 seconds", False),
         (_with(np.full(TASK.mechanism.size, np.nan)), "not finite", True),
         (_with(np.zeros(3)), "in place of float64", True),
-        (_with(np.full(TASK.mechanism.size, CLIP)), "a norm beyond", True),
+        (_with(np.full(TASK.mechanism.size, CLIP)), "a sum longer than", True),
     ],
 )
 def test_a_round_that_a_site_fails_is_lost_whole(network: Network, change: Any, reason: str, is_out: bool) -> None:
