@@ -11,7 +11,7 @@ FOLDER/log outlives a SIGKILL. Its lines:
     making ENTRY             the backup is about to hold this entry
     made ENTRY               it holds it
     output NAME DIGEST       a method gets this output of a one-shot mechanism
-    step NAME NUMBER         a step of DP-SGD is about to be executed
+    step NAME NUMBER         a step, of DP-SGD or of networks on groups, is about to be executed
     killed                   a process has been killed, at its moment
 """
 
@@ -37,7 +37,10 @@ from sklearn.datasets import load_digits
 from tfdpgen.data import DataSpec, LabeledDataset, public_images
 from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.methods import CVAE, DPGAN, DPDiffusion, GaussianMixture, LatentGaussian, train
+from tfdpgen.methods.fedavg_gan import FedAvgGAN
+from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.privacy import DPSGD, Backup, ClassMeans, GroupStatistics, Ledger, NoisyCounts, PrivacyBudget, accounting
+from tfdpgen.privacy.mechanisms.base import GroupSum
 from tfdpgen.release import labeller
 
 EVERY = 4  # steps in a block
@@ -53,14 +56,20 @@ VARIANTS: dict[str, Any] = {
         _MIXTURE, filters=2, expected_batch_size=10, steps=10, sampling_steps=2, public_steps=2
     ),
     "latent_gaussian": LatentGaussian(3, filters=2, public_steps=3),
+    "gs_wgan": GSWGAN(
+        4, generator_filters=8, num_coefficients=10, hidden_units=6, num_critics=8, expected_critics=3, steps=10
+    ),
+    "fedavg_gan": FedAvgGAN(
+        4, generator_filters=8, num_coefficients=10, hidden_units=6, expected_users=5, rounds=10, generator_steps=1
+    ),
 }
 
 
 def digits() -> LabeledDataset:
-    """80 of them."""
+    """80 of them, of 20 users."""
     data = load_digits()
     images = (data.images[:80, ..., None] * 15.9375).round().astype(np.uint8)
-    return LabeledDataset(images, data.target[:80].astype(np.int64), DataSpec((8, 8, 1), 10))
+    return LabeledDataset(images, data.target[:80].astype(np.int64), DataSpec((8, 8, 1), 10), np.arange(80) % 20)
 
 
 def arguments(variant: str) -> dict[str, Any]:
@@ -86,7 +95,8 @@ def make_small(set_attribute: Callable[[Any, str, Any], object]) -> None:
 
 def watch(note: Callable[[str], object], set_attribute: Callable[[Any, str, Any], object]) -> None:
     """Notes what happens in a training; see the top of this file."""
-    random_bytes, batches, publish, public = os.urandom, DPSGD.batches, Backup._publish, Autoencoder.train
+    random_bytes, batches, samples = os.urandom, DPSGD.batches, GroupSum.samples
+    publish, public = Backup._publish, Autoencoder.train
 
     def urandom(count: int) -> bytes:
         key = random_bytes(count)
@@ -98,6 +108,11 @@ def watch(note: Callable[[str], object], set_attribute: Callable[[Any, str, Any]
         for step, batch in enumerate(batches(self, noise, first_step, **named), first_step):
             note(f"step {self.name} {step}")
             yield batch
+
+    def noted_samples(self: GroupSum, rng: Any, first_step: int = 0) -> Iterator[Any]:
+        for step, sampled in enumerate(samples(self, rng, first_step), first_step):
+            note(f"step {self.name} {step}")
+            yield sampled
 
     def noted_publish(self: Backup, name: str, write: Any) -> Path:
         note(f"making {name}")
@@ -118,6 +133,7 @@ def watch(note: Callable[[str], object], set_attribute: Callable[[Any, str, Any]
 
     set_attribute(os, "urandom", urandom)
     set_attribute(DPSGD, "batches", noted_batches)
+    set_attribute(GroupSum, "samples", noted_samples)
     set_attribute(Backup, "_publish", noted_publish)
     set_attribute(Autoencoder, "train", noted_public)
     for mechanism in (ClassMeans, GroupStatistics, NoisyCounts):

@@ -18,12 +18,17 @@ import tensorflow as tf
 from tests.methods import killable
 from tests.methods.killable import BUDGET, EVERY, LABELLER, VARIANTS
 from tfdpgen.methods import train
+from tfdpgen.methods.training import num_units, planned
 from tfdpgen.privacy import DPSGD, Backup, BackupError, Ledger, NoiseSource, PoissonBatch, dataset_id, epsilon_of
+from tfdpgen.privacy import ensemble as ensembles
+from tfdpgen.privacy.accounting import ReplaceOneDpEvent
+from tfdpgen.privacy.mechanisms.base import GroupSum, PrivacyUnit
 from tfdpgen.privacy.noise import ExampleRandomness, GaussianNoise
 from tfdpgen.release import Release
 
-_STEPS = 10  # of every DP-SGD here
-_TRAINED = ["c_vae", "dp_gan", "dp_diffusion", "gaussian_mixture" + LABELLER]
+_STEPS = 10  # of everything here that has steps
+_ENSEMBLES = ["fedavg_gan", "gs_wgan"]
+_TRAINED = ["c_vae", "dp_gan", "dp_diffusion", "gaussian_mixture" + LABELLER, *_ENSEMBLES]
 _MOMENTS = {  # at which a training is killed, one after the other; each attempt gets further than the one before
     "gaussian_mixture": ["made training", "making begun-class", "output class"],
     "gaussian_mixture" + LABELLER: ["output covariances", "making begun-labeller", "step*2"],
@@ -31,6 +36,8 @@ _MOMENTS = {  # at which a training is killed, one after the other; each attempt
     "dp_gan": ["making begun-dp_sgd", "step*2", "made step-dp_sgd-0000000010"],
     "dp_diffusion": ["output class", "step*2", "made step"],
     "latent_gaussian": ["making output-autoencoder", "made output-autoencoder", "made output-class"],
+    "gs_wgan": ["made output-sanitised", "step*"],
+    "fedavg_gan": ["step*", "making step-rounds-0000000008"],
 }
 
 every_variant = pytest.mark.parametrize(
@@ -81,18 +88,25 @@ def _check_log(folder: Path, name: str, kills: int) -> Counter[str]:
     assert steps == sorted(steps)
     release = Release.load(folder / "release")
     assert release.is_releasable
-    assert (release.statement.steps or 0) == (_STEPS if name in _TRAINED else 0)
+    arguments = killable.arguments(name)
+    dataset, share = arguments["dataset"], arguments["labeller_share"]
+    _, plan = planned(VARIANTS[name], dataset.spec, num_units(VARIANTS[name], dataset), BUDGET, share)
+    statement = plan.statement(BUDGET.delta, release.statement.noise_source, release.statement.priors)
+    assert release.statement.text == statement.text  # that of a training in one go
     assert (release.labeller is not None) == name.endswith(LABELLER)
-    ledger, examples = Ledger(folder / "ledger.sqlite"), dataset_id(killable.digits())
+    ledger, examples = Ledger(folder / "ledger.sqlite"), dataset_id(dataset)
     assert ledger.reservations(examples) == 1
-    assert ledger.spent(examples, BUDGET.delta) == pytest.approx(epsilon_of(release.event, BUDGET.delta))
+    reserved = ReplaceOneDpEvent(release.event) if plan.unit is PrivacyUnit.USER else release.event
+    assert ledger.spent(examples, BUDGET.delta) == pytest.approx(epsilon_of(reserved, BUDGET.delta))
     assert not (folder / "backup").exists()
     return kinds
 
 
 @every_variant
 def test_killed_at_any_moment_it_goes_on_each_time(name: str, tmp_path: Path) -> None:
-    assert _kill(tmp_path, name, _MOMENTS[name]) == 0
+    # A "*" alone: before one of the first steps, at random.
+    moments = [f"{moment}{random.randint(1, 3)}" if moment.endswith("*") else moment for moment in _MOMENTS[name]]
+    assert _kill(tmp_path, name, moments) == 0, moments
     kinds = _check_log(tmp_path, name, len(_MOMENTS[name]))
     if name in _TRAINED:
         assert _STEPS - 2 * EVERY <= kinds["step"] < _STEPS
@@ -128,6 +142,17 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         def normal(self, scale: float, size: Any) -> Any:
             return np.random.default_rng(3).normal(scale=scale, size=size)
 
+        def integers(self, most: int, size: int) -> Any:
+            return np.random.default_rng(3).integers(most, size=size)
+
+    def given_sums(mechanism: GroupSum, *_: Any) -> Any:
+        """Sums that follow from what is asked: of a training that goes on, the networks would learn anew."""
+        return lambda sampled, public: np.resize(np.ravel(public[0]).astype(np.float64), mechanism.size) / 10
+
+    def given_samples(self: GroupSum, rng: Any, first_step: int = 0) -> Iterator[Any]:
+        for batch in given(self, None, first_step):  # type: ignore[arg-type]
+            yield batch.indices[0]
+
     def given(self: DPSGD, noise: Any = None, first_step: int = 0, **_: Any) -> Iterator[PoissonBatch]:
         for step in steps[steps.index(first_step) :]:
             if step == cut_before:
@@ -145,7 +170,10 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
     monkeypatch.setattr(NoiseSource, "numpy_generator", lambda self: Still())
     monkeypatch.setattr(DPSGD, "physical_batch_size", 10)
     monkeypatch.setattr(DPSGD, "batches", given)
-    monkeypatch.setattr("tfdpgen.privacy.trainer.enumerate", numbered, raising=False)
+    monkeypatch.setattr(GroupSum, "samples", given_samples)
+    monkeypatch.setattr(ensembles, "group_sums", given_sums)
+    for module in ("trainer", "ensemble"):
+        monkeypatch.setattr(f"tfdpgen.privacy.{module}.enumerate", numbered, raising=False)
     steps = [0, 1, 2, 3, 8, 9]
     cut_before = None
     at_once = _train(name, tmp_path / "at_once")
@@ -170,14 +198,14 @@ def test_another_plan_or_other_examples_are_refused_before_anything_is_spent(nam
     before = sorted(path.name for path in (tmp_path / "backup").iterdir())
     examples, method = killable.digits(), VARIANTS[name]
     others = examples.take(np.arange(79, -1, -1))
-    scale = "learning_rate" if name in ("dp_gan", "dp_diffusion") else "latent_scale"
+    scale = "learning_rate" if hasattr(method, "learning_rate") else "latent_scale"
     for changed, named in (
         ({"method": dataclasses.replace(method, **{scale: 0.7})}, "settings"),
         ({"budget": dataclasses.replace(BUDGET, epsilon=2.0)}, "plan"),
         ({"dataset": others}, "examples"),
         ({"seed": 1}, "seed"),
     ):
-        with pytest.raises(BackupError, match=f"another training: {named} differ"):
+        with pytest.raises(BackupError, match=f"another training: {named}(, users)? differ"):
             _train(name, tmp_path, **changed)
     ledger = Ledger(tmp_path / "ledger.sqlite")
     assert (ledger.reservations(dataset_id(examples)), ledger.reservations(dataset_id(others))) == (1, 0)
@@ -207,7 +235,8 @@ def test_a_ledger_that_does_not_know_the_training_reserves_its_whole_cost(tmp_pa
 
 @every_training
 def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_path: Path) -> None:
-    key = "labeller" if name.endswith(LABELLER) else "dp_sgd"
+    key = {"fedavg_gan": "rounds", "gs_wgan": "sanitised_gradients"}.get(name, "dp_sgd")
+    key = "labeller" if name.endswith(LABELLER) else key
     with pytest.raises(_Cut):
         _train(name, tmp_path, cut_before=f"making step-{key}-0000000008")
     (checkpoint,) = (tmp_path / "backup").glob("step-*")
@@ -215,6 +244,12 @@ def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_
     assert any("optimizer" in name for name in names)
     for secret in ("noise", "key", "draw", "non_finite", "query"):
         assert not [name for name in names if secret in name.lower()]
+    # Of an ensemble what the method itself changes, and no network of a group: those of shards learn anew.
+    if name in _ENSEMBLES:
+        of_generator = {"generator", "optimizer_of_generator", "averages", "rng"}
+        of_server = {"critic", "momentum"} if name == "fedavg_gan" else set()
+        found = {variable.partition("/")[0] for variable in names} - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+        assert found == of_generator | of_server
 
 
 def test_seeded_noise_cannot_be_resumed(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ _TEST_LABELLER = "tests/release/test_labeller.py"
 _AUDIT = "tests/attacks/audit/test_white_box.py::test_at_epsilon_4_the_bound_comes_near_and_stays_below"
 _CALLED_TWICE = "test_a_layer_that_is_called_twice_counts_with_the_sum_of_its_calls[layer0-shape0]"
 _CONFORMANCE = "tests/conformance/test_methods.py"
+_REPLAY = "tests/conformance/test_replay.py::test_no_neighbour_moves_a_sum_by_more_than_its_sensitivity"
 _SENSITIVITY = f"{_TEST_STATISTICS}::test_one_example_moves_a_sum_by_at_most_the_sensitivity"
 _OF_THE_NOISED_SUM = f"{_TEST_STATISTICS}::test_a_result_is_a_function_of_the_noised_sum_alone"
 _RESERVED_FIRST = f"{_TEST_SESSION}::test_the_plan_is_reserved_whole_and_once_before_the_first_access"
@@ -1270,7 +1271,10 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        chosen = tf.gather(order, (starts[group] + 2 * places) % tf.size(order, tf.int64))\n",
             ),
         ),
-        caught_by=(f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone[gradients]",),
+        caught_by=(
+            f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone[gradients]",
+            f"{_REPLAY}[gs_wgan]",
+        ),
     ),
     Mutant(
         name="shards_share_a_network",
@@ -1337,7 +1341,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="critics_left_where_methods_see_them",
         rule=4,
         bug="The last shard's network stays in the model that the method's loss was given.",
-        had_by="releases of GS-WGAN and PATE-GAN that save all networks of a run",
+        had_by="class of bug of models that remember what they were last used for",
         edits=(
             Edit(
                 _ENSEMBLE,
@@ -1346,6 +1350,50 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         caught_by=(f"{_TEST_ENSEMBLE}::test_nothing_of_the_networks_is_left_where_a_method_can_see_it",),
+    ),
+    Mutant(
+        name="queries_from_private_examples",
+        rule=4,
+        bug="Shards are asked about private examples in place of public images: one example moves every answer.",
+        had_by="class of bug of PATE where students query with the training data",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "            answer = answer_fn(clone, *public)\n",
+                "            places = tf.range(public[0].shape[0]) % tf.shape(features)[0]\n"
+                "            answer = answer_fn(clone, tf.gather(features, places), *public[1:])\n",
+            ),
+        ),
+        caught_by=(
+            f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone[gradients]",
+            f"{_REPLAY}[gs_wgan]",
+        ),
+    ),
+    Mutant(
+        name="discriminator_released",
+        rule=7,
+        bug="The network of a shard is handed out beside the generator.",
+        had_by="releases of GS-WGAN and PATE-GAN that save all networks of a run",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "    clone = tf.keras.models.clone_model(network)\n    clone.set_weights",
+                "    clone = network\n    clone.set_weights",
+            ),
+            Edit(
+                _ENSEMBLE,
+                "                variable.assign(value)  # nothing private stays in what the functions have seen\n",
+                "                value.shape.as_list()\n",
+            ),
+            Edit(
+                "tfdpgen/methods/gs_wgan.py",
+                "        return Fitted(training.finished(), {})\n",
+                '        return Fitted(training.finished(), {"critic": critic})\n',
+            ),
+        ),
+        caught_by=(
+            f"{_CONFORMANCE}::test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing[gs_wgan]",
+        ),
     ),
     Mutant(
         name="critics_sampled_in_a_fixed_number",
@@ -1374,7 +1422,10 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        return clipped(answer, 3 * self.clip_norm)\n",
             ),
         ),
-        caught_by=(f"{_TEST_FEDERATION}::test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user",),
+        caught_by=(
+            f"{_TEST_FEDERATION}::test_a_whole_user_moves_a_round_by_one_clip_and_no_other_user",
+            f"{_REPLAY}[fedavg_gan]",
+        ),
     ),
     Mutant(
         name="noise_forgotten_at_the_server",
