@@ -12,6 +12,7 @@ also with another label. Whatever else is random is the same, and follows the ex
 - One-shot sums are computed by `session.sums_of` over the whole data.
 - A step of DP-SGD is the trainer's own, on a sample of some 20 examples that the neighbour shares, or has one more or
   fewer of. Chunks hold 16, so that examples move from one to the next.
+- Counts of votes are `Votes.counts` of the whole data, with the same draws of the teachers.
 - Sums over groups are those of `ensemble.group_sums`, over four sampled groups, one of which the neighbour changes.
   Each shard's network has been through all the steps before, on the neighbour's examples.
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import functools
 import os
@@ -48,7 +50,7 @@ from tfdpgen.data import LabeledDataset, PublicImages, load_public_images, load_
 from tfdpgen.data.synthetic_users import synthetic_users
 from tfdpgen.methods import method_names, train
 from tfdpgen.methods.training import num_units, planned
-from tfdpgen.privacy import DPSGD, ExampleRandomness, NoiseSource, PrivacyBudget, isolation, trainer
+from tfdpgen.privacy import DPSGD, ExampleRandomness, NoiseSource, PrivacyBudget, Votes, isolation, trainer
 from tfdpgen.privacy import ensemble as ensembles
 from tfdpgen.privacy import session as sessions
 from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum, PrivacyUnit
@@ -98,6 +100,7 @@ class Neighbours:
         self.dataset, self._held_out = dataset, held_out
         self.rng = np.random.default_rng(seed)
         self._made = 0
+        self.transform: Any = None
 
     def place(self, size: int) -> int:
         """The front, the middle, the end and anywhere in turn, of 0 to `size`."""
@@ -234,6 +237,8 @@ def replay(
             (trainer.Trainer, "_steps", _with_public_state),
             (trainer.Trainer, "_step_fn", _watched_steps(source, neighbours // len(steps), steps, note)),
             (ensembles, "group_sums", _watched_groups(source, neighbours // len(steps), steps, note)),
+            (sessions, "features_of", _with_transform(source)),
+            (Votes, "counts", _watched_votes(source, neighbours // len(steps), steps, note)),
         ):
             stack.enter_context(_replaced(target, name, wrapper(getattr(target, name))))
         stack.enter_context(contextlib.suppress(_Done))
@@ -628,7 +633,8 @@ def _examples_in_and_out(source: Neighbours, groups: Labels, num_groups: int, co
         else:
             place = source.place(len(dataset))
             changed = with_examples(dataset, place, *source.examples(number // 3, 1))
-            dealt = np.insert(groups, place, sampled[number % len(sampled)])
+            chosen = sampled[(number + number // 3) % len(sampled)]  # whatever their number, each in turn
+            dealt = np.insert(groups, place, chosen)
         yield _Variant(changed, dealt, num_groups, sampled, sampled)
 
 
@@ -642,6 +648,69 @@ def _users_in_and_out(source: Neighbours, groups: Labels, num_groups: int, count
         present, dealt = np.unique(_ids(changed), return_inverse=True)
         names = np.setxor1d(sampled, [user])
         yield _Variant(changed, dealt.astype(np.int64), len(present), np.searchsorted(present, names), names)
+
+
+# Votes
+
+
+def _with_transform(source: Neighbours) -> Callable[[Any], Any]:
+    """`trainer.features_of` that remembers how features of neighbours are made."""
+
+    def wrapper(original: Any) -> Any:
+        def features_of(dataset: Any, transform: Any) -> Any:
+            source.dataset, source.transform = dataset.in_memory(), transform
+            return original(dataset, transform)
+
+        return features_of
+
+    return wrapper
+
+
+def _watched_votes(
+    source: Neighbours, count: int, steps: Sequence[int], note: Callable[..., None]
+) -> Callable[[Any], Any]:
+    """`Votes.counts` that counts those of neighbours as well, before it gives those of one of `steps`.
+
+    What teachers draw is the same. An example more or fewer moves the votes of its class's queries alone.
+    """
+    number = 0
+
+    def wrapper(original: Any) -> Any:
+        def counts(self: Votes, features: Any, labels: Any, shards: Any, *asked: Any) -> Any:
+            *public, rng = asked
+            nonlocal number
+            if number in steps:
+                whole = original(self, features, labels, shards, *public, copy.deepcopy(rng))
+                dataset, found, astray = source.dataset, [], 0
+                everything, traced = np.arange(len(dataset)), {}
+
+                def once(function: Any, *rest: Any) -> Any:  # the same function for all neighbours
+                    if id(function) not in traced:
+                        traced[id(function)] = isolation.traced(function, *rest)
+                    return traced[id(function)]
+
+                with _replaced(trainer, "traced", once):
+                    for one in range(count):
+                        if one % 3 == 0:
+                            leaving = min(source.place(len(dataset)), len(dataset) - 1)
+                            neighbour, label = without(dataset, [leaving]), int(dataset.labels[leaving])
+                            dealt = shards[np.delete(everything, leaving)]
+                        else:
+                            at, (images, added) = source.place(len(dataset)), source.examples(one // 3, 1)
+                            neighbour, label = with_examples(dataset, at, images, added), int(added[0])
+                            dealt = np.insert(shards, at, source.rng.integers(self.num_teachers))
+                        made, known = trainer.features_of(neighbour, source.transform)
+                        others = original(self, made, known, dealt, *public, copy.deepcopy(rng))
+                        found.append(float(np.linalg.norm(others - whole)) / sensitivity(self))
+                        of_others = np.delete(np.reshape(others - whole, [self.num_classes, -1]), label, axis=0)
+                        astray += bool(np.any(of_others))
+                note(Moved(self.name, str(number), np.array(found), astray))
+            number += 1
+            return original(self, features, labels, shards, *public, rng)
+
+        return counts
+
+    return wrapper
 
 
 # The command

@@ -24,7 +24,8 @@ def preflight(
     checked: Output[PreflightEstimate],
     *,
     method: Annotated[
-        str, "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan, gs_wgan, fedavg_gan or latent_gaussian"
+        str,
+        "the method: gaussian_mixture, dp_diffusion, c_vae, dp_gan, pate_gan, gs_wgan, fedavg_gan or latent_gaussian",
     ] = "gaussian_mixture",
     epsilon: Annotated[float, "privacy budget: epsilon of (epsilon, delta)-differential privacy"] = 3.0,
     delta: Annotated[float, "privacy budget: delta; has to be smaller than 1 / number of training examples"] = 1e-5,

@@ -81,8 +81,8 @@ class SynthesisConfig:
 
     method: str = "gaussian_mixture"
     """The method: gaussian_mixture (noisy statistics, nothing is trained), dp_diffusion (crisp images,
-    slowly), c_vae, dp_gan, gs_wgan, fedavg_gan (promises privacy to users), or latent_gaussian (for handwriting and
-    drawings)."""
+    slowly), c_vae, dp_gan, pate_gan, gs_wgan, fedavg_gan (promises privacy to users), or latent_gaussian (for
+    handwriting and drawings)."""
 
     epsilon: float = 3.0
     """Privacy budget: the release is (epsilon, delta)-differentially private. Smaller is more private."""

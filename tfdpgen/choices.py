@@ -14,7 +14,16 @@ import os
 import re
 from collections.abc import Sequence
 
-METHODS = ("c_vae", "dp_diffusion", "dp_gan", "fedavg_gan", "gaussian_mixture", "gs_wgan", "latent_gaussian")
+METHODS = (
+    "c_vae",
+    "dp_diffusion",
+    "dp_gan",
+    "fedavg_gan",
+    "gaussian_mixture",
+    "gs_wgan",
+    "latent_gaussian",
+    "pate_gan",
+)
 PUBLIC_DATASETS = {"dp_gan": "", "latent_gaussian": "strokes"}  # methods that learn from public images; defaults
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 LABEL_DISTRIBUTIONS = ("balanced", "private")

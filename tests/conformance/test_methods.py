@@ -25,6 +25,7 @@ from tfdpgen.methods.fedavg_gan import FedAvgGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
+from tfdpgen.methods.pate_gan import PATEGAN
 from tfdpgen.methods.training import fit, planned
 from tfdpgen.privacy import (
     DPSGD,
@@ -35,6 +36,7 @@ from tfdpgen.privacy import (
     PoissonBatch,
     PrivacyBudget,
     PrivacyStatement,
+    Votes,
     dataset_id,
     epsilon_of,
 )
@@ -68,6 +70,7 @@ _SMALL: dict[str, Any] = {
         num_fakes=8,
     ),
     "latent_gaussian": LatentGaussian(3, filters=2, public_steps=3),
+    "pate_gan": PATEGAN(8, latent_dim=4, hidden_units=8, num_coefficients=10, rounds=4, queries=3, steps=2),
 }
 _COMPONENTS = ", components"  # of a name: with several covariances for each class
 _LABELLER = ", labeller"
@@ -291,6 +294,37 @@ def test_one_example_moves_every_sum_by_at_most_its_sensitivity(
         assert max(distances) > 0.1, key
 
 
+def test_one_example_moves_one_vote_of_each_query_about_its_class(
+    digits: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the method asks its teachers in every round, with an example really inserted or removed."""
+    moved: list[float] = []
+    original = Votes.counts
+
+    def watched(
+        self: Votes, features: Any, labels: Any, shards: Any, directions: Any, thresholds: Any, rng: Any
+    ) -> Any:
+        def counts(chosen: Any) -> Any:
+            known = (features[chosen], labels[chosen], shards[chosen], directions, thresholds)
+            return original(self, *known, np.random.default_rng(3))
+
+        everything = np.arange(len(labels))
+        before = counts(everything)
+        for place in (0, 40, 80):
+            orders = [np.insert(everything, place, 13)]
+            if place < 80:
+                orders.append(np.delete(everything, place))
+            moved.extend(float(np.linalg.norm(counts(order) - before)) for order in orders)
+        return original(self, features, labels, shards, directions, thresholds, rng)
+
+    monkeypatch.setattr(Votes, "counts", watched)
+    _train("pate_gan", digits)
+    assert len(moved) == 4 * 5
+    bound = math.sqrt(2 * _SMALL["pate_gan"].queries)
+    assert max(moved) <= bound * (1 + 1e-9)
+    assert max(moved) > 0.3 * bound
+
+
 @dataclasses.dataclass
 class _Few:
     """A batch of which only some examples are there; what an example draws is its own."""
@@ -392,6 +426,7 @@ def test_with_the_outputs_of_its_mechanisms_given_the_examples_change_nothing(
     monkeypatch.setattr(_PrivateUpdate, "noised_gradients", noised_gradients)
     monkeypatch.setattr(sessions, "sums_of", sums_of)
     monkeypatch.setattr(ensembles, "group_sums", group_sums)
+    monkeypatch.setattr(Votes, "counts", lambda self, *_: np.random.default_rng(5).normal(size=self.size))
     others = LabeledDataset(digits.images // 3, digits.labels // 4, digits.spec, digits.user_ids)
     labels = np.arange(30) % 10
     left: list[list[np.ndarray]] = []

@@ -22,6 +22,7 @@ from tfdpgen.methods.fedavg_gan import FedAvgGAN
 from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
+from tfdpgen.methods.pate_gan import PATEGAN
 from tfdpgen.privacy import FederatedAverage, PrivacyBudget
 from tfdpgen.privacy import ensemble as ensembles
 from tfdpgen.privacy.mechanisms.base import clipped
@@ -39,6 +40,7 @@ _SMALL: dict[str, Any] = {
         4, generator_filters=8, num_coefficients=10, hidden_units=6, num_critics=8, expected_critics=3, steps=9
     ),
     "latent_gaussian": LatentGaussian(3, filters=2, public_steps=3),
+    "pate_gan": PATEGAN(3, latent_dim=4, hidden_units=8, num_coefficients=10, rounds=4, queries=3, steps=2),
 }
 _EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else []) for name in _SMALL]
 
@@ -77,7 +79,8 @@ def test_no_neighbour_moves_a_sum_by_more_than_its_sensitivity(name: str, digits
     assert {len(one.changes) for one in found} <= {10, 20}
     for one in found:
         assert one.is_within, (one.mechanism, one.changes.max(), one.astray)
-        assert np.count_nonzero(one.changes) > 0.9 * len(one.changes), one.mechanism
+        least = 0.2 if name == "pate_gan" else 0.9  # a teacher may draw another example, or vote as before
+        assert np.count_nonzero(one.changes) > least * len(one.changes), one.mechanism
         # An example changes a critic a little, which has few steps here, and everything else by up to the bound.
         assert one.changes.max() > (0.001 if name == "gs_wgan" else 0.3), one.mechanism
 

@@ -18,12 +18,12 @@ from tfdpgen.privacy import (
     Backup,
     Ledger,
     NoiseSource,
+    NoisyCounts,
     PlanError,
     PrivacyBudget,
     PrivacyPlan,
     PrivateSession,
     SanitisedGradient,
-    Votes,
     dataset_id,
 )
 from tfdpgen.privacy.accounting import epsilon_of, event_from_dict, event_to_dict, poisson_gaussian_event
@@ -34,8 +34,8 @@ _BUDGET = PrivacyBudget(4.0, 1e-4)
 _SHARDS, _QUERIES = 6, 4
 _PUBLIC = [tf.TensorSpec([_QUERIES, 9], tf.float32)]
 _LEARNING = LocalTraining(learning_rate=0.05, batch_size=5, steps=3)
+_COUNTS = NoisyCounts()
 _GRADIENTS = SanitisedGradient(_SHARDS, 3, steps=5, num_features=9 * _QUERIES)
-_VOTES = Votes(_SHARDS, steps=5, queries=_QUERIES, options=3)
 
 
 @pytest.fixture
@@ -67,27 +67,17 @@ def _gradient(network: Any, asked: Any) -> Any:
     return 30.0 * tf.reshape(tape.gradient(scores, asked), [-1])
 
 
-def _votes(network: Any, asked: Any) -> Any:
-    return tf.argmax(network(asked), axis=1)
-
-
-_ANSWERS: list[tuple[Any, Any]] = [(_GRADIENTS, _gradient), (_VOTES, _votes)]
-both = pytest.mark.parametrize(("mechanism", "answer_fn"), _ANSWERS, ids=["gradients", "votes"])
-
-
 def _asked(seed: int = 1) -> list[np.ndarray]:
     return [np.random.default_rng(seed).normal(size=(_QUERIES, 9)).astype(np.float32)]
 
 
-def _answers(
-    mechanism: Any, answer_fn: Any, network: Any, dataset: LabeledDataset, groups: Any, rounds: int = 2
-) -> np.ndarray:
+def _answers(network: Any, dataset: LabeledDataset, groups: Any, rounds: int = 2) -> np.ndarray:
     """What each shard answers in the last of some rounds, [shards, m]; what is random is the same for all data."""
     function = group_sums(
-        mechanism,
+        _GRADIENTS,
         network,
         _loss,
-        answer_fn,
+        _gradient,
         _PUBLIC,
         _LEARNING,
         _transform,
@@ -111,52 +101,40 @@ def _neighbours(dataset: LabeledDataset, groups: Any) -> Iterator[tuple[LabeledD
         yield dataset.take(kept), np.delete(groups, place), int(groups[place])
 
 
-@both
 @pytest.mark.usefixtures("examples")
-def test_one_example_moves_the_answer_of_its_shard_alone(
-    mechanism: Any, answer_fn: Any, network: Any, examples: LabeledDataset
-) -> None:
+def test_one_example_moves_the_answer_of_its_shard_alone(network: Any, examples: LabeledDataset) -> None:
     groups = np.random.default_rng(2).integers(_SHARDS, size=len(examples))
-    before = _answers(mechanism, answer_fn, network, examples, groups)
+    before = _answers(network, examples, groups)
     most = 0.0
     for neighbour, dealt, shard in _neighbours(examples, groups):
-        after = _answers(mechanism, answer_fn, network, neighbour, dealt)
+        after = _answers(network, neighbour, dealt)
         moved = np.linalg.norm(after - before, axis=1)
         assert set(np.flatnonzero(moved)) <= {shard}
-        bound = 2 * _GRADIENTS.clip_norm if mechanism is _GRADIENTS else _VOTES.sensitivity
+        bound = 2 * _GRADIENTS.clip_norm
         assert moved[shard] <= bound * (1 + 1e-6)
         most = max(most, moved[shard] / bound)
-    assert most > (0.01 if mechanism is _GRADIENTS else 0.4)
+    assert most > 0.01
 
 
-@both
-def test_answers_are_bounded_whatever_networks_say(mechanism: Any, answer_fn: Any) -> None:
-    if mechanism is _GRADIENTS:
-        for scale in (0.0, 1e-3, 1.0, 1e30, math.inf, math.nan):
-            for dtype in (tf.float32, tf.float16, tf.bfloat16):
-                bounded = mechanism.bounded(tf.constant([scale] * 36, dtype))
-                assert bounded.dtype == tf.float32
-                assert np.linalg.norm(bounded) <= mechanism.clip_norm * (1 + 1e-6)
-        short = tf.constant([1e-3] * 36, tf.float32)
-        np.testing.assert_allclose(mechanism.bounded(short), short)
-    else:
-        for votes in ([0, 1, 2, 0], [-5, 7, 1, 1], [2.0, math.inf, -math.inf, math.nan]):
-            counts = np.reshape(mechanism.bounded(tf.constant(votes)), (_QUERIES, 3))
-            np.testing.assert_array_equal(counts.sum(axis=1), 1)
-            assert set(np.unique(counts)) <= {0.0, 1.0}
+def test_answers_are_bounded_whatever_networks_say() -> None:
+    for scale in (0.0, 1e-3, 1.0, 1e30, math.inf, math.nan):
+        for dtype in (tf.float32, tf.float16, tf.bfloat16):
+            bounded = _GRADIENTS.bounded(tf.constant([scale] * 36, dtype))
+            assert bounded.dtype == tf.float32
+            assert np.linalg.norm(bounded) <= _GRADIENTS.clip_norm * (1 + 1e-6)
+    short = tf.constant([1e-3] * 36, tf.float32)
+    np.testing.assert_allclose(_GRADIENTS.bounded(short), short)
 
 
 def test_answers_of_extreme_neighbours_reach_the_sensitivity() -> None:
-    """The declared bounds are those of what may happen, and no smaller."""
+    """The declared bound is that of what may happen, and no smaller."""
     ones = tf.ones([36])
     apart = np.linalg.norm(_GRADIENTS.bounded(ones) - _GRADIENTS.bounded(-ones))
     assert apart == pytest.approx(2 * _GRADIENTS.clip_norm)
-    apart = np.linalg.norm(_VOTES.bounded(tf.constant([0] * 4)) - _VOTES.bounded(tf.constant([1] * 4)))
-    assert apart == pytest.approx(_VOTES.sensitivity)
 
 
-def test_the_event_is_of_replaced_critics_and_of_all_votes() -> None:
-    gradients, votes = _GRADIENTS.with_noise(1.5), _VOTES.with_noise(4.0)
+def test_the_event_is_of_replaced_critics() -> None:
+    gradients = _GRADIENTS.with_noise(1.5)
     assert event_from_dict(event_to_dict(gradients.event)) == gradients.event
     replaced = epsilon_of(poisson_gaussian_event(0.5, 1.5, 5), 1e-4, "pld", "replace-one")
     for relation in ("add-or-remove-one", "replace-one"):
@@ -164,13 +142,10 @@ def test_the_event_is_of_replaced_critics_and_of_all_votes() -> None:
     everybody = dataclasses.replace(gradients, expected_critics=_SHARDS, steps=1, noise_multiplier=2.0)
     alone = epsilon_of(everybody.event, 1e-4)
     assert alone == pytest.approx(epsilon_of(poisson_gaussian_event(1.0, 1.0, 1), 1e-4), rel=1e-3)
-    assert epsilon_of(votes.event, 1e-4) == pytest.approx(
-        epsilon_of(poisson_gaussian_event(1.0, 4.0 / math.sqrt(5), 1), 1e-4), rel=1e-3
-    )
 
 
 def test_replaced_items_compose_with_others() -> None:
-    plan = PrivacyPlan({"gradients": _GRADIENTS, "votes": _VOTES}, 40, {"votes": 0.4}).calibrate(_BUDGET)
+    plan = PrivacyPlan({"gradients": _GRADIENTS, "counts": _COUNTS}, 40, {"counts": 0.4}).calibrate(_BUDGET)
     assert 0.98 * _BUDGET.epsilon < plan.epsilon(_BUDGET.delta) <= _BUDGET.epsilon
     parts = [epsilon_of(part.event, _BUDGET.delta) for part in plan.mechanisms.values()]
     assert max(parts) < plan.epsilon(_BUDGET.delta) < sum(parts)
@@ -188,40 +163,33 @@ def _ensemble(session: PrivateSession, network: Any, answer_fn: Any, **changes: 
     return session.ensemble("shards", network, loss_fn, answer_fn, **arguments)
 
 
-@both
-def test_every_step_runs_once_and_gives_what_the_mechanism_makes(
-    mechanism: Any, answer_fn: Any, network: Any, examples: LabeledDataset
-) -> None:
+def test_every_step_runs_once_and_gives_what_the_mechanism_makes(network: Any, examples: LabeledDataset) -> None:
     answers: list[Any] = []
-    session = _session(examples, mechanism)
-    ensemble = _ensemble(session, network, answer_fn)
+    session = _session(examples)
+    ensemble = _ensemble(session, network, _gradient)
     ensemble.run(_asked, lambda step, answer: answers.append((step, answer)), verbose=0)
     assert [step for step, _ in answers] == list(range(5))
-    assert {answer.shape for _, answer in answers} == {(36,) if mechanism is _GRADIENTS else (_QUERIES, 3)}
-    for again in (lambda: ensemble.run(_asked, print, verbose=0), lambda: _ensemble(session, network, answer_fn)):
+    assert {answer.shape for _, answer in answers} == {(36,)}
+    for again in (lambda: ensemble.run(_asked, print, verbose=0), lambda: _ensemble(session, network, _gradient)):
         with pytest.raises(PlanError, match="once"):
             again()
 
 
-@both
-def test_the_noise_is_that_of_the_plan(
-    mechanism: Any, answer_fn: Any, network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_noise_is_that_of_the_plan(network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tfdpgen.privacy.ensemble.group_sums", lambda *_: lambda sampled, public: np.zeros(mechanism.size)
+        "tfdpgen.privacy.ensemble.group_sums", lambda *_: lambda sampled, public: np.zeros(_GRADIENTS.size)
     )
-    many = dataclasses.replace(mechanism, steps=60)
+    many = dataclasses.replace(_GRADIENTS, steps=60)
     session, found = _session(examples, many), []
-    _ensemble(session, network, answer_fn).run(_asked, lambda step, answer: found.append(np.ravel(answer)), verbose=0)
+    _ensemble(session, network, _gradient).run(_asked, lambda step, answer: found.append(np.ravel(answer)), verbose=0)
     expected: Any = session.plan.mechanisms["shards"]
-    clip, divisor = (1.0, 3) if mechanism is _GRADIENTS else (math.sqrt(2 * _QUERIES), 1)
-    noise = divisor * np.concatenate(found) / (expected.noise_multiplier * clip)
+    noise = 3 * np.concatenate(found) / expected.noise_multiplier  # 3 are the expected critics
     assert stats.kstest(noise, "norm").pvalue > 1e-4
     for wrong in (2 / 3, 3 / 2):
         assert stats.kstest(noise / wrong, "norm").pvalue < 1e-4
 
 
-def test_critics_are_sampled_independently_and_teachers_all_vote(
+def test_critics_are_sampled_independently(
     network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled: list[Any] = []
@@ -244,9 +212,6 @@ def test_critics_are_sampled_independently_and_teachers_all_vote(
     sampled.clear()
     _ensemble(_session(examples, many), network, _gradient).run(_asked, lambda *_: None, verbose=0)
     assert first != [list(chosen) for chosen in sampled]  # who is sampled follows no seed
-    sampled.clear()
-    _ensemble(_session(examples, _VOTES), network, _votes).run(_asked, lambda *_: None, verbose=0)
-    assert all(list(chosen) == list(range(_SHARDS)) for chosen in sampled)
 
 
 def test_nothing_of_the_networks_is_left_where_a_method_can_see_it(network: Any, examples: LabeledDataset) -> None:
@@ -256,7 +221,7 @@ def test_nothing_of_the_networks_is_left_where_a_method_can_see_it(network: Any,
         seen.append(clone)
         return _loss(clone, batch)
 
-    ensemble = _ensemble(_session(examples, _VOTES), network, _votes, loss_fn=loss)
+    ensemble = _ensemble(_session(examples), network, _gradient, loss_fn=loss)
     ensemble.run(_asked, lambda *_: None, verbose=0)
     assert len({id(clone) for clone in seen}) > 1
     for one in (network, *seen[-1:]):
@@ -296,12 +261,12 @@ def test_networks_are_taken_back_where_a_step_fails(network: Any, examples: Labe
 
 def test_shards_without_examples_answer_as_they_were_born(network: Any, examples: LabeledDataset) -> None:
     groups = np.zeros(len(examples), int)
-    answers = _answers(_GRADIENTS, _gradient, network, examples, groups)
+    answers = _answers(network, examples, groups)
     np.testing.assert_array_equal(answers[1:], np.tile(answers[1], (_SHARDS - 1, 1)))
     born = _GRADIENTS.bounded(_gradient(network, tf.constant(_asked()[0])))
     np.testing.assert_allclose(answers[1], born, atol=1e-6)
     assert np.any(answers[0] != answers[1])
-    nobody = _answers(_GRADIENTS, _gradient, network, examples.take([]), groups[:0])
+    nobody = _answers(network, examples.take([]), groups[:0])
     np.testing.assert_array_equal(nobody, np.tile(answers[1], (_SHARDS, 1)))
 
 
@@ -369,13 +334,10 @@ def test_a_killed_ensemble_goes_on_and_repeats_no_step(network: Any, examples: L
 
 
 def test_the_statement_says_what_is_released_and_what_that_rests_on() -> None:
-    plan = PrivacyPlan({"gradients": _GRADIENTS, "votes": _VOTES}, 40, {"votes": 0.4}).calibrate(_BUDGET)
+    plan = PrivacyPlan({"gradients": _GRADIENTS, "counts": _COUNTS}, 40, {"counts": 0.4}).calibrate(_BUDGET)
     statement = plan.statement(_BUDGET.delta, "operating system")
-    for part in (_GRADIENTS, _VOTES):
-        assert part.assumption in statement.assumptions
-        assert part.assumption in statement.text
-        assert part.name in statement.text
+    assert _GRADIENTS.assumption in statement.assumptions
+    assert _GRADIENTS.assumption in statement.text
+    assert _GRADIENTS.name in statement.text
     assert statement.epsilon == pytest.approx(plan.epsilon(_BUDGET.delta))
     assert statement.sampling == "poisson"
-    votes = PrivacyPlan({"votes": _VOTES}, 40).calibrate(_BUDGET)
-    assert votes.statement(_BUDGET.delta, "operating system").sampling == "none"

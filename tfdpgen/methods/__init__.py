@@ -8,12 +8,14 @@ from tfdpgen.methods.gaussian_mixture import GaussianMixture
 from tfdpgen.methods.gs_wgan import GSWGAN
 from tfdpgen.methods.latent_gaussian import LatentGaussian
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names, register
+from tfdpgen.methods.pate_gan import PATEGAN
 from tfdpgen.methods.training import train
 
 __all__ = [
     "CVAE",
     "DPGAN",
     "GSWGAN",
+    "PATEGAN",
     "DPDiffusion",
     "FedAvgGAN",
     "Fitted",

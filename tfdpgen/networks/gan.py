@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from tfdpgen.networks.layers import Seeded, one_hot
+from tfdpgen.networks.layers import Seeded, one_hot, scaled_columns
 
 keras = tf.keras
 
@@ -59,6 +61,29 @@ def build_generator(
         logits = keras.layers.Cropping2D(((above // 2, above - above // 2), (left // 2, left - left // 2)))(logits)
     images = keras.layers.Activation("sigmoid", dtype="float32", name="images")(logits)
     return keras.Model([latents, labels], images, name="generator")
+
+
+def build_feature_generator(
+    scales: npt.NDArray[np.floating], num_classes: int, latent_dim: int, hidden_units: int, seed: int
+) -> keras.Model:
+    """[latents float32 [n, latent_dim], labels int64 [n]] -> features float32 [n, d], by dense layers.
+
+    Args:
+      scales: [d], what each feature is multiplied by at the end: about its standard deviation.
+      num_classes: of labels.
+      latent_dim: size of a latent vector.
+      hidden_units: of each of three layers.
+      seed: of the initial weights.
+    """
+    seeded = Seeded(seed)
+    latents = keras.Input((latent_dim,), name="latents")
+    labels = keras.Input((), dtype=tf.int64, name="labels")
+    hidden = keras.layers.Concatenate()([latents, one_hot(labels, num_classes)])
+    for _ in range(3):
+        hidden = keras.layers.Dense(hidden_units, use_bias=False, kernel_initializer=seeded.he())(hidden)
+        hidden = _normalised(hidden)
+    features = keras.layers.Dense(len(scales), kernel_initializer=seeded.glorot())(hidden)
+    return keras.Model([latents, labels], scaled_columns(scales, "scales")(features), name="feature_generator")
 
 
 def build_critic(image_shape: tuple[int, int, int], num_classes: int, filters: int, seed: int) -> keras.Model:

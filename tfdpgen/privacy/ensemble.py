@@ -3,7 +3,7 @@
     ensemble = session.ensemble("gradients", critic, loss_fn, answer_fn, public=[...], transform=..., learning=...)
     ensemble.run(ask, answer)       # for each step: public tensors to ask about; what the mechanism makes of the sum
 
-Groups are the disjoint shards of a plan for examples (`SanitisedGradient`, `Votes`), or what users have, of a plan for
+Groups are the disjoint shards of a plan for examples (`SanitisedGradient`), or what users have, of a plan for
 users (`FederatedAverage`, whose networks start from a public one in every step). In a step those that are sampled
 each train their own network for a few steps on examples of their shard and on the public tensors, and answer. Answers
 are bounded by the mechanism, added up and noised once. Networks are as private as the examples: they are variables of
@@ -29,7 +29,7 @@ import tensorflow as tf
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.privacy.backup import StepBackup
 from tfdpgen.privacy.isolation import Transform, traced
-from tfdpgen.privacy.mechanisms.base import GroupSum
+from tfdpgen.privacy.mechanisms.base import GroupSum, NetworkSum
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 from tfdpgen.privacy.remote import SumOf
 from tfdpgen.privacy.trainer import features_of
@@ -204,7 +204,7 @@ class Ensemble:
 
 
 def group_sums(
-    mechanism: GroupSum,
+    mechanism: NetworkSum,
     network: tf.keras.Model,
     loss_fn: GroupLoss,
     answer_fn: AnswerFn,
@@ -299,7 +299,7 @@ def check_group_functions(
     network: tf.keras.Model,
     loss_fn: GroupLoss,
     answer_fn: AnswerFn,
-    mechanism: GroupSum,
+    mechanism: NetworkSum,
     features_spec: tf.TensorSpec,
     public: Sequence[tf.TensorSpec],
     learning: LocalTraining,

@@ -40,14 +40,15 @@ from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.ensemble import AnswerFn, Ensemble, GroupLoss, LocalTraining, check_group_functions
 from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced
 from tfdpgen.privacy.ledger import Ledger, dataset_id
-from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum, PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GaussianSum, NetworkSum, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
+from tfdpgen.privacy.mechanisms.votes import Votes
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam
 from tfdpgen.privacy.plan import PrivacyPlan, Shards
 from tfdpgen.privacy.remote import RemoteUsers, SumOf
-from tfdpgen.privacy.trainer import Trainer
+from tfdpgen.privacy.trainer import Trainer, features_of
 
 
 class PlanError(ValueError):
@@ -311,12 +312,11 @@ class PrivateSession:
         on what it is asked about, and is never released.
 
         Args:
-          key: of a `SanitisedGradient` or `Votes` in the plan.
+          key: of a `SanitisedGradient` in the plan.
           network: whose structure and initial weights the networks of all shards have.
           loss_fn: network, batch (`ensemble.GroupBatch`) -> loss of a training step in one shard, float32 []. Its
             randomness comes from `batch.uniform` and `batch.normal`.
-          answer_fn: network, *public tensors -> the answer of one shard: float32 [size] of a `SanitisedGradient`,
-            options int [queries] of `Votes`.
+          answer_fn: network, *public tensors -> the answer of one shard, float32 [size].
           public: static shapes and dtypes of what the networks are asked about.
           transform: images, labels -> features float32 [k, d], computed once for all examples and held in memory.
           learning: how a shard trains its network each time that it is sampled.
@@ -361,6 +361,45 @@ class PrivateSession:
 
         return self._of_groups("federation", key, network, loss_fn, nothing, public, transform, learning)
 
+    def poll(self, key: str, transform: Transform) -> Ensemble:
+        """Prepares teachers on disjoint shards, who vote where their examples lie; touches no example.
+
+        Every example is dealt to one shard of its class, at random and in secret. What is asked in a step are
+        directions, [num_classes, queries, d], and thresholds, [num_classes, queries, options - 1]; what leaves are
+        noisy counts, float64 [num_classes, queries, options].
+
+        Args:
+          key: of `Votes` in the plan.
+          transform: images, labels -> features float32 [k, d], in whose space directions are; computed once for all
+            examples and held in memory.
+
+        Raises:
+          PlanError: if the plan has no such mechanism, or a poll of it was asked for before.
+          ValueError: if the transform is refused: why, and what to do.
+        """
+        held, mechanism = _HELD[self], cast(Votes, self._mechanism(key, Votes))
+        if key in held.trainers:
+            raise PlanError(f"{key!r} has a poll already; the plan has it once.")
+        check_transform(transform, self._spec)
+        held.trainers.add(key)
+
+        def sums() -> SumOf:
+            self._check_networks_are_known()
+            self._begin(key)
+            dataset = held.here()
+            features, labels = (values[: len(dataset)] for values in features_of(dataset, transform))
+            shards = self._dealt(f"{key}.shards", mechanism.num_teachers)
+            rng = held.noise.numpy_generator()
+
+            def counts(everybody: npt.NDArray[np.int64], asked: Sequence[Any]) -> npt.NDArray[np.float64]:
+                directions, thresholds = asked
+                return mechanism.counts(features, labels, shards, directions, thresholds, rng)
+
+            return counts
+
+        steps = functools.partial(held.backup.steps, held.prefix + key) if held.backup else None
+        return Ensemble(mechanism, sums, held.noise, backup=steps)
+
     def _of_groups(
         self,
         asked: str,
@@ -373,7 +412,7 @@ class PrivateSession:
         learning: LocalTraining,
     ) -> Ensemble:
         """An ensemble on shards, or on users."""
-        held, mechanism = _HELD[self], cast(GroupSum, self._mechanism(key, GroupSum))
+        held, mechanism = _HELD[self], cast(NetworkSum, self._mechanism(key, NetworkSum))
         if mechanism.keeps_networks is not (asked == "ensemble"):
             raise PlanError(f"{key!r} is a {type(mechanism).__name__}, which is not for `{asked}`.")
         if key in held.trainers:
@@ -505,7 +544,7 @@ class PrivateSession:
         """Raises a PlanError if networks are trained in the plan that were not checked yet, nor their losses."""
         known = _HELD[self].trainers
         for key, part in self._plan.mechanisms.items():
-            for kind in (DPSGD, GroupSum):
+            for kind in (DPSGD, NetworkSum):
                 if isinstance(part, kind) and key not in known:
                     raise PlanError(
                         f"The plan trains the networks of {key!r}, which are not known yet. Call "
@@ -530,7 +569,7 @@ class PrivateSession:
                 held.begun.add(key)
 
 
-_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", GroupSum: "ensemble"}
+_ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", NetworkSum: "ensemble", Votes: "poll"}
 
 
 def num_users(dataset: Dataset | RemoteUsers) -> int:

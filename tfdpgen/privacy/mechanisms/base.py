@@ -5,8 +5,8 @@
 
 Mechanisms are frozen dataclasses of public facts. A `PrivacyPlan` holds them by key and calibrates their noise; only a
 `PrivateSession` carries them out. There are three kinds: `DPSGD` (`dp_sgd.py`), whose steps a session's trainer runs;
-one-shot sums with Gaussian noise, which derive from `GaussianSum`; and, step by step, sums of what networks on groups
-of examples answer, which derive from `GroupSum`.
+one-shot sums with Gaussian noise, which derive from `GaussianSum`; and, step by step, sums of what groups of examples
+answer, which derive from `GroupSum`, or from `NetworkSum` where each group trains a network that answers.
 
 Source: the Gaussian mechanism, Dwork & Roth 2014, appendix A.
 """
@@ -123,12 +123,11 @@ class GroupSum(abc.ABC):
     """Sums of one bounded answer for each sampled group of examples, with Gaussian noise, one in every step.
 
     A group is a shard, or what a user has. A subclass is a frozen dataclass of public facts with the fields `steps` and
-    `noise_multiplier`. It bounds each group's answer in `bounded`, and its event says what that costs.
+    `noise_multiplier`. It bounds each group's answer, and its event says what that costs.
     """
 
     name: str = "sum over groups"
     assumption: ClassVar[str] = ""  # what its promise rests on, beside what all promises rest on
-    keeps_networks: ClassVar[bool] = True  # whether a group's network goes on from where it was, or from a public one
     steps: int
     noise_multiplier: float | None
 
@@ -158,10 +157,6 @@ class GroupSum(abc.ABC):
         """What all steps cost. Raises a ValueError while there is no noise multiplier."""
 
     @abc.abstractmethod
-    def bounded(self, answer: tf.Tensor) -> tf.Tensor:
-        """One group's answer, in TensorFlow operations, as float32 [m] that it moves the sum by, bounded."""
-
-    @abc.abstractmethod
     def result(self, noised: npt.NDArray[np.float64]) -> Any:
         """What is made of a noised sum, [m]; touches no example."""
 
@@ -184,6 +179,16 @@ class GroupSum(abc.ABC):
         """A copy with this noise multiplier."""
         copy: Any = self
         return dataclasses.replace(copy, noise_multiplier=noise_multiplier)
+
+
+class NetworkSum(GroupSum):
+    """A `GroupSum` of what networks answer that are trained on the groups."""
+
+    keeps_networks: ClassVar[bool] = True  # whether a group's network goes on from where it was, or from a public one
+
+    @abc.abstractmethod
+    def bounded(self, answer: tf.Tensor) -> tf.Tensor:
+        """One group's answer, in TensorFlow operations, as float32 [m] that it moves the sum by, bounded."""
 
 
 def calibrated(noise_multiplier: float | None) -> float:

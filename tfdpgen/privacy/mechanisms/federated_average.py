@@ -26,11 +26,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.privacy.accounting import poisson_gaussian_event
-from tfdpgen.privacy.mechanisms.base import GroupSum, PrivacyUnit, calibrated, check_noise_multiplier, clipped
+from tfdpgen.privacy.mechanisms.base import NetworkSum, PrivacyUnit, calibrated, check_noise_multiplier, clipped
 
 
 @dataclasses.dataclass(frozen=True)
-class FederatedAverage(GroupSum):
+class FederatedAverage(NetworkSum):
     """Sums of users' clipped updates; see the top of this file.
 
     Unit of privacy: one user, who moves the sum by at most `clip_norm`.

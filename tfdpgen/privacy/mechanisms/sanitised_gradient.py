@@ -35,11 +35,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.privacy.accounting import ReplaceOneDpEvent, poisson_gaussian_event
-from tfdpgen.privacy.mechanisms.base import GroupSum, calibrated, check_noise_multiplier, clipped
+from tfdpgen.privacy.mechanisms.base import NetworkSum, calibrated, check_noise_multiplier, clipped
 
 
 @dataclasses.dataclass(frozen=True)
-class SanitisedGradient(GroupSum):
+class SanitisedGradient(NetworkSum):
     """Sums of the answers of critics on disjoint shards; see the top of this file.
 
     Unit of privacy: one example. It changes one critic, which was sampled or not; the sum moves by at most
