@@ -54,13 +54,14 @@ from tfdpgen.evaluation import (
     frechet_distance,
     scattering_space,
 )
+from tfdpgen.machine import PeakMemory
 from tfdpgen.methods import method_names, train
 from tfdpgen.privacy import PrivacyBudget
 from tfdpgen.release import Release
 
 BEST_METHOD = "gaussian_mixture"  # no other is better on all measures; docs/results.md has the table
 METRICS = ("p1", "p2", "p3", "p4", "p2_balanced", "p2_augmented", "p2_augmented_balanced", "fid_cnn", "fid_scattering")
-TIMES = ("seconds_train", "seconds_draw", "seconds_judge", "cpu_seconds")
+TIMES = ("seconds_train", "cpu_seconds_train", "peak_gib_train", "seconds_draw", "seconds_judge")
 HELD_OUT = 1 / 6  # plain examples that are tested on, for each one that is trained on
 EXAMPLES_AT_A_TIME = 1000
 MOST_EXAMPLES_OF_FID = 10_000
@@ -114,16 +115,17 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
     judge(*source)  # now, so that it counts in no run's seconds
     started, used = time.monotonic(), cpu_seconds()
     budget = PrivacyBudget(flags.epsilon, flags.delta)
-    release = train(
-        flags.method,
-        examples,
-        budget,
-        seed=seed,
-        labeller_share=flags.labeller_share,
-        public_images=public_images.asked_for(flags.public_dataset, examples.spec.image_shape, flags.data_dir),
-        verbose=flags.verbose,
-    )
-    trained = time.monotonic()
+    with PeakMemory() as memory:
+        release = train(
+            flags.method,
+            examples,
+            budget,
+            seed=seed,
+            labeller_share=flags.labeller_share,
+            public_images=public_images.asked_for(flags.public_dataset, examples.spec.image_shape, flags.data_dir),
+            verbose=flags.verbose,
+        )
+    trained, used = time.monotonic(), cpu_seconds() - used
     images, labels, soft_labels, is_augmented = training_set(release, flags.num_synthetic, seed)
     further = held_out(release, flags.num_synthetic, seed)
     drawn = time.monotonic()
@@ -141,12 +143,14 @@ def measure(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         "budget": {"epsilon": flags.epsilon, "delta": flags.delta},
         "labeller_share": flags.labeller_share,
         "public_dataset": flags.public_dataset,
+        "users": flags.users,
         "seed": seed,
         **result,
         "seconds_train": round(trained - started, 1),
+        "cpu_seconds_train": round(used, 1),
+        "peak_gib_train": round(memory.bytes / 2**30, 2),
         "seconds_draw": round(drawn - trained, 1),
         "seconds_judge": round(time.monotonic() - drawn, 1),
-        "cpu_seconds": round(cpu_seconds() - used, 1),
         "num_synthetic": flags.num_synthetic,
         "commit": commit(),
         "statement": release.statement.to_dict(),

@@ -39,6 +39,7 @@ from tfdpgen.features.autoencoder import Autoencoder
 from tfdpgen.methods import CVAE, DPGAN, DPDiffusion, GaussianMixture, LatentGaussian, train
 from tfdpgen.methods.fedavg_gan import FedAvgGAN
 from tfdpgen.methods.gs_wgan import GSWGAN
+from tfdpgen.methods.pate_gan import PATEGAN
 from tfdpgen.privacy import DPSGD, Backup, ClassMeans, GroupStatistics, Ledger, NoisyCounts, PrivacyBudget, accounting
 from tfdpgen.privacy.mechanisms.base import GroupSum
 from tfdpgen.release import labeller
@@ -62,6 +63,7 @@ VARIANTS: dict[str, Any] = {
     "fedavg_gan": FedAvgGAN(
         4, generator_filters=8, num_coefficients=10, hidden_units=6, expected_users=5, rounds=10, generator_steps=1
     ),
+    "pate_gan": PATEGAN(3, latent_dim=4, hidden_units=8, num_coefficients=10, rounds=10, queries=2, steps=1),
 }
 
 

@@ -27,7 +27,7 @@ from tfdpgen.privacy.noise import ExampleRandomness, GaussianNoise
 from tfdpgen.release import Release
 
 _STEPS = 10  # of everything here that has steps
-_ENSEMBLES = ["fedavg_gan", "gs_wgan"]
+_ENSEMBLES = ["fedavg_gan", "gs_wgan", "pate_gan"]
 _TRAINED = ["c_vae", "dp_gan", "dp_diffusion", "gaussian_mixture" + LABELLER, *_ENSEMBLES]
 _MOMENTS = {  # at which a training is killed, one after the other; each attempt gets further than the one before
     "gaussian_mixture": ["made training", "making begun-class", "output class"],
@@ -38,6 +38,7 @@ _MOMENTS = {  # at which a training is killed, one after the other; each attempt
     "latent_gaussian": ["making output-autoencoder", "made output-autoencoder", "made output-class"],
     "gs_wgan": ["made output-sanitised", "step*"],
     "fedavg_gan": ["step*", "making step-rounds-0000000008"],
+    "pate_gan": ["made output-votes", "step*"],
 }
 
 every_variant = pytest.mark.parametrize(
@@ -145,6 +146,9 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         def integers(self, most: int, size: int) -> Any:
             return np.random.default_rng(3).integers(most, size=size)
 
+        def random(self, size: Any) -> Any:
+            return np.random.default_rng(3).random(size)
+
     def given_sums(mechanism: GroupSum, *_: Any) -> Any:
         """Sums that follow from what is asked: of a training that goes on, the networks would learn anew."""
         return lambda sampled, public: np.resize(np.ravel(public[0]).astype(np.float64), mechanism.size) / 10
@@ -235,7 +239,7 @@ def test_a_ledger_that_does_not_know_the_training_reserves_its_whole_cost(tmp_pa
 
 @every_training
 def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_path: Path) -> None:
-    key = {"fedavg_gan": "rounds", "gs_wgan": "sanitised_gradients"}.get(name, "dp_sgd")
+    key = {"fedavg_gan": "rounds", "gs_wgan": "sanitised_gradients", "pate_gan": "votes"}.get(name, "dp_sgd")
     key = "labeller" if name.endswith(LABELLER) else key
     with pytest.raises(_Cut):
         _train(name, tmp_path, cut_before=f"making step-{key}-0000000008")
@@ -247,7 +251,7 @@ def test_a_checkpoint_holds_no_key_no_noise_and_no_private_count(name: str, tmp_
     # Of an ensemble what the method itself changes, and no network of a group: those of shards learn anew.
     if name in _ENSEMBLES:
         of_generator = {"generator", "optimizer_of_generator", "averages", "rng"}
-        of_server = {"critic", "momentum"} if name == "fedavg_gan" else set()
+        of_server = {"fedavg_gan": {"critic", "momentum"}, "pate_gan": {"student"}}.get(name, set())
         found = {variable.partition("/")[0] for variable in names} - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
         assert found == of_generator | of_server
 

@@ -108,7 +108,8 @@ class PATEGAN:
         spec = session.spec
         space = DCT(spec.image_shape, self.num_coefficients)
         poll = session.poll(_VOTES, lambda images, labels: space.transform(images))
-        scales = np.full(space.size, space.radius / math.sqrt(space.size), np.float32)
+        weights = np.arange(1, space.size + 1) ** 0.25  # of directions: finer waves have smaller coefficients
+        scales = (space.radius / np.linalg.norm(1 / weights) / weights).astype(np.float32)
         features = build_feature_generator(scales, spec.num_classes, self.latent_dim, self.hidden_units, seed)
         generator = keras.Model(features.inputs, space.inverse_transform(features.output), name="generator")
         num_classes = min(spec.num_classes, _CLASSES)
@@ -139,7 +140,7 @@ class PATEGAN:
 
         def ask(round_number: int) -> tuple[Any, Any]:
             rng = np.random.default_rng([seed, round_number, 0])
-            directions = rng.normal(size=(spec.num_classes, self.queries, space.size))
+            directions = weights * rng.normal(size=(spec.num_classes, self.queries, space.size))
             directions /= np.linalg.norm(directions, axis=2, keepdims=True)
             if round_number:
                 some = np.arange(-(-spec.num_classes // num_classes) * num_classes) % spec.num_classes
