@@ -2,8 +2,10 @@
 
     python benchmarks/utility.py --data_dir=DIR --method=gaussian_mixture --epsilon=1 --results=results.jsonl
     python benchmarks/draw_utility.py --results=results.jsonl --svg=results.svg
+    python benchmarks/draw_utility.py --results=results.jsonl --svg=methods.svg --whole
 
-A point is the mean of a method's plain runs on test images of MNIST or Fashion-MNIST. Published figures are those of
+A point is the mean of a method's plain runs on test images of MNIST or Fashion-MNIST, or, with `--whole`, of the digits
+too, on axes from 0 to 1 that have room for all methods, without published ones. Published figures are those of
 DPImageBench or of the methods' authors, on the same images by classifiers of their own; none of these sources has p3,
 so that they are marks below the axis.
 """
@@ -14,6 +16,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from markupsafe import Markup
@@ -30,24 +33,27 @@ AXES = {  # data: name, p2, p3
     "mnist": ("MNIST", Axis("p2", 0.79, 1.0), Axis("p3", 0.9, 1.0)),
     "fashion_mnist": ("Fashion-MNIST", Axis("p2", 0.6, 0.9), Axis("p3", 0.7, 1.0)),
 }
-COLOURS = ("#1b6ca8", "#b3541e", "#2e7d4f", "#7a3e9d", "#a8862a", "#b0305c", "#3a3f8f", "#00838f")
+WHOLE = {
+    name: (title, Axis("p2", 0.0, 1.0), Axis("p3", 0.0, 1.0))
+    for name, title in (("digits", "Digits"), ("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST"))
+}
+COLOURS = ("#1b6ca8", "#b3541e", "#2e7d4f", "#7a3e9d", "#a8862a", "#b0305c", "#3a3f8f", "#00838f", "#6d6d6d", "#000000")
 STYLE = "text { font: 12px sans-serif; fill: #333; } .small { font-size: 10px; fill: #777; } .grid { stroke: #ddd; }"
-WIDTH, HEIGHT, PANEL, DEPTH = 800, 700, 290, 190  # of the picture; of a panel
+WIDTH, PANEL, DEPTH = 800, 290, 190  # of the picture; of a panel
 LEFT, TOP, RIGHT_PANEL, LOWER_PANEL = 60, 40, 390, 310
 
 Means = dict[tuple[str, float], dict[str, tuple[float, float]]]
 
 
-def means(path: Path) -> Means:
-    """Mean p2 and p3 of each method, by data and epsilon."""
+def means(path: Path, datasets: Collection[str]) -> Means:
+    """Mean p2 and p3 of each method, by data and epsilon, 1 or 10."""
     runs: dict[tuple[str, float], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for text in path.read_text(encoding="utf-8").splitlines():
         run = json.loads(text)
         place = run["dataset"], run["budget"]["epsilon"]
-        if (
-            place in PUBLISHED and run["split"] == "test" and not run["labeller_share"]
-        ):  # which costs plain ones a share
-            name = run["method"] + (f", {public}" if (public := run.get("public_dataset")) else "")
+        is_plain = run["split"] == "test" and not run["labeller_share"]  # which costs plain ones a share
+        if is_plain and place[0] in datasets and place[1] in (1.0, 10.0):
+            name = ", ".join(filter(None, (run["method"], run.get("public_dataset"), run.get("users"))))
             runs[place][name].append((run["p2"], run["p3"]))
     return {
         place: {
@@ -58,28 +64,31 @@ def means(path: Path) -> Means:
     }
 
 
-def draw(measured: Means) -> str:
-    """A standalone SVG picture of four panels."""
+def draw(measured: Means, axes: Mapping[str, tuple[str, Axis, Axis]]) -> str:
+    """A standalone SVG picture of two panels for each data set."""
     names = sorted({name for methods in measured.values() for name in methods})
+    height = TOP + LOWER_PANEL * len(axes) + 10 + 18 * (1 + len(names) // 3)
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     parts = []
-    for row, (dataset, (title, x, y)) in enumerate(AXES.items()):
+    for row, (dataset, (title, x, y)) in enumerate(axes.items()):
         for column, epsilon in enumerate((1.0, 10.0)):
             left, top = LEFT + RIGHT_PANEL * column, TOP + LOWER_PANEL * row
             heading = f"{title}, epsilon {epsilon:g}"
-            parts += _panel(
-                heading, x, y, left, top, measured.get((dataset, epsilon), {}), PUBLISHED[dataset, epsilon], colours
+            points, published = (
+                measured.get((dataset, epsilon), {}),
+                {} if axes is WHOLE else PUBLISHED[dataset, epsilon],
             )
+            parts += _panel(heading, x, y, left, top, points, published, colours)
     for number, name in enumerate(names):
-        across, down = LEFT + 240 * (number % 3), HEIGHT - 40 + 18 * (number // 3)
+        across, down = LEFT + 240 * (number % 3), TOP + LOWER_PANEL * len(axes) + 10 + 18 * (number // 3)
         parts.append(Markup('<circle cx="{}" cy="{}" r="4" fill="{}"/>').format(across, down - 4, colours[name]))
         parts.append(Markup('<text x="{}" y="{}">{}</text>').format(across + 10, down, name))
-    size = Markup('viewBox="0 0 {0} {1}" width="{0}" height="{1}"').format(WIDTH, HEIGHT)
+    size = Markup('viewBox="0 0 {0} {1}" width="{0}" height="{1}"').format(WIDTH, height)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size}>',
             f"<title>p2 against p3</title><style>{STYLE}</style>",
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+            f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
             *parts,
             "</svg>\n",
         ]
@@ -125,11 +134,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draws p2 against p3.")
     parser.add_argument("--results", required=True, help="file of benchmarks/utility.py --results")
     parser.add_argument("--svg", required=True, help="file to write")
+    parser.add_argument("--whole", action="store_true", help="axes from 0 to 1, and the digits too")
     flags = parser.parse_args()
-    measured = means(Path(flags.results))
+    axes = WHOLE if flags.whole else AXES
+    measured = means(Path(flags.results), axes)
     if not measured:
         parser.error(f"argument --results: {flags.results} should hold runs on test images of MNIST; it holds none.")
-    Path(flags.svg).write_text(draw(measured), encoding="utf-8")
+    Path(flags.svg).write_text(draw(measured, axes), encoding="utf-8")
     print(f"{flags.svg}: {sum(len(methods) for methods in measured.values())} points")
 
 

@@ -159,7 +159,7 @@ def _check_release(folder: Path, rounds: int, sites: int) -> dict[str, Any]:
     _, plan = planned(method, release.spec, _USERS, PrivacyBudget(8.0, 1e-3))
     assert release.statement.epsilon == pytest.approx(plan.epsilon(1e-3), rel=1e-9)
     assert release.statement.num_examples == _USERS
-    assert release.statement.unit == "one user with all of that user's images"
+    assert release.statement.unit == "one user with all of that user's images, however many"
     assert release.is_releasable
     assert release.sample([0, 1], 0).shape == (2, 8, 8, 1)
     outcome = json.loads((folder / "internal" / "federation.json").read_text())

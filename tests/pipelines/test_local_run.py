@@ -223,7 +223,7 @@ def test_an_attack_that_is_not_about_membership_is_said_to_be_none(tmp_path: Pat
     assert noise.endswith("AUC 1.000 (not about membership: tells private examples from noise)")
     assert holdout.endswith("AUC 1.000")
     assert "for each of 60 training examples\n" in describe(summary, tmp_path)
-    summary["privacy"] |= {"unit": "one user with all of that user's images"}
+    summary["privacy"] |= {"unit": "one user with all of that user's images, however many"}
     assert "for each of 60 training users\n" in describe(summary, tmp_path)
 
 

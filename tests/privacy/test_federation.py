@@ -125,7 +125,7 @@ def test_the_event_is_of_sampled_users() -> None:
     assert plan.unit == "user"
     assert 0.98 * _BUDGET.epsilon < epsilon_of(plan.event, _BUDGET.delta) <= _BUDGET.epsilon
     statement = plan.statement(_BUDGET.delta, "operating system")
-    assert statement.unit == "one user with all of that user's images"
+    assert statement.unit == "one user with all of that user's images, however many"
     assert _ROUNDS.assumption in statement.assumptions
 
 
@@ -203,7 +203,7 @@ def test_a_release_promises_something_to_users() -> None:
     settings = FedAvgGAN(4, generator_filters=8, num_coefficients=6, hidden_units=4, expected_users=5, rounds=3)
     release = train(settings, dataset, _BUDGET, verbose=0)
     assert release.statement.num_examples == 20
-    assert release.statement.unit == "one user with all of that user's images"
+    assert release.statement.unit == "one user with all of that user's images, however many"
     assert "on 20 private users (unit: one user" in release.statement.text
     assert release.sample([0, 1], 0).shape == (2, 8, 8, 1)
     assert math.isclose(release.statement.epsilon, 4.0, rel_tol=0.02)

@@ -78,7 +78,7 @@ class PATEGAN:
 
     num_teachers: int
     latent_dim: int = 64
-    hidden_units: int = 512
+    hidden_units: int = 256
     num_coefficients: int = 150
     rounds: int = 200
     queries: int = 20
@@ -97,8 +97,10 @@ class PATEGAN:
 
     @classmethod
     def for_data(cls, spec: DataSpec, num_examples: int) -> Self:
-        of_a_class = num_examples // spec.num_classes
-        return cls(num_teachers=max(1, of_a_class), queries=min(20, max(1, of_a_class // 150)))
+        of_a_class = max(8, num_examples // spec.num_classes)
+        queries = min(20, max(1, of_a_class // 150))
+        options = 1 + math.ceil(math.log2(of_a_class))  # Sturges' rule for histograms
+        return cls(num_teachers=of_a_class, queries=queries, options=options, steps=5 + queries)
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
         votes = Votes(spec.num_classes, self.num_teachers, self.rounds, self.queries, self.options)
@@ -108,8 +110,7 @@ class PATEGAN:
         spec = session.spec
         space = DCT(spec.image_shape, self.num_coefficients)
         poll = session.poll(_VOTES, lambda images, labels: space.transform(images))
-        weights = np.arange(1, space.size + 1) ** 0.25  # of directions: finer waves have smaller coefficients
-        scales = (space.radius / np.linalg.norm(1 / weights) / weights).astype(np.float32)
+        scales = np.full(space.size, space.radius / math.sqrt(space.size), np.float32)
         features = build_feature_generator(scales, spec.num_classes, self.latent_dim, self.hidden_units, seed)
         generator = keras.Model(features.inputs, space.inverse_transform(features.output), name="generator")
         num_classes = min(spec.num_classes, _CLASSES)
@@ -140,7 +141,7 @@ class PATEGAN:
 
         def ask(round_number: int) -> tuple[Any, Any]:
             rng = np.random.default_rng([seed, round_number, 0])
-            directions = weights * rng.normal(size=(spec.num_classes, self.queries, space.size))
+            directions = rng.normal(size=(spec.num_classes, self.queries, space.size))
             directions /= np.linalg.norm(directions, axis=2, keepdims=True)
             if round_number:
                 some = np.arange(-(-spec.num_classes // num_classes) * num_classes) % spec.num_classes

@@ -19,7 +19,7 @@ OPERATING_SYSTEM = "operating system"  # the noise source of everything that may
 
 UNITS = {
     "example": "one image with its label",
-    "user": "one user with all of that user's images",
+    "user": "one user with all of that user's images, however many",
 }
 _UNIT_ASSUMPTIONS = {
     "example": "The unit of privacy is one example (one image with its label). A person who contributed several "
