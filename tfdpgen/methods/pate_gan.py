@@ -100,7 +100,15 @@ class PATEGAN:
         of_a_class = max(8, num_examples // spec.num_classes)
         queries = min(20, max(1, of_a_class // 150))
         options = 1 + math.ceil(math.log2(of_a_class))  # Sturges' rule for histograms
-        return cls(num_teachers=of_a_class, queries=queries, options=options, steps=5 + queries)
+        coefficients = min(150, spec.image_shape[0] * spec.image_shape[1])
+        return cls(
+            num_teachers=of_a_class,
+            hidden_units=4 * coefficients,
+            num_coefficients=coefficients,
+            queries=queries,
+            options=options,
+            steps=5 + queries,
+        )
 
     def plan(self, spec: DataSpec, num_examples: int, budget: PrivacyBudget) -> PrivacyPlan:
         votes = Votes(spec.num_classes, self.num_teachers, self.rounds, self.queries, self.options)
