@@ -30,7 +30,7 @@ from tests.federation.small import (
 )
 from tfdpgen.data import DataError
 from tfdpgen.federation.flower import FlowerSites, client_app
-from tfdpgen.federation.rounds import FederationError
+from tfdpgen.federation.rounds import FederationError, opened_sum, sealed_sum
 from tfdpgen.federation.site import Site
 from tfdpgen.federation.task import Task
 from tfdpgen.methods import train
@@ -177,7 +177,7 @@ def test_sums_are_those_of_the_plain_functions_and_messages_hold_nothing_else(ne
         assert set(reply.content) == {"config", "sum"}
         (array,) = reply.content["sum"].values()
         assert array.stype == "numpy.ndarray"
-        assert array.numpy().shape == (TASK.mechanism.size,)
+        assert opened_sum(array.numpy()).shape == (TASK.mechanism.size,)
         assert not reply.content["config"]
 
 
@@ -208,7 +208,7 @@ def _with(array: Any) -> Any:
     def changed(reply: Any) -> Any:
         from flwr.app import Array, ArrayRecord
 
-        reply.content["sum"] = ArrayRecord({"0000": Array(array)})
+        reply.content["sum"] = ArrayRecord({"0000": Array(sealed_sum(array))})
         return reply
 
     return changed
@@ -267,11 +267,12 @@ def test_a_site_whose_training_fails_says_so(network: Network, monkeypatch: pyte
     sites, _, asked = _announced(network)
 
     def failing(*_: Any) -> Any:
-        raise MemoryError("no room for features")
+        raise MemoryError("no room for features of a private image")
 
     monkeypatch.setattr(Site, "total", failing)
     assert asked(5) is None
-    assert "no room for features" in sites.lost[0][1]["site-1"]
+    assert "MemoryError in the training" in sites.lost[0][1]["site-1"]
+    assert "of a private image" not in sites.lost[0][1]["site-1"]  # what an error says may quote them
     monkeypatch.undo()
     assert set(sites.lost[0][1]) == {"site-1"}  # others were asked for nobody
 

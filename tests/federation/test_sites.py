@@ -26,7 +26,17 @@ from tests.federation.small import (
     total,
 )
 from tfdpgen.data import DataError, LabeledDataset
-from tfdpgen.federation.rounds import FederationError, LostRoundError, dealt, seats_of, total_of
+from tfdpgen.federation.rounds import (
+    FederationError,
+    LostRoundError,
+    dealt,
+    opened,
+    opened_sum,
+    sealed,
+    sealed_sum,
+    seats_of,
+    total_of,
+)
 from tfdpgen.federation.site import Site, read_site
 from tfdpgen.federation.task import Task
 from tfdpgen.privacy.ensemble import group_sums
@@ -151,6 +161,20 @@ def test_a_file_of_a_site_is_held_against_the_declared_facts(tmp_path: Any) -> N
     np.savez(path, images=data.images, labels=data.labels + 1, user_ids=np.asarray(data.user_ids))
     with pytest.raises(DataError):
         read_site(path, SPEC)
+
+
+def test_a_message_hides_who_is_sampled_from_whoever_sees_its_length_or_guesses_its_digest() -> None:
+    """Flower stores arrays by their digests, and gives them to any node that names one."""
+    samples = [np.array([], np.int64), np.array([3]), np.arange(30)]
+    for users in samples:
+        messages = [sealed(users, 30) for _ in range(2)]
+        np.testing.assert_array_equal(opened(messages[0]), users)
+        assert messages[0].tobytes() != messages[1].tobytes()
+    assert len({sealed(users, 30).nbytes for users in samples}) == 1
+    sums = [sealed_sum(np.zeros(7)) for _ in range(2)]
+    np.testing.assert_array_equal(opened_sum(sums[0]), np.zeros(7))
+    assert sums[0].tobytes() != sums[1].tobytes()
+    assert opened_sum(np.array(1.0)).shape != (7,)
 
 
 def test_every_site_is_asked_whoever_was_sampled() -> None:

@@ -1339,6 +1339,36 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_VOTES}::test_the_sensitivity_is_reached",),
     ),
     Mutant(
+        name="sample_guessed_by_its_digest",
+        rule=2,
+        bug="A message tells a site's sampled users as they are: its length and its digest say who they are.",
+        had_by="class of bug of stores that address secrets by their content",
+        edits=(
+            Edit(
+                "tfdpgen/federation/rounds.py",
+                "    is_sampled[users] = 1\n"
+                "    return np.concatenate([is_sampled, np.frombuffer(os.urandom(_RANDOM_BYTES), np.uint8)])\n",
+                "    is_sampled[users] = 1\n"
+                "    return np.concatenate([is_sampled, np.zeros(_RANDOM_BYTES, np.uint8)])\n",
+            ),
+        ),
+        caught_by=(
+            "tests/federation/test_sites.py::"
+            "test_a_message_hides_who_is_sampled_from_whoever_sees_its_length_or_guesses_its_digest",
+        ),
+    ),
+    Mutant(
+        name="projections_rounded_by_place",
+        rule=4,
+        bug="Projections are rounded as products of matrices happen to be: one example turns other teachers' votes.",
+        had_by="class of bug of thresholds on floating-point sums",
+        edits=(
+            Edit(_VOTES, "        features = _on_grid(features, _LARGEST, _FEATURE_BITS)\n", ""),
+            Edit(_VOTES, "        directions = _on_grid(directions, 1.0, _DIRECTION_BITS)\n", ""),
+        ),
+        caught_by=(f"{_TEST_VOTES}::test_no_rounding_turns_the_vote_of_another_teacher",),
+    ),
+    Mutant(
         name="teachers_of_all_classes",
         rule=4,
         bug="Teachers vote on the queries of all classes: one example moves ten times as many votes.",

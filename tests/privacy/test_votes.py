@@ -26,12 +26,13 @@ from tfdpgen.privacy import (
     dataset_id,
 )
 from tfdpgen.privacy.accounting import epsilon_of, poisson_gaussian_event
+from tfdpgen.privacy.isolation import PrivateComputationError
 
 _SPEC = DataSpec((3, 3, 1), 2)
 _BUDGET = PrivacyBudget(4.0, 1e-4)
 _VOTES = Votes(num_classes=2, num_teachers=6, steps=5, queries=70, options=4)  # more queries than are done at once
 _RNG = np.random.default_rng(1)
-_DIRECTIONS = _RNG.normal(size=(2, 70, 9))
+_DIRECTIONS = _RNG.uniform(-1, 1, size=(2, 70, 9))
 _THRESHOLDS = np.sort(_RNG.normal(size=(2, 70, 3)), axis=2)
 
 
@@ -272,3 +273,74 @@ def test_a_killed_poll_goes_on_with_the_same_teachers_and_repeats_no_step(
     assert ledger.reservations(dataset_id(examples)) == 1
     for shards in dealt:
         np.testing.assert_array_equal(shards, dealt[0])
+
+
+def _quoting(images: Any, labels: Any) -> Any:
+    """Fails on dark images alone, with a message that quotes their brightness."""
+    brightness = tf.cast(tf.round(255 * tf.reduce_sum(images, axis=[1, 2, 3])), tf.int32)
+    rows = tf.gather(tf.zeros([1, 9]), tf.where((brightness > 0) & (brightness < 30), 1000 + brightness, 0))
+    return _transform(images, labels) + rows
+
+
+def test_an_error_on_private_examples_does_not_quote_them(examples: LabeledDataset) -> None:
+    images = examples.images.copy()
+    images[0] = np.array([3] * 7 + [0, 0], np.uint8).reshape(3, 3, 1)
+    poll = _session(LabeledDataset(images, examples.labels, _SPEC)).poll("votes", _quoting)
+    with pytest.raises(PrivateComputationError, match="InvalidArgumentError") as caught:
+        poll.run(_asked, lambda *_: None, verbose=0)
+    assert "1021" not in str(caught.value)
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+def test_what_has_no_noise_is_in_no_frame_that_calls_the_method(
+    examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact: list[np.ndarray] = []
+    monkeypatch.setattr(Votes, "counts", lambda self, *_: exact.append(np.arange(float(self.size))) or exact[-1])
+
+    def fail(*_: Any) -> Any:
+        raise KeyError
+
+    for ask, answer in ((_asked, fail), (lambda step: _asked(step) if step < 2 else fail(), lambda *_: None)):
+        with pytest.raises(KeyError) as caught:
+            _session(examples).poll("votes", _transform).run(ask, answer, verbose=0)
+        found = [value for frame in caught.traceback[1:] for value in frame.frame.f_locals.values()]
+        assert not [value for value in found if isinstance(value, (np.random.Generator, LabeledDataset))]
+        arrays = [value for value in found if isinstance(value, np.ndarray) and value.shape == exact[0].shape]
+        assert not any(np.array_equal(value, exact[0]) for value in arrays)
+
+
+@pytest.mark.parametrize("count", [3, 7, 599])
+def test_no_rounding_turns_the_vote_of_another_teacher(count: int) -> None:
+    """Many equal examples, and thresholds at the very values that projections have with one of them more or less."""
+    rng = np.random.default_rng(count)
+    votes = Votes(num_classes=1, num_teachers=4000, steps=1, queries=40, options=2)
+    feature, directions = rng.normal(size=(1, 9)), rng.uniform(-1, 1, size=(1, 40, 9))
+    step = np.round(feature * 2**11) / 2**11 @ (np.round(directions[0] * 2**20) / 2**20).T
+    for exact in (feature @ directions[0].T, np.repeat(feature, count, axis=0) @ directions[0].T, step):
+        thresholds = exact[-1][None, :, None]
+        counts = []
+        for examples in (count, count + 1):
+            features, shards = np.repeat(feature, examples, axis=0), np.arange(examples)
+            labels = np.zeros(examples, np.int64)
+            counts.append(votes.counts(features, labels, shards, directions, thresholds, np.random.default_rng(0)))
+        change = np.abs(counts[1] - counts[0]).reshape(40, 2)
+        np.testing.assert_array_equal(change.sum(axis=1), 1)  # the vote of the new one
+
+
+def test_features_are_made_of_each_example_by_itself(examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that how many others there are, and where it is among them, decides no bit of an example's features."""
+    seen: list[Any] = []
+    sizes: list[Any] = []
+
+    def transform(images: Any, labels: Any) -> Any:
+        sizes.append((images.shape[0], labels.shape[0]))
+        return _transform(images, labels)
+
+    monkeypatch.setattr(Votes, "counts", lambda self, *known: (seen.append(known[0]), np.zeros(self.size))[1])
+    poll = _session(examples).poll("votes", transform)
+    sizes.clear()
+    poll.run(_asked, lambda *_: None, verbose=0)
+    assert sizes == [(1, 1)]
+    np.testing.assert_allclose(seen[0], np.asarray(_transform(examples.images / 255.0, None)), atol=1e-6)

@@ -37,6 +37,10 @@ from tfdpgen.federation.rounds import (
     Seat,
     check_agrees,
     dealt,
+    opened,
+    opened_sum,
+    sealed,
+    sealed_sum,
     seats_of,
     total_of,
 )
@@ -88,16 +92,20 @@ def client_app(site_of: SiteOf) -> Any:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        (sampled,) = _arrays(message, "sampled")
+        (users,) = _arrays(message, "sampled")
+        sampled = opened(users)
         size = int(_config(message, "size"))
         if not sampled.size:  # nothing to start TensorFlow for
-            return _message({}, {"sum": [np.zeros(size)]}, reply_to=message)
+            return _message({}, {"sum": [sealed_sum(np.zeros(size))]}, reply_to=message)
         from tfdpgen.federation.task import Task
 
         task = Task.from_json(_config(message, "task"))
         _, site = site_of(context, task.spec)
-        total = site.total(task, sampled, _arrays(message, "weights"), _arrays(message, "public"))
-        return _message({}, {"sum": [total]}, reply_to=message)
+        try:
+            total = site.total(task, sampled, _arrays(message, "weights"), _arrays(message, "public"))
+        except Exception as error:  # whose text may quote what is private, and is sent to the server
+            raise RuntimeError(f"{type(error).__name__} in the training") from None
+        return _message({}, {"sum": [sealed_sum(total)]}, reply_to=message)
 
     return app
 
@@ -240,6 +248,8 @@ class FlowerSites(RemoteUsers):
     def sums(self, mechanism: FederatedAverage, network: Any) -> SumOf:
         task, sites = self._task, self._sites
         assert task is not None  # where there are seats
+        if dataclasses.replace(mechanism, noise_multiplier=None) != task.mechanism:
+            raise FederationError(f"the plan's mechanism should be what sites were told, {task.mechanism}.")
         facts = {"task": task.to_json(), "size": str(mechanism.size)}
         rounds = 0
 
@@ -254,7 +264,12 @@ class FlowerSites(RemoteUsers):
             asked = dealt(sampled, present)
             common = {"weights": network.get_weights(), "public": [np.asarray(value) for value in public]}
             messages = {
-                name: _message(facts, {**common, "sampled": [users]}, to=present[name].node, kind=_ROUND)
+                name: _message(
+                    facts,
+                    {**common, "sampled": [sealed(users, present[name].num_users)]},
+                    to=present[name].node,
+                    kind=_ROUND,
+                )
                 for name, users in asked.items()
             }
             try:
@@ -378,7 +393,7 @@ def _sum(reply: Any) -> npt.NDArray[np.float64] | str:
     """What a site has sent, or that it is no array."""
     try:
         (total,) = _arrays(reply, "sum")
-        return total
+        return opened_sum(total)
     except (KeyError, TypeError, ValueError) as error:
         return f"sent no sum ({type(error).__name__})"
 

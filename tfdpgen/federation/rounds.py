@@ -2,6 +2,7 @@
 
     seats = seats_of(answers, num_users=90)             # sites by name, from what they say of themselves
     asked = dealt(sampled, seats)                       # {"clinic": [0, 4], "lab": []}: users by site
+    users = opened(sealed(asked["clinic"], 30))         # what a message holds, and what a site reads of it
     total = total_of(asked, replies, mechanism)         # LostRoundError where anything is missing or wrong
 
 A round is used whole or not at all. A part of it is never applied, asked for again, or given other noise: the mechanism
@@ -11,8 +12,9 @@ is accounted for a Poisson sample of all users, and a round whose outcome could 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 
+_RANDOM_BYTES = 16  # behind what is secret in a message
 _ROUNDING = 1e-5  # relative, of norms of sums of float32 vectors
 
 
@@ -94,8 +97,8 @@ def seats_of(
     for node, answer in sorted(answers.items(), key=lambda item: item[1].site):
         if answer.site in seats:
             raise FederationError(f"two sites are called {answer.site!r}: give each a name of its own.")
-        if answer.num_users < 1:
-            raise FederationError(f"site {answer.site!r} should have at least one user; it has {answer.num_users}.")
+        if type(answer.num_users) is not int or answer.num_users < 1:
+            raise FederationError(f"site {answer.site!r} should have at least one user; it has {answer.num_users!r}.")
         check_agrees(answer, mechanism, version)
         seats[answer.site] = Seat(answer.site, node, first, answer.num_users)
         first += answer.num_users
@@ -131,6 +134,32 @@ def dealt(sampled: npt.NDArray[np.int64], seats: Mapping[str, Seat]) -> dict[str
         name: sampled[(sampled >= seat.first) & (sampled < seat.first + seat.num_users)] - seat.first
         for name, seat in seats.items()
     }
+
+
+def sealed(users: npt.NDArray[np.int64], num_users: int) -> npt.NDArray[np.uint8]:
+    """What a message says of a site's sampled users: a byte for each of all its users, then random bytes.
+
+    It is as long whoever is sampled. The random bytes are against guesses: a SuperLink stores arrays by their digests,
+    and gives an array to every node that names its digest.
+    """
+    is_sampled = np.zeros(num_users, np.uint8)
+    is_sampled[users] = 1
+    return np.concatenate([is_sampled, np.frombuffer(os.urandom(_RANDOM_BYTES), np.uint8)])
+
+
+def opened(message: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """The users of a `sealed` message."""
+    return np.flatnonzero(message[:-_RANDOM_BYTES])
+
+
+def sealed_sum(total: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What a site sends: a sum, then random numbers, so that nobody can guess that it is one of zeros."""
+    return np.concatenate([total, np.frombuffer(os.urandom(_RANDOM_BYTES), np.uint32).astype(np.float64)])
+
+
+def opened_sum(message: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The sum of a `sealed_sum`; of anything else something that `total_of` refuses."""
+    return message[: -(_RANDOM_BYTES // 4)] if message.ndim else message
 
 
 def total_of(

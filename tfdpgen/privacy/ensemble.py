@@ -19,7 +19,7 @@ without state of their own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import Dataset
 from tfdpgen.privacy.backup import StepBackup
-from tfdpgen.privacy.isolation import Transform, traced
+from tfdpgen.privacy.isolation import Transform, traced, without_values
 from tfdpgen.privacy.mechanisms.base import GroupSum, NetworkSum
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 from tfdpgen.privacy.remote import SumOf
@@ -57,6 +57,7 @@ class GroupBatch(Protocol):
         ...
 
 
+_NoisedSum = Callable[[Sequence[Any]], npt.NDArray[np.float64] | None]
 GroupLoss = Callable[[tf.keras.Model, Any], tf.Tensor]
 AnswerFn = Callable[..., tf.Tensor]
 
@@ -151,10 +152,9 @@ class Ensemble:
         backup: Callable[[int, Mapping[str, Any]], StepBackup] | None,
     ) -> None:
         def run(ask: Any, answer: Any, state: Mapping[str, Any], verbose: int) -> None:
-            sum_of = sums()
+            noised_sums = _noised_sums(mechanism, sums(), noise)
             kept = backup(mechanism.steps, state) if backup is not None else None
             first = kept.first if kept is not None else 0
-            samples, normals = noise.numpy_generator(), noise.numpy_generator()
             bar = tf.keras.utils.Progbar(
                 mechanism.steps, verbose=verbose, interval=1.0, unit_name="step", stateful_metrics=["lost"]
             )
@@ -163,13 +163,11 @@ class Ensemble:
                     print(f"Going on at step {first + 1} of {mechanism.steps}, with networks that learn anew.")
                 bar.update(first)
             lost = 0
-            for step, sampled in enumerate(mechanism.samples(samples, first), first):
-                total = sum_of(sampled, ask(step))
-                if total is None:  # charged and counted; nothing of it is noised, shown or tried again
+            for step, noised_sum in enumerate(noised_sums(first), first):
+                noised = noised_sum(ask(step))
+                if noised is None:  # charged and counted; nothing of it is noised, shown or tried again
                     lost += 1
                 else:
-                    noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)
-                    noised = noised.astype(np.float32).astype(np.float64)  # fewer bits than were drawn
                     answer(step, mechanism.result(noised))
                 if kept is not None:
                     kept.after_step(step + 1)
@@ -201,6 +199,27 @@ class Ensemble:
           ValueError: if the loss or the answers are refused; nothing was spent then.
         """
         self._run(ask, answer, dict(state or {}), verbose)
+
+
+def _noised_sums(mechanism: GroupSum, sum_of: SumOf, noise: NoiseSource) -> Callable[[int], Iterator[_NoisedSum]]:
+    """A function: the first step -> for each step a function, of what is asked, that gives the noised sum or None.
+
+    What has no noise yet is in frames that have ended when `ask` and `answer` run: a report of an error of theirs,
+    with the values of all variables on the way, does not show it.
+    """
+    samples, normals = noise.numpy_generator(), noise.numpy_generator()
+
+    def of(sampled: npt.NDArray[np.int64]) -> _NoisedSum:
+        def noised_sum(asked: Sequence[Any]) -> npt.NDArray[np.float64] | None:
+            total = without_values(sum_of, sampled, asked)
+            if total is None:
+                return None
+            noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)
+            return noised.astype(np.float32).astype(np.float64)  # fewer bits than were drawn
+
+        return noised_sum
+
+    return lambda first: map(of, mechanism.samples(samples, first))
 
 
 def group_sums(

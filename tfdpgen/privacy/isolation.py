@@ -106,6 +106,26 @@ def traced(function: Callable[..., tf.Tensor], signature: Sequence[tf.TensorSpec
     return made
 
 
+class PrivateComputationError(RuntimeError):
+    """What a method gave has failed on private examples; what TensorFlow said of it may quote them, and is not told."""
+
+
+def without_values(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Calls a function of private examples; of an error of TensorFlow's, whose text may quote them, leaves the type.
+
+    Raises:
+      PrivateComputationError: in the place of such an error, which nothing leads back to.
+    """
+    try:
+        return function(*arguments, **named)
+    except tf.errors.OpError as error:
+        failed = type(error).__name__
+    raise PrivateComputationError(
+        f"TensorFlow gave up a computation on private examples ({failed}). Its message may quote them, and is left "
+        "out. On public images of the same shape, such as random ones, the same training shows it."
+    )
+
+
 def _operations(graph: Any) -> Iterator[str]:
     """The types of all operations of a graph, those in its functions included."""
     for node in graph.node:

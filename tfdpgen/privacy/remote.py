@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 SumOf = Callable[[npt.NDArray[np.int64], Sequence[Any]], npt.NDArray[np.float64] | None]
 
 ASSUMPTION = (
-    "Users train where their images are, at sites that do as the protocol says. Whoever runs the server is trusted: it "
-    "samples users, sees each site's sum before noise is added, and says nothing of either. Which sites answer, and "
-    "when, depends neither on anybody's images nor on who was sampled. A round in which a site was lost is accounted "
-    "like any other, and nothing of it was used."
+    "Users train where their images are, each at one site alone; who is at two sites is two users. Sites do as the "
+    "protocol says. Whoever runs the server is trusted: it samples users, sees each site's sum before noise is added, "
+    "and says nothing of either. Which sites answer, and when, depends neither on anybody's images nor on who was "
+    "sampled. A round in which a site was lost is accounted like any other, and nothing of it was used."
 )
 
 

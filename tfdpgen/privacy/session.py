@@ -38,7 +38,7 @@ from tfdpgen.privacy.backup import Backup
 from tfdpgen.privacy.budget import PrivacyBudget
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.ensemble import AnswerFn, Ensemble, GroupLoss, LocalTraining, check_group_functions
-from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced
+from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced, without_values
 from tfdpgen.privacy.ledger import Ledger, dataset_id
 from tfdpgen.privacy.mechanisms.base import GaussianSum, NetworkSum, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
@@ -210,7 +210,8 @@ class PrivateSession:
         kept = {key: held.backup.output(held.prefix + key) if held.backup else None for key in transforms}
         if any(output is None for output in kept.values()):
             missing = {key: (part, transforms[key]) for key, part in mechanisms.items() if kept[key] is None}
-            sums = sums_of(held.here(), missing, by_user=self._plan.unit is PrivacyUnit.USER)
+            by_user = self._plan.unit is PrivacyUnit.USER
+            sums = without_values(sums_of, held.here(), missing, by_user=by_user)
             for key, total in sums.items():
                 if held.backup:
                     held.backup.mark(held.prefix + key)
@@ -387,7 +388,8 @@ class PrivateSession:
             self._check_networks_are_known()
             self._begin(key)
             dataset = held.here()
-            features, labels = (values[: len(dataset)] for values in features_of(dataset, transform))
+            made = without_values(features_of, dataset, _one_by_one(transform))
+            features, labels = (values[: len(dataset)] for values in made)
             shards = self._dealt(f"{key}.shards", mechanism.num_teachers)
             rng = held.noise.numpy_generator()
 
@@ -431,9 +433,8 @@ class PrivateSession:
                 groups = np.unique(cast(Any, dataset.user_ids), return_inverse=True)[1].astype(np.int64)
             else:
                 groups = self._dealt(f"{key}.shards", mechanism.num_groups)
-            return ensemble.group_sums(
-                mechanism, network, loss_fn, answer_fn, public, learning, transform, dataset, groups, held.noise
-            )
+            functions = network, loss_fn, answer_fn, public, learning, transform
+            return without_values(ensemble.group_sums, mechanism, *functions, dataset, groups, held.noise)
 
         steps = functools.partial(held.backup.steps, held.prefix + key) if held.backup else None
         return Ensemble(mechanism, sums, held.noise, backup=steps)
@@ -570,6 +571,19 @@ class PrivateSession:
 
 
 _ASKED = {GaussianSum: "run", DPSGD: "trainer", Shards: "partition", NetworkSum: "ensemble", Votes: "poll"}
+
+
+def _one_by_one(transform: Transform) -> Transform:
+    """The transform of each example by itself: no bit of its features depends on how many others there are."""
+
+    def alone(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(
+            lambda example: tf.cast(transform(example[0][None], example[1][None])[0], tf.float32),
+            (images, labels),
+            fn_output_signature=tf.float32,
+        )
+
+    return alone
 
 
 def num_users(dataset: Dataset | RemoteUsers) -> int:

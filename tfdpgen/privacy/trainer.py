@@ -23,7 +23,7 @@ import tensorflow as tf
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.privacy.backup import StepBackup
 from tfdpgen.privacy.chunks import ReadFn, accumulate, example_reader, private_step, scaled
-from tfdpgen.privacy.isolation import LossFn, Transform, traced
+from tfdpgen.privacy.isolation import LossFn, Transform, traced, without_values
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.noise import ExampleRandomness, NoiseSource
 
@@ -124,7 +124,7 @@ class Trainer:
             own = {f"network_{number}": network for number, network in enumerate(self._networks)}
             kept = backup(mechanism.steps, {**own, "optimizer": optimizer, **state})
         first = kept.first if kept is not None else 0
-        step_fn = self._step_fn(dataset, noise.examples())
+        step_fn = without_values(self._step_fn, dataset, noise.examples())
         bar = tf.keras.utils.Progbar(mechanism.steps, verbose=verbose, interval=1.0, unit_name="step")
         if first:
             if verbose:
@@ -132,7 +132,8 @@ class Trainer:
             bar.update(first)
         for number, batch in enumerate(mechanism.batches(noise, first, num_present=len(dataset)), first):
             optimizer.learning_rate = self._learning_rate(number)
-            step_fn(tf.constant(batch.indices), tf.constant(batch.weights))
+            without_values(step_fn, tf.constant(batch.indices), tf.constant(batch.weights))
+            del batch  # a report of an error in `after_step`, with all variables on the way, does not show it
             if after_step is not None:
                 after_step(number)
             if kept is not None:

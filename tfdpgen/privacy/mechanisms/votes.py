@@ -15,6 +15,11 @@ its vote moves from one interval to another at most: sqrt(2 n) in L2. Other clas
 What the teacher draws is independent of the past and of all other teachers, so that the bound holds draw by draw, and
 for their mixture by joint convexity. Queries may depend on all noisy counts before.
 
+A vote is a comparison, and the last bit of a product may decide it. Products of matrices are rounded in an order that
+depends on how many rows there are and where a row is, so that one more example could turn other teachers' votes, in
+queries that were made for it. So features and directions are rounded first, to grids on which projections are exact in
+64 bits, in any order. What a feature is has to be decided for each example by itself; `PrivateSession.poll` sees to it.
+
 **What is accounted** are all queries, whatever is answered: a data-independent epsilon. Papernot et al. also have one
 that depends on the data, smaller where teachers agree, which may itself not be published as it is; and a threshold
 ("Confident-GNMax") that leaves queries unanswered on which they do not. Which those are is private, so that a budget
@@ -34,6 +39,9 @@ import numpy.typing as npt
 from tfdpgen.privacy.mechanisms.base import GroupSum, calibrated, check_noise_multiplier
 
 _AT_ONCE = 64  # queries about a class, whose projections are in memory together
+_LONGEST = 2**12  # features. Products of 21 and of 20 bits, so many of them added up, have 53 bits: all of a float64's
+_FEATURE_BITS, _DIRECTION_BITS = 21, 20  # of whole numbers that features and directions are multiples of a step by
+_LARGEST = 2.0**10  # absolute value of a feature; of a direction's entries it is 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +129,11 @@ class Votes(GroupSum):
         """One step's counts without noise: private.
 
         Args:
-          features: [n, d]. One that is not finite counts as zeros.
+          features: [n, d], d at most 4,096, in steps of 2^-11 and cut off at -1024 and 1024. One that is not finite
+            counts as zeros.
           labels: [n], in [0, num_classes).
           shards: [n], in [0, num_teachers), of the examples of each class.
-          directions: [num_classes, queries, d].
+          directions: [num_classes, queries, d], of numbers from -1 to 1, in steps of 2^-20.
           thresholds: [num_classes, queries, options - 1], each query's in ascending order.
           rng: says which of its examples each teacher votes for; always draws as much, so that what one teacher draws
             does not depend on what another has.
@@ -133,8 +142,10 @@ class Votes(GroupSum):
           [size], of which each teacher with examples moved `queries` by 1.
 
         Raises:
-          ValueError: if directions or thresholds have another shape, or are not finite.
+          ValueError: if directions or thresholds have another shape, or are not finite, or features are too many.
         """
+        if features.shape[1] > _LONGEST:
+            raise ValueError(f"`features` should be at most {_LONGEST}; got {features.shape[1]}.")
         directions, thresholds = np.asarray(directions, np.float64), np.asarray(thresholds, np.float64)
         for name, array, shape in (
             ("directions", directions, (self.num_classes, self.queries, features.shape[1])),
@@ -143,6 +154,8 @@ class Votes(GroupSum):
             if array.shape != shape or not np.isfinite(array).all():
                 raise ValueError(f"`{name}` should be finite numbers of shape {list(shape)}; got {list(array.shape)}.")
         features = np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
+        features = _on_grid(features, _LARGEST, _FEATURE_BITS)
+        directions = _on_grid(directions, 1.0, _DIRECTION_BITS)
         total = np.zeros((self.num_classes, self.queries, self.options))
         for label in range(self.num_classes):
             members = np.flatnonzero(labels == label)
@@ -162,3 +175,9 @@ class Votes(GroupSum):
     def result(self, noised: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The noisy counts, [num_classes, queries, options]."""
         return noised.reshape(self.num_classes, self.queries, self.options)
+
+
+def _on_grid(values: npt.NDArray[np.floating], largest: float, bits: int) -> npt.NDArray[np.float64]:
+    """The nearest multiples of largest / 2^bits, cut off at plus and minus `largest`."""
+    step = largest / 2**bits
+    return np.round(np.clip(values.astype(np.float64), -largest, largest) / step) * step
