@@ -1512,8 +1512,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _ENSEMBLE,
-                "                    noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
-                "                    noised = total\n",
+                "            noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
+                "            noised = total\n",
             ),
         ),
         caught_by=(
@@ -1534,8 +1534,8 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             Edit(
                 _ENSEMBLE,
-                "                    noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
-                "                    noised = total\n",
+                "            noised = total + normals.normal(scale=mechanism.stddev, size=total.shape)\n",
+                "            noised = total\n",
             ),
         ),
         caught_by=(
@@ -1590,9 +1590,9 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _ENSEMBLE,
-                "                total = sum_of(sampled, ask(step))\n",
-                "                total = sum_of(sampled, ask(step))\n"
-                "                total = sum_of(sampled, ask(step)) if total is None else total\n",
+                "            total = without_values(sum_of, sampled, asked)\n",
+                "            total = without_values(sum_of, sampled, asked)\n"
+                "            total = without_values(sum_of, sampled, asked) if total is None else total\n",
             ),
         ),
         caught_by=(f"{_TEST_REMOTE}::test_a_lost_round_is_charged_and_nothing_of_it_is_used",),
