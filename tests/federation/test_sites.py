@@ -96,7 +96,9 @@ def test_a_user_is_clipped_as_a_whole_and_neither_a_site_nor_an_image() -> None:
         assert np.linalg.norm(together) > 1.5 * CLIP
 
 
-@pytest.mark.parametrize("place", [0, 6, USERS])
+@pytest.mark.parametrize(
+    "place", [pytest.param(0, marks=pytest.mark.slow), 6, pytest.param(USERS, marks=pytest.mark.slow)]
+)
 def test_one_user_more_or_fewer_moves_a_round_by_at_most_one_clip(place: int) -> None:
     """A user who is really there or not, with few images or many, at any site."""
     data, before = dataset(), total(sites_of(dataset()), np.arange(USERS))

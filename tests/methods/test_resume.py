@@ -45,7 +45,9 @@ every_variant = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else []) for name in sorted(VARIANTS)],
 )
-every_training = pytest.mark.parametrize("name", _TRAINED)
+every_training = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "dp_diffusion" else []) for name in _TRAINED]
+)
 
 
 class _Cut(BaseException):
