@@ -270,7 +270,8 @@ def group_sums(
 
     def one(group: tf.Tensor, server: Sequence[tf.Tensor], public: Sequence[tf.Tensor]) -> tf.Tensor:
         """Loads a group's network, trains it, asks it and puts it away."""
-        start = [rows[group] for rows in stacked] if kept else [*server, *initial[len(server) :]]
+        # A sparse read: another one would copy all groups' values each time, since single ones are written.
+        start = [rows.sparse_read(group) for rows in stacked] if kept else [*server, *initial[len(server) :]]
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
         steps = tf.where(sizes[group] > 0, learning.steps, 0)
