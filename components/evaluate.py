@@ -65,6 +65,7 @@ def evaluate(
         NotFitted,
         accuracy_interval,
         balanced_accuracy,
+        caution_of_use,
         cautions_about,
         check_classifiers,
         check_publishable,
@@ -135,7 +136,7 @@ def evaluate(
             metrics["p2_augmented"] = float(right.mean())
             metrics["balanced"]["p2_augmented"] = balanced_accuracy(right, test.labels)
             metrics["intervals"]["p2_augmented"] = list(accuracy_interval(int(right.sum()), len(right)))
-    metrics["cautions"] = cautions_about(test)
+    metrics["cautions"] = caution_of_use(metrics["p2"], metrics["p3"], test.spec.num_classes) + cautions_about(test)
     _write(utility, "utility", metrics | {"classifiers": matrices})
 
     spaces = [scattering_space(), *([inception] if inception else [])]

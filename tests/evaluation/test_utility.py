@@ -8,7 +8,14 @@ import tensorflow as tf
 from sklearn.metrics import balanced_accuracy_score
 
 from tfdpgen.data import DataSpec, LabeledDataset, load_splits
-from tfdpgen.evaluation import accuracy, balanced_accuracy, cautions_about, train_classifier, utility_matrix
+from tfdpgen.evaluation import (
+    accuracy,
+    balanced_accuracy,
+    caution_of_use,
+    cautions_about,
+    train_classifier,
+    utility_matrix,
+)
 
 
 def stripes(num_examples: int, image_shape: tuple[int, int, int] = (8, 8, 1), *, shift: int = 0) -> LabeledDataset:
@@ -103,3 +110,25 @@ def test_small_and_uneven_test_splits_are_cautioned_about() -> None:
     assert len(cautions_about(test_split(*[0] * 297, 1, 1, 1))) == 1  # 99 % is not over 99 %
     (none,) = cautions_about(test_split())
     assert "(named cat, dog, eel)" in none
+
+
+@pytest.mark.parametrize(
+    ("p2", "p3", "num_classes", "is_of_no_use"),
+    [
+        (0.22, 0.11, 10, True),
+        (0.1, 0.39, 10, True),
+        (0.3, 0.21, 10, False),
+        (1.0, 0.1, 10, False),
+        (0.6, 0.65, 2, True),
+        (0.66, 0.66, 2, False),
+        (None, 0.1, 10, False),
+    ],
+)
+def test_images_that_are_hardly_better_than_noise_are_called_so(
+    p2: float | None, p3: float | None, num_classes: int, is_of_no_use: bool
+) -> None:
+    said = caution_of_use(p2, p3, num_classes)
+    assert bool(said) is is_of_no_use
+    if said:
+        assert said[0].startswith("These images are of no use.")
+        assert f"guessing on {1 / num_classes:.2f}" in said[0]

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource, PrivacyPlan
+from tfdpgen.privacy.accounting.statement import UNITS
 from tfdpgen.report import render_report, write_report
 
 _VOID = {"meta", "img", "br", "col", "hr", "input", "link"}
@@ -231,6 +232,23 @@ def test_samples_are_the_first_of_each_class_enlarged(channels: int, summary: di
         expected = np.broadcast_to(synthetic.images[place], (8, 8, channels)).repeat(7, axis=0).repeat(7, axis=1)
         np.testing.assert_array_equal(tile[..., :3], np.broadcast_to(expected, tile[..., :3].shape))
     assert not pixels[:, 3 * step :, 3].any(), "room for two more, left transparent"
+
+
+@pytest.mark.parametrize(("unit", "one", "other"), [("user", "user", "example"), ("example", "example", "user")])
+def test_the_page_speaks_of_those_whom_the_promise_is_made_to(
+    unit: str, one: str, other: str, summary: dict[str, Any], digits: LabeledDataset
+) -> None:
+    summary["privacy"]["unit"] = UNITS[unit]
+    page = Page(render_report(summary, digits.take([])))
+    for sentence in (
+        f"private {one}s,",
+        f"Take any one {one},",
+        f"whether the {one} was there",
+        f"this one {one} used",
+    ):
+        assert sentence in page.text
+    for sentence in (f"private {other}s,", f"Take any one {other},"):
+        assert sentence not in page.text
 
 
 def test_missing_parts_are_said_to_be_missing(digits: LabeledDataset):

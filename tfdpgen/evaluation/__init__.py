@@ -25,6 +25,7 @@ from tfdpgen.evaluation.published import PublishedAccuracies, publish_accuracies
 from tfdpgen.evaluation.utility import (
     UtilityMatrix,
     balanced_accuracy,
+    caution_of_use,
     cautions_about,
     compare_classifiers,
     over_seeds,
@@ -43,6 +44,7 @@ __all__ = [
     "accuracy",
     "accuracy_interval",
     "balanced_accuracy",
+    "caution_of_use",
     "cautions_about",
     "check_classifiers",
     "check_publishable",

@@ -43,6 +43,7 @@ ACCURACIES = ("p1", "p2", "p3", "p4")
 _LEAST_OF_A_CLASS = 2  # test examples below which a class's accuracy is a single answer, or none
 _LARGEST_SHARE = 0.99  # of the test examples, that one class may have without a caution
 _MOST_NAMED = 5  # classes in a sentence
+_NEAR_CHANCE = 0.15  # above what guessing gives: where the mean of p2 and p3 is below, images are of no use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +215,23 @@ def balanced_accuracy(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64
     counts = np.bincount(labels)
     present = counts > 0
     return float(np.mean(np.bincount(labels, weights=right)[present] / counts[present]))
+
+
+def caution_of_use(p2: float | None, p3: float | None, num_classes: int) -> list[str]:
+    """A sentence that says so where synthetic images are hardly better than noise; else none.
+
+    Args:
+      p2: accuracy on real images of a classifier of synthetic ones.
+      p3: that of a classifier of real images on synthetic ones.
+      num_classes: guessing is right one time in so many.
+    """
+    if p2 is None or p3 is None or (p2 + p3) / 2 >= 1 / num_classes + _NEAR_CHANCE:
+        return []
+    return [
+        f"These images are of no use. A classifier that learns from them is right on {p2:.2f} of real images (p2), one "
+        f"of real images on {p3:.2f} of these (p3), and guessing on {1 / num_classes:.2f}. Take another method, a "
+        "larger epsilon, or more data."
+    ]
 
 
 def cautions_about(test: LabeledDataset) -> list[str]:

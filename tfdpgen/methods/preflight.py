@@ -34,6 +34,8 @@ _LATER_STEPS = 2**29  # bytes that attacks and evaluation hold beyond the data, 
 _WRITE_SECONDS = 3e-4  # to write one synthetic example, besides drawing it, measured; see docs/preflight.md
 _KEPT = 3  # places that a run keeps the synthetic examples in: generate's artifact, publish's, and output_dir
 
+_MEASURED = ("gaussian_mixture", "c_vae")  # with which the threshold of signal to noise was found
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -165,7 +167,10 @@ class Preflight:
     def _judged(self) -> str:
         """What the ratio means."""
         if self.advice is None:
-            return f"hopeless below {HOPELESS:g}; docs/preflight.md says what to expect"
+            other = (
+                "" if self.method in _MEASURED else f", measured with {_MEASURED[0]}: {self.method} may need far more"
+            )
+            return f"hopeless below {HOPELESS:g}{other}; docs/preflight.md says what to expect"
         advice, (height, width, channels) = self.advice, self.advice.image_shape or (0, 0, 0)
         ways = [
             f"--epsilon={advice.epsilon:.2g}" if advice.epsilon is not None else "",

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _APART = 0.1  # accuracy that p3 may lack of p1, or p2 of p1, before the two are said to disagree
+_TEACHES = 0.5  # p2, below which nobody would call it teaching
 _SURE = 0.995  # of p3: classes that no image can be mistaken for, whatever else it looks like
 _FAR = 3.0  # times the Frechet distance of real images, above which a recognised label may mislead
 _ALIKE = 0.6  # of the diversity of real images, below which images of a class are called alike
@@ -81,7 +82,7 @@ def _cautions(
     if p1 is None or p2 is None or p3 is None:
         return []
     found = []
-    if p3 < p1 - _APART and p2 > p3:
+    if p3 < p1 - _APART and p2 > max(p3, _TEACHES):
         found.append(
             f"They teach a classifier (p2 {p2:.2f}) better than they show what they are labelled as (p3 {p3:.2f}): "
             "look at them before you call them images of their classes."

@@ -39,11 +39,11 @@ _ASSUMPTIONS = (
     "dealt.",
     "All other hyperparameters were fixed before the private examples were touched; choosing between runs by their "
     "results is not accounted.",
-    "Each step of DP-SGD samples every {unit} independently with the same probability (Poisson sampling); which were "
-    "sampled, and how many, stays secret.",
-    "One {unit} moves the sum to which a mechanism adds noise by at most the declared bound: gradients are clipped "
-    "{unit} by {unit}, no layer mixes examples, whatever is random about an example in training is drawn from a secret "
-    "generator, and a gradient that is not finite counts as zero.",
+    "Where a mechanism is DP-SGD, each of its steps samples every {unit} independently with the same probability "
+    "(Poisson sampling); which were sampled, and how many, stays secret.",
+    "One {unit} moves the sum to which a mechanism adds noise by at most the declared bound. Where a mechanism is "
+    "DP-SGD, gradients are clipped {unit} by {unit}, no layer mixes examples, and a gradient that is not finite counts "
+    "as zero. Whatever is random about an example in training is drawn from a secret generator.",
     "Everything released was computed from the listed mechanisms' outputs and from what is public. Losses, the count "
     "of gradients that were not finite, scores of attacks and utility, backups and the ledger stay inside the trust "
     "boundary.",
