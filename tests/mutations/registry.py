@@ -1282,7 +1282,11 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=3,
         bug="A shard's network goes on from the weights of the shard before it.",
         had_by="class of bug of loops that reuse a network",
-        edits=(Edit(_ENSEMBLE, "[rows[group] for rows in stacked]", "[rows[0] for rows in stacked]"),),
+        edits=(
+            Edit(
+                _ENSEMBLE, "[rows.sparse_read(group) for rows in stacked]", "[rows.sparse_read(0) for rows in stacked]"
+            ),
+        ),
         caught_by=(f"{_TEST_ENSEMBLE}::test_one_example_moves_the_answer_of_its_shard_alone",),
     ),
     Mutant(
