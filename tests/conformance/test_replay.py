@@ -75,11 +75,11 @@ def test_this_suite_knows_every_method() -> None:
 @pytest.mark.parametrize("name", _EVERY)
 def test_no_neighbour_moves_a_sum_by_more_than_its_sensitivity(name: str, digits: Any) -> None:
     extra = {"labeller_share": 0.3, "label_distribution": "private"} if name == "gaussian_mixture" else {}
-    found = _replayed(name, digits, **extra)
-    assert {len(one.changes) for one in found} <= {10, 20}
+    found = _replayed(name, digits, neighbours=120 if name == "pate_gan" else 20, **extra)
+    assert {len(one.changes) for one in found} <= {10, 20, 60}
     for one in found:
         assert one.is_within, (one.mechanism, one.changes.max(), one.astray)
-        least = 0.2 if name == "pate_gan" else 0.9  # a teacher may draw another example, or vote as before
+        least = 0.05 if name == "pate_gan" else 0.9  # a teacher may draw another example, or vote as before
         assert np.count_nonzero(one.changes) > least * len(one.changes), one.mechanism
         # An example changes a critic a little, which has few steps here, and everything else by up to the bound.
         assert one.changes.max() > (0.001 if name == "gs_wgan" else 0.3), one.mechanism
