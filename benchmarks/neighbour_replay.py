@@ -570,7 +570,7 @@ class _ReplayedGroups:
                 self._traced[id(function)] = isolation.traced(function, *rest)
             return self._traced[id(function)]
 
-        class Seen(type(self._mechanism)):  # type: ignore[misc]
+        class Seen(type(self._mechanism)):  # type: ignore[misc]  # a base that is known when it runs
             num_groups: Any = variant.num_groups
 
             def bounded(self, answer: tf.Tensor) -> tf.Tensor:

@@ -156,7 +156,7 @@ def test_all_that_a_training_changes_is_restored(name: str, tmp_path: Path, monk
         return lambda sampled, public: np.resize(np.ravel(public[0]).astype(np.float64), mechanism.size) / 10
 
     def given_samples(self: GroupSum, rng: Any, first_step: int = 0) -> Iterator[Any]:
-        for batch in given(self, None, first_step):  # type: ignore[arg-type]
+        for batch in given(self, None, first_step):  # type: ignore[arg-type]  # `given` uses no field of it
             yield batch.indices[0]
 
     def given(self: DPSGD, noise: Any = None, first_step: int = 0, **_: Any) -> Iterator[PoissonBatch]:

@@ -1335,6 +1335,37 @@ MUTANTS: tuple[Mutant, ...] = (
         caught_by=(f"{_TEST_VOTES}::test_the_noise_is_that_of_the_plan",),
     ),
     Mutant(
+        name="noise_of_steps_from_a_seed",
+        rule=6,
+        bug="The noise on what groups answer comes from a fixed seed: who has the program subtracts it.",
+        had_by="class of bug of experiments that are made repeatable",
+        edits=(
+            Edit(
+                _ENSEMBLE,
+                "    samples, normals = noise.numpy_generator(), noise.numpy_generator()\n",
+                "    samples, normals = noise.numpy_generator(), np.random.default_rng(0)\n",
+            ),
+        ),
+        caught_by=(
+            f"{_TEST_VOTES}::test_noise_follows_no_seed",
+            f"{_TEST_ENSEMBLE}::test_noise_follows_no_seed",
+        ),
+    ),
+    Mutant(
+        name="teachers_draw_from_a_seed",
+        rule=6,
+        bug="Which of its examples a teacher votes for comes from a fixed seed.",
+        had_by="class of bug of experiments that are made repeatable",
+        edits=(
+            Edit(
+                "tfdpgen/privacy/session.py",
+                "            rng = held.noise.numpy_generator()\n\n            def counts",
+                "            rng = np.random.default_rng(0)\n\n            def counts",
+            ),
+        ),
+        caught_by=(f"{_TEST_VOTES}::test_whom_teachers_draw_follows_no_seed",),
+    ),
+    Mutant(
         name="one_query_accounted_for_all",
         rule=1,
         bug="The noise of a step is that of one query, and all of its queries are answered.",
@@ -1363,7 +1394,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="projections_rounded_by_place",
-        rule=4,
+        rule=3,
         bug="Projections are rounded as products of matrices happen to be: one example turns other teachers' votes.",
         had_by="class of bug of thresholds on floating-point sums",
         edits=(
@@ -1374,7 +1405,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="teachers_of_all_classes",
-        rule=4,
+        rule=3,
         bug="Teachers vote on the queries of all classes: one example moves ten times as many votes.",
         had_by="class of bug of parallel composition over parts that are not disjoint",
         edits=(
@@ -1406,7 +1437,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="draws_by_the_teachers_that_are_there",
-        rule=4,
+        rule=6,
         bug="What a teacher draws depends on how many teachers before it have examples.",
         had_by="class of bug of random numbers that are drawn by place",
         edits=(

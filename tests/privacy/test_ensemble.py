@@ -189,6 +189,18 @@ def test_the_noise_is_that_of_the_plan(network: Any, examples: LabeledDataset, m
         assert stats.kstest(noise / wrong, "norm").pvalue < 1e-4
 
 
+def test_noise_follows_no_seed(network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tfdpgen.privacy.ensemble.group_sums", lambda *_: lambda sampled, public: np.zeros(_GRADIENTS.size)
+    )
+    found: list[list[np.ndarray]] = []
+    for _ in range(2):
+        found.append([])
+        ensemble = _ensemble(_session(examples), network, _gradient)
+        ensemble.run(_asked, lambda _, answer, into=found[-1]: into.append(answer), verbose=0)
+    assert all(np.any(one != other) for one, other in zip(*found, strict=True))
+
+
 def test_critics_are_sampled_independently(
     network: Any, examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

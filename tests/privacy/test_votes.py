@@ -156,8 +156,9 @@ def test_every_step_runs_once_and_gives_noisy_counts(examples: LabeledDataset) -
     for again in (lambda: poll.run(_asked, print, verbose=0), lambda: session.poll("votes", _transform)):
         with pytest.raises(PlanError, match="once"):
             again()
+    other: Any = _session(examples).ensemble
     with pytest.raises(PlanError, match="not for `ensemble`"):
-        _session(examples).ensemble("votes", *[None] * 3, public=[], transform=_transform, learning=None)  # type: ignore[arg-type]
+        other("votes", None, None, None, public=[], transform=_transform, learning=None)
 
 
 def test_the_noise_is_that_of_the_plan(examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +195,30 @@ def test_what_teachers_draw_and_where_examples_are_dealt_is_secret(
     for one, other in zip(third, fourth, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_noise_follows_no_seed(examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Votes, "counts", lambda self, *_: np.zeros(self.size))
+    found: list[list[np.ndarray]] = []
+    for noise in (NoiseSource(), NoiseSource(), NoiseSource.insecure(3), NoiseSource.insecure(3)):
+        found.append([])
+        poll = _session(examples, noise=noise).poll("votes", _transform)
+        poll.run(_asked, lambda _, counts, into=found[-1]: into.append(counts), verbose=0)
+    assert all(np.mean(one == other) < 0.01 for one, other in zip(*found[:2], strict=True))
+    assert np.mean(found[0][0] == found[0][1]) < 0.01  # nor is it the same in each step
+    for one, other in zip(*found[2:], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_whom_teachers_draw_follows_no_seed(examples: LabeledDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of examples that are dealt alike."""
+    seen: list[Any] = []
+    exact = Votes.counts
+    monkeypatch.setattr(Votes, "counts", lambda self, *known: (seen.append(exact(self, *known)), seen[-1])[1])
+    monkeypatch.setattr(PrivateSession, "_dealt", lambda *_: np.arange(40) // 2 % 6)
+    for _ in range(2):
+        _session(examples).poll("votes", _transform).run(_asked, lambda *_: None, verbose=0)
+    assert all(np.any(one != other) for one, other in zip(seen[:5], seen[5:], strict=True))
 
 
 def test_counts_are_those_of_the_examples(examples: LabeledDataset) -> None:

@@ -311,13 +311,14 @@ class FlowerSites(RemoteUsers):
 
         Who is there is decided before a round asks anything, and by nothing that anybody's examples decide.
         """
+        assert self._task is not None  # announced
         for node, answer in self._call_new_nodes(strict=False):
             seat = self._seats.get(answer.site)
             if seat is None or answer.num_users != seat.num_users or answer.site in self._refused:
                 self._say(f"\nNode {node} calls itself {answer.site!r}, and does not take part.")
                 continue
             try:
-                check_agrees(answer, self._task.mechanism, tfdpgen.__version__)  # type: ignore[union-attr]
+                check_agrees(answer, self._task.mechanism, tfdpgen.__version__)
             except FederationError as error:
                 self._say(f"\n{error}")
                 continue

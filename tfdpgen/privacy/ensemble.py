@@ -3,12 +3,13 @@
     ensemble = session.ensemble("gradients", critic, loss_fn, answer_fn, public=[...], transform=..., learning=...)
     ensemble.run(ask, answer)       # for each step: public tensors to ask about; what the mechanism makes of the sum
 
-Groups are the disjoint shards of a plan for examples (`SanitisedGradient`), or what users have, of a plan for
-users (`FederatedAverage`, whose networks start from a public one in every step). In a step those that are sampled
-each train their own network for a few steps on examples of their shard and on the public tensors, and answer. Answers
-are bounded by the mechanism, added up and noised once. Networks are as private as the examples: they are variables of
-this object, which no method gets, and are not part of a backup. A training that goes on after a crash has new ones,
-which learn anew; no accounted step is repeated.
+Groups are the disjoint shards of a plan for examples (`SanitisedGradient`), or what users have, of a plan for users
+(`FederatedAverage`, whose networks start from a public one in every step). In a step those that are sampled each train
+their own network for a few steps on examples of their shard and on the public tensors, and answer. Answers are bounded
+by the mechanism, added up and noised once. Networks are as private as the examples: they are variables of this object,
+which no method gets, and are not part of a backup. A training that goes on after a crash has new ones, which learn
+anew; no accounted step is repeated. Teachers of `Votes` have no network, and what they answer is counted by the
+mechanism itself; their steps are run here as well.
 
 Within a group anything may happen, since an example may change its network into any other. What must not happen is that
 one group reaches another: so each network's weights and moments are loaded into one clone of the model, and put away
@@ -132,7 +133,7 @@ class LocalWork(NamedTuple):
 
 
 class Ensemble:
-    """Networks on groups; made by `PrivateSession.ensemble` and `federation`, which check what they are given.
+    """Groups that answer; made by `PrivateSession.ensemble`, `federation` and `poll`, which check what they are given.
 
     Args:
       mechanism: calibrated.
@@ -160,7 +161,9 @@ class Ensemble:
             )
             if first:
                 if verbose:
-                    print(f"Going on at step {first + 1} of {mechanism.steps}, with networks that learn anew.")
+                    anew = isinstance(mechanism, NetworkSum) and mechanism.keeps_networks
+                    learnt = ", with networks that learn anew" if anew else ""
+                    print(f"Going on at step {first + 1} of {mechanism.steps}{learnt}.")
                 bar.update(first)
             lost = 0
             for step, noised_sum in enumerate(noised_sums(first), first):
