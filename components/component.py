@@ -241,10 +241,7 @@ def staged(path: Path, *, private: bool = False) -> Iterator[Path]:
       FolderInUseError: if a living process is writing the same path.
     """
     path = Path(os.path.abspath(path))
-    if path.exists() and not (path / HEADER).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise ComponentError(
-            f"{path} holds something that is not an artifact and is left alone; choose another folder."
-        )
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
     with folder_lock(part):
@@ -259,6 +256,14 @@ def staged(path: Path, *, private: bool = False) -> Iterator[Path]:
             remove(part)
             raise
         replace(part, path, old)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises a ComponentError where `path` holds something other than an artifact, which nothing may replace."""
+    if path.exists() and not (path / HEADER).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise ComponentError(
+            f"{path} holds something that is not an artifact and is left alone; choose another folder."
+        )
 
 
 def message_of(error: BaseException) -> str:

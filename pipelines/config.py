@@ -8,7 +8,6 @@ The text below each field is its help on the command line.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import shlex
 
 PAID = "train"  # the step that spends the budget
@@ -193,13 +192,14 @@ class SynthesisConfig:
         from tfdpgen.choices import (
             CLASSIFIERS,
             DIGITS_SHAPE,
-            METHODS,
             check_budget,
             check_classifiers,
             check_delta,
             check_is_another,
+            check_knows_users,
             check_label_distribution,
             check_labeller_share,
+            check_method,
             check_public_images,
             check_publishable,
             check_shadows,
@@ -253,10 +253,8 @@ class SynthesisConfig:
                 "`attack_shadow_folder` should be empty without `attack_shadow_models`; "
                 f"got {self.attack_shadow_folder!r}."
             )
-        if self.method not in METHODS:
-            close = difflib.get_close_matches(self.method, METHODS, 1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"`method` should be one of {', '.join(METHODS)}; got {self.method!r}.{hint}")
+        check_method(self.method)
+        check_knows_users(self.method, self.dataset, self.users)
         public = public_source(self.method, self.public_dataset)
         check_is_another(public, self.dataset)
         if shape:

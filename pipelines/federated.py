@@ -19,7 +19,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdpgen.choices import check_budget, check_delta
+from tfdpgen.choices import check_budget, check_delta, check_method
 from tfdpgen.federation.flower import FlowerSites, client_app, server_app
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 RELEASE = "release"  # in the folder of results: a TrainedRelease
 OUTCOME = "federation.json"  # in internal/: what became of the rounds
+README = """\
+This folder is internal. It holds the ledger of what has been spent on users, the progress of a training, and, after
+federated_run.py, the sites' private examples. Do not publish it. What may leave is in ../release.
+"""
 ERROR = "federation_error.txt"  # in internal/: why there is no release
 
 
@@ -91,8 +95,9 @@ class FederationConfig:
         for name in ("round_seconds", "start_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` should be greater than 0; got {getattr(self, name)!r}.")
+        check_method(self.method)
         check_budget(self.epsilon, self.delta)
-        check_delta(self.delta, self.num_users)
+        check_delta(self.delta, self.num_users, "user")
         _ = self.method_settings
 
     @property
@@ -154,7 +159,7 @@ def serve(grid: Any, config: FederationConfig) -> None:
 
     folder = Path(config.output_dir).expanduser().absolute()
     internal = folder / "internal"
-    internal.mkdir(parents=True, exist_ok=True)
+    open_internal(internal)
     for name in (OUTCOME, ERROR):
         (internal / name).unlink(missing_ok=True)
     began = time.monotonic()
@@ -198,6 +203,13 @@ def serve(grid: Any, config: FederationConfig) -> None:
     }
     _write(internal / OUTCOME, json.dumps(outcome, indent=2) + "\n")
     print(describe(outcome, folder), flush=True)
+
+
+def open_internal(folder: Path) -> None:
+    """Makes the folder of what may never leave, for its owner alone, and says so in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    (folder / "README").write_text(README)
 
 
 def describe(outcome: dict[str, Any], folder: Path) -> str:

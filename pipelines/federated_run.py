@@ -35,11 +35,12 @@ import numpy as np
 from absl import app
 from absl import logging as absl_logging
 
-from components.component import message_of, quiet_start, quiet_tensorflow
+from components.component import check_replaceable, message_of, quiet_start, quiet_tensorflow
 from components.ingest import declared
-from pipelines.federated import ERROR, OUTCOME, FederationConfig, serve, site_in
+from pipelines.federated import ERROR, OUTCOME, RELEASE, FederationConfig, open_internal, serve, site_in
 from pipelines.local_run import flags_parser
-from tfdpgen.choices import check_budget
+from tfdpgen.choices import check_budget, check_knows_users, check_method
+from tfdpgen.data.synthetic_users import parse_users
 from tfdpgen.federation.flower import check_installed, client_app, server_app, simulate
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "PYTHONWARNINGS": "ignore::DeprecationWarning:gast.astn",  # of AutoGraph, which Flower and Ray would show
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }  # nothing is reported to anybody, or installed
@@ -123,6 +125,10 @@ class FederatedRunConfig:
     def __post_init__(self) -> None:
         if self.mode not in ("simulation", "processes"):
             raise ValueError(f"`mode` should be simulation or processes; got {self.mode!r}.")
+        check_method(self.method)
+        if self.users:
+            parse_users(self.users)
+        check_knows_users(self.method, self.dataset, self.users)
         for name in ("num_sites", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1; got {getattr(self, name)}.")
@@ -141,6 +147,7 @@ def run(config: FederatedRunConfig) -> None:
     folder = Path(config.output_dir).expanduser().absolute()
     internal = folder / "internal"
     try:
+        check_replaceable(folder / RELEASE)
         check_installed()
         quiet_tensorflow()
         dataset, users = _read(config)
@@ -150,6 +157,7 @@ def run(config: FederatedRunConfig) -> None:
             )
         server = _server_config(config, dataset, users)
         server.chosen()
+        open_internal(internal)
         deal(dataset, config.num_sites, internal / "sites")
     except (ImportError, OSError, ValueError) as error:
         print(f"federated_run.py: {message_of(error)}", file=sys.stderr)

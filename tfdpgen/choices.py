@@ -8,6 +8,7 @@ Whoever parses settings can refuse bad ones at once; the rooms that carry them o
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import os
@@ -24,6 +25,7 @@ METHODS = (
     "latent_gaussian",
     "pate_gan",
 )
+USER_LEVEL = ("fedavg_gan",)  # methods that make their promise to users
 PUBLIC_DATASETS = {"dp_gan": "", "latent_gaussian": "strokes"}  # methods that learn from public images; defaults
 CLASSIFIERS = ("cnn", "logistic_regression", "mlp", "random_forest", "gradient_boosting")
 LABEL_DISTRIBUTIONS = ("balanced", "private")
@@ -56,17 +58,45 @@ def check_budget(epsilon: float, delta: float) -> None:
         raise ValueError(f"`delta` should lie strictly between 0 and 1; got {delta!r}.")
 
 
-def check_delta(delta: float, num_examples: int) -> None:
-    """Refuses a delta that would permit publishing some example outright.
+def check_delta(delta: float, count: int, unit: str = "example") -> None:
+    """Refuses a delta that would permit publishing some example, or all examples of a user, outright.
+
+    Args:
+      delta: of a budget.
+      count: how many examples or users the promise is made to.
+      unit: "example" or "user".
 
     Raises:
-      ValueError: if delta is not smaller than 1 / num_examples.
+      ValueError: if delta is not smaller than 1 / count.
     """
-    if delta >= 1 / num_examples:
+    if delta >= 1 / count:
+        outright = "an example" if unit == "example" else "all examples of a user"
         raise ValueError(
-            f"`delta` should be smaller than 1 / num_examples = {1 / num_examples:.3g}, since a larger one permits "
-            f"a mechanism that publishes an example outright; got {delta:g} for {num_examples} examples. "
-            f"Try {10 ** math.floor(math.log10(0.1 / num_examples)):g}."
+            f"`delta` should be smaller than 1 / num_{unit}s = {1 / count:.3g}, since a larger one permits "
+            f"a mechanism that publishes {outright} outright; got {delta:g} for {count} {unit}s. "
+            f"Try {10 ** math.floor(math.log10(0.1 / count)):g}."
+        )
+
+
+def check_method(name: str) -> None:
+    """Raises a ValueError unless it is one of `METHODS`."""
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ValueError(f"`method` should be one of {', '.join(METHODS)}; got {name!r}.{hint}")
+
+
+def check_knows_users(method: str, dataset: str, users: str) -> None:
+    """Refuses a method that makes its promise to users, for a source that can know none.
+
+    Raises:
+      ValueError: if `users` makes none up either.
+    """
+    if method in USER_LEVEL and not users and not dataset.lower().endswith((*_TABLES, ".npz")):
+        raise ValueError(
+            f"`users` should be given with `method` {method}, which makes its promise to users: {dataset!r} does not "
+            "say whose its examples are. Take a table with a column of users, an .npz with user_ids, or, for "
+            "experiments, --users=iid:20."
         )
 
 

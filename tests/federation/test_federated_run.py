@@ -21,6 +21,8 @@ import pytest
 
 from components.artifacts import TrainedRelease
 from pipelines.federated import FederationConfig
+from pipelines.federated_run import FederatedRunConfig
+from pipelines.federated_run import run as run_federation
 from tests.federation.small import (
     METHOD,
     SITES,
@@ -263,3 +265,31 @@ def test_a_simulated_site_that_is_killed_costs_a_round(tmp_path: Path, started_r
     assert 1 <= len(outcome["lost"]) < 50  # and the others are not spoilt
     assert outcome["rounds_without_some_site"] > 0
     assert f"Rounds: 100 charged, of which {len(outcome['lost'])} lost and not applied" in run.said
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"method": "fedavg"}, "Did you mean fedavg_gan"),
+        ({"users": ""}, "`users` should be given with `method` fedavg_gan"),
+        ({"users": "iid:0"}, "`users` should be empty, or iid:NUMBER or by_class:NUMBER"),
+    ],
+)
+def test_settings_are_refused_before_anything_is_read(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FederatedRunConfig(**{"users": "iid:20"} | flags)
+
+
+def test_a_delta_too_large_speaks_of_users() -> None:
+    with pytest.raises(ValueError, match=r"smaller than 1 / num_users.*all examples of a user outright.*for 90 users"):
+        FederationConfig(num_users=90, delta=0.5)
+
+
+def test_a_folder_that_is_no_release_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "thesis.txt").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        run_federation(FederatedRunConfig(users="iid:20", output_dir=str(tmp_path)))
+    assert ended.value.code == 2
+    assert "holds something that is not an artifact" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["release", "thesis.txt"]

@@ -234,7 +234,7 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=1,
         bug="A delta of 1 / n or more is accepted, which a mechanism that publishes an example meets.",
         had_by="class of bug",
-        edits=(Edit("tfdpgen/choices.py", "if delta >= 1 / num_examples:", "if delta >= 1:"),),
+        edits=(Edit("tfdpgen/choices.py", "if delta >= 1 / count:", "if delta >= 1:"),),
         caught_by=(f"{_TEST_PLAN}::test_a_delta_that_is_not_below_one_over_n_is_refused",),
     ),
     Mutant(
@@ -1220,8 +1220,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _SESSION,
-                "        budget.check_num_examples(plan.num_examples)\n",
-                "        budget.check_num_examples(plan.num_examples)\n"
+                "        budget.check_num_examples(plan.num_examples, plan.unit)\n",
+                "        budget.check_num_examples(plan.num_examples, plan.unit)\n"
                 "        if backup is not None:\n"
                 "            noise._draw_key = NoiseSource.insecure(0)._draw_key\n",
             ),

@@ -426,6 +426,16 @@ def test_what_a_method_without_steps_has_none_of_is_not_said_to_be_missing(
     assert render_report(summary, digits).count("none: no steps of DP-SGD") == 0
     summary["privacy"]["sampling"] = "none"
     assert render_report(summary, digits).count("none: no steps of DP-SGD") == len(nothing)
+    summary["privacy"] |= {"sampling": "poisson", "mechanisms": [{"name": "federated average"}]}
+    assert render_report(summary, digits).count("none: no steps of DP-SGD") == len(nothing)
+
+
+def test_a_bound_that_rules_nothing_out_is_not_stated_as_one(summary: dict[str, Any], digits: LabeledDataset) -> None:
+    assert "guesses right at most 95.1 %" in render_report(summary, digits)
+    summary["privacy"]["epsilon"] = 10.0
+    text = render_report(summary, digits)
+    assert "may then guess right nearly always" in text
+    assert "guesses right at most" not in text
 
 
 def test_further_parts_from_outside_are_escaped(full: dict[str, Any], digits: LabeledDataset):

@@ -116,8 +116,8 @@ def load_splits(
         parts = _with_users(parts, users, dataset)
     if verbose and any(part.user_ids is not None for part in parts.values()):
         print(
-            f"{dataset}: users are known, and each is in one part alone. Most methods make their promise to one "
-            "example: it is weaker for whoever has several. fedavg_gan makes it to users.",
+            f"{dataset}: users are known, and each is in one part alone. fedavg_gan makes its promise to them; any "
+            "other method makes it to one example, and it is weaker for whoever has several.",
             file=sys.stderr,
         )
     splits = _split(parts, dataset)

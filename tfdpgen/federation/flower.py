@@ -22,6 +22,7 @@ import importlib.util
 import json
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,9 @@ def check_installed() -> None:
     """Raises an ImportError that says what to install where Flower is missing."""
     if importlib.util.find_spec("flwr") is None:
         raise ImportError(
-            "Flower is not installed; install it with: pip install 'tfdpgen[federated]'. It holds packages at older "
-            "versions than tfdpgen is tested with: use an environment of its own, as `make federated` does."
+            "Flower is not installed; install it with: pip install 'tfdpgen[federated]', or in a checkout pip install "
+            "'.[federated]'. It holds packages at older versions than tfdpgen is tested with: use an environment of "
+            "its own, as `make federated` does."
         )
 
 
@@ -124,6 +126,7 @@ def server_app(serve: Callable[[Any, Mapping[str, Any]], object]) -> Any:
 
     @app.main()
     def main(grid: Any, context: Context) -> None:
+        _quiet()
         serve(grid, dict(context.run_config))
 
     return app
@@ -405,6 +408,11 @@ def _answer(reply: Any) -> Answer | str:
         return Answer(**json.loads(_config(reply, "answer")))
     except (KeyError, TypeError, ValueError) as error:
         return f"its answer cannot be read ({type(error).__name__})"
+
+
+def _quiet() -> None:
+    """Has AutoGraph's library warn nobody of its own ways; Flower shows what Python would hide."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="gast")
 
 
 def _reason(reply: Any) -> str:

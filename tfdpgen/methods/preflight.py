@@ -133,8 +133,8 @@ class Preflight:
         if self.disk_there is not None and self.disk_there < self.bytes_on_disk:
             disk += f", WHERE ONLY {_size(self.disk_there)} ARE FREE: ask for a smaller --num_synthetic or free some"
         lines = [
-            f"Data: {facts.num_examples:,} private training examples, {spec.num_classes} declared classes, images of "
-            f"{height} x {width} x {channels}",
+            f"Data: {facts.num_examples:,} private training examples{self._users()}, {spec.num_classes} declared "
+            f"classes, images of {height} x {width} x {channels}",
             f"Smallest class: {facts.smallest_class:,} training example{'s' * (facts.smallest_class != 1)} "
             "[internal: counted without noise, not for release]",
             f"Training with {self.method} on this machine: {_time(self.cost.seconds)}",
@@ -150,6 +150,11 @@ class Preflight:
         values = dataclasses.asdict(self)
         smallest = values["facts"].pop("smallest_class")
         return {**values, "hopeless_below": HOPELESS, "smallest_class": smallest, "internal": ["smallest_class"]}
+
+    def _users(self) -> str:
+        """How many users they are of, where the promise is made to these."""
+        is_to_users = promises_to(self.method) is PrivacyUnit.USER
+        return f" of {self.facts.num_users:,} users, to each of whom the promise is made" if is_to_users else ""
 
     def _labels(self) -> str:
         """How many synthetic examples a class gets."""
@@ -178,6 +183,8 @@ class Preflight:
             f"images of {height} x {width} x {channels}, prepared so" if advice.image_shape else "",
         ]
         would = ", or ".join(way for way in ways if way) or "more examples"
+        if self.method not in _MEASURED:
+            would = f"--method={_MEASURED[0]}, with which this was measured, and with it {would}"
         return f"HOPELESS: below {HOPELESS:g} images are hardly more than noise. What would help: {would}"
 
 

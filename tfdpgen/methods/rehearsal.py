@@ -107,7 +107,7 @@ def rehearse(
         if users is None:
             raise ValueError(unknown_users(method))
         units = users
-    budget.check_num_examples(units)
+    budget.check_num_examples(units, promises_to(method))
     with PeakMemory() as peak:
         chosen, plan = planned(method, spec, units, budget, labeller_share, label_distribution)
         seen = public_images_of(chosen, public_images, spec)

@@ -93,7 +93,7 @@ def train(
     if not isinstance(budget, PrivacyBudget):
         raise ValueError(f"`budget` should be a PrivacyBudget(epsilon, delta); got {budget!r}.")
     units = num_units(method, dataset)
-    budget.check_num_examples(units)
+    budget.check_num_examples(units, promises_to(method))
     chosen, plan = planned(method, dataset.spec, units, budget, labeller_share, label_distribution)
     public_images = public_images_of(chosen, public_images, dataset.spec)
     if public_images is not None:

@@ -38,13 +38,17 @@ class PrivacyBudget:
     def __post_init__(self) -> None:
         check_budget(self.epsilon, self.delta)
 
-    def check_num_examples(self, num_examples: int) -> None:
-        """Refuses a delta that would permit publishing some example outright.
+    def check_num_examples(self, num_examples: int, unit: str = "example") -> None:
+        """Refuses a delta that would permit publishing some example, or all examples of a user, outright.
+
+        Args:
+          num_examples: to which the promise is made; users, where these are the unit.
+          unit: "example" or "user".
 
         Raises:
           ValueError: if delta is not smaller than 1 / num_examples.
         """
-        check_delta(self.delta, num_examples)
+        check_delta(self.delta, num_examples, unit)
 
     @property
     def gaussian_noise_multiplier(self) -> float:

@@ -132,7 +132,7 @@ class PrivacyPlan:
         Raises:
           ValueError: if delta is not smaller than 1 / num_examples.
         """
-        budget.check_num_examples(self.num_examples)
+        budget.check_num_examples(self.num_examples, self.unit)
         made = {key: self._of_share(self.mechanisms[key], budget.share(share)) for key, share in self.shares.items()}
         made[self.rest] = self._calibrated(self.mechanisms[self.rest], budget, list(made.values()))
         return dataclasses.replace(self, mechanisms={key: made[key] for key in self.mechanisms})

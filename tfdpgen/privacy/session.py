@@ -130,7 +130,7 @@ class PrivateSession:
             raise ValueError("`plan` promises privacy to users, and `dataset` does not say whose its examples are.")
         if plan.unit is PrivacyUnit.USER and plan.num_examples != (users := num_users(dataset)):
             raise ValueError(f"`plan` should be for {users} users; it is for {plan.num_examples}.")
-        budget.check_num_examples(plan.num_examples)
+        budget.check_num_examples(plan.num_examples, plan.unit)
         if (cost := plan.epsilon(budget.delta)) > budget.epsilon:
             raise ValueError(
                 f"`plan` costs epsilon={cost:.4g} at delta={budget.delta:g}, more than {budget.epsilon:g}."

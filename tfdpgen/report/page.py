@@ -178,8 +178,10 @@ def _number(value: Any) -> str:
 
 
 def _of_steps(value: Any, privacy: Mapping[str, Any]) -> str:
-    """A quantity of DP-SGD's steps, which a method that is released in one go has none of."""
-    return "none: no steps of DP-SGD" if value is None and privacy.get("sampling") == "none" else _number(value)
+    """A quantity of DP-SGD's steps, where there are any: other mechanisms say theirs in their events."""
+    names = [str(mechanism.get("name")) for mechanism in privacy.get("mechanisms") or ()]
+    has_none = privacy.get("sampling") == "none" or (names and not any("DP-SGD" in name for name in names))
+    return "none: no steps of DP-SGD" if value is None and has_none else _number(value)
 
 
 def _rate(value: Any) -> str:
