@@ -17,7 +17,8 @@ KUBEFLOW = ["kfp>=2.17"]
 DICOM = ["pydicom>=3"]
 # Not in requirements.lock: what Flower pins would hold others back for everybody. `make federated` has its own place.
 FEDERATED = ["flwr==1.42.*", "ray==2.55.1; sys_platform != 'win32'"]  # ray as Flower's extra `simulation` pins it
-TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6", *DICOM]
+POSTGRES = ["psycopg[binary]>=3.2"]
+TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6", *DICOM, *POSTGRES]
 DEV = ["import-linter>=2", "pre-commit>=4", "pyright[nodejs]", "ruff", "uv"]
 
 setup(
@@ -35,6 +36,7 @@ setup(
     # that fit. `make setup` installs it without them; after `pip install .`, the first run says how.
     install_requires=[
         "absl-py",
+        "alembic>=1.16",
         "apache-beam>=2.77",
         "array_record",
         "dm-tree",  # of tensorflow-privacy
@@ -45,11 +47,13 @@ setup(
         "numpy>=2",
         "packaging",  # of tensorflow-privacy
         "pillow",
+        "platformdirs",
         "psutil",
         "pyarrow",
         "scikit-learn",
         "scipy",
         "simple_parsing",
+        "sqlalchemy>=2.0.40,<2.2",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.10",
         "tf-keras>=2.21,<2.22",
@@ -60,6 +64,7 @@ setup(
         "dicom": DICOM,
         "federated": FEDERATED,
         "kubeflow": KUBEFLOW,
+        "postgres": POSTGRES,
         "test": TEST,
         "dev": DEV + TEST + KUBEFLOW,
     },

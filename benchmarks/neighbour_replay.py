@@ -53,7 +53,8 @@ from tfdpgen.methods.training import num_units, planned
 from tfdpgen.privacy import DPSGD, ExampleRandomness, NoiseSource, PrivacyBudget, Votes, isolation, trainer
 from tfdpgen.privacy import ensemble as ensembles
 from tfdpgen.privacy import session as sessions
-from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum, PrivacyUnit
+from tfdpgen.privacy.budget import PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GaussianSum, GroupSum
 
 TOLERANCE = 1e-4  # of sums in 32 bits
 _CHUNK = 16  # examples, of DP-SGD

@@ -49,7 +49,10 @@ def evaluate(
     ] = 0.0,
     publish_metrics: Annotated[str, "metrics to publish with noise, with commas between, as in p2,p2_mlp"] = "p2",
     delta: Annotated[float, "delta of the published accuracies"] = 1e-5,
-    ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
+    ledger: Annotated[str, "file or database address that keeps what was spent on whose examples; empty: none"] = "",
+    total_epsilon: Annotated[
+        float, "what every example may cost in all runs together, where the ledger does not know them yet"
+    ] = 10.0,
     classifier_seeds: Annotated[int, "how often the CNN is trained, each time with another seed"] = 3,
     seed: Annotated[int, "seed of the classifiers"] = 0,
 ) -> None:
@@ -150,7 +153,9 @@ def evaluate(
     if budget is not None and (unfitted := [name for name in published if name not in fitted]):
         print(f"evaluate: not published, as no classifier could be trained for it: {', '.join(unfitted)}")
     if budget is not None and fitted:
-        accuracies = publish_accuracies(fitted, test, budget, ledger=Ledger(ledger) if ledger else None)
+        account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
+        told = Ledger(ledger, account=account, total_epsilon=total_epsilon) if ledger else None
+        accuracies = publish_accuracies(fitted, test, budget, ledger=told)
         _write(utility, "published_metrics", accuracies.to_dict())
 
 

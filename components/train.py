@@ -44,7 +44,10 @@ def train(
     ] = "",
     data_dir: Annotated[str, "where TFDS keeps public data sets; empty: TFDS's default"] = "",
     augment: Annotated[bool, "add as many augmented examples, transformed at random, without a labeller too"] = False,
-    ledger: Annotated[str, "SQLite file that keeps what has been spent on each data set; empty: none is kept"] = "",
+    ledger: Annotated[str, "file or database address that keeps what was spent on whose examples; empty: none"] = "",
+    total_epsilon: Annotated[
+        float, "what every example may cost in all runs together, where the ledger does not know them yet"
+    ] = 10.0,
     backup: Annotated[
         str,
         "folder that keeps the training's progress, from which the same training goes on if it was killed; empty: none",
@@ -75,6 +78,7 @@ def train(
     budget.check_num_examples(len(private))
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = public_images.asked_for(public_dataset, private.spec.image_shape, data_dir)
+    account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
     release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained: dict[str, Any] = {}
@@ -84,7 +88,7 @@ def train(
             budget,
             seed=seed,
             insecure_reproducible=insecure_reproducible,
-            ledger=Ledger(ledger) if ledger else None,
+            ledger=Ledger(ledger, account=account, total_epsilon=total_epsilon, say=_say) if ledger else None,
             labeller_share=labeller_share,
             label_distribution=label_distribution,
             augmentation=Augmentation() if augment else None,
@@ -94,6 +98,11 @@ def train(
         )
         made.save(release.path)
         networks.save(trained)
+
+
+def _say(line: str) -> None:
+    """Prints it at once."""
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     tfdpgen run --dataset=digits --epsilon=3          # as python pipelines/local_run.py
     tfdpgen run --dry_run                             # what it would cost and whether it has a chance; spends nothing
-    tfdpgen ledger output/internal/ledger.sqlite      # what has been spent on which data
+    tfdpgen ledger status                             # what was spent on whose examples, and what may be
     tfdpgen account noise --num_examples=60000 --batch_size=512 --steps=3000 --epsilon=3
     tfdpgen audit --epsilon=4 --canaries=50000
     tfdpgen kubeflow --output=pipeline.yaml
@@ -47,9 +47,9 @@ def _account(arguments: Sequence[str], program: str) -> int | None:
 
 
 def _ledger(arguments: Sequence[str], program: str) -> int | None:
-    from pipelines import show_ledger
+    from pipelines import ledger_command
 
-    return show_ledger.main(arguments, program)
+    return ledger_command.main(arguments, program)
 
 
 def _kubeflow(arguments: Sequence[str], program: str) -> int | None:
@@ -62,7 +62,7 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str], str], int | None]]] 
     "run": ("make synthetic images from private ones, with a report; --dry_run only says what it would take", _run),
     "audit": ("test a claimed epsilon with canaries", _audit),
     "account": ("compute what a training by DP-SGD costs, or what a budget allows", _account),
-    "ledger": ("show what has been spent on each data set", _ledger),
+    "ledger": ("open accounts for data sets, and show what was spent on them", _ledger),
     "kubeflow": ("write the pipeline as a file for Kubeflow", _kubeflow),
 }
 

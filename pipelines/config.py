@@ -8,6 +8,7 @@ The text below each field is its help on the command line.
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 
 PAID = "train"  # the step that spends the budget
@@ -24,6 +25,14 @@ PATH_FIELDS = (
     "attack_shadow_folder",
     "inception_weights",
 )
+
+
+def default_ledger() -> str:
+    """The ledger of this user account: one for all runs, in the platform's folder of data."""
+    import platformdirs
+
+    return str(platformdirs.user_data_path("tfdpgen", appauthor=False) / "ledger.sqlite")
+
 
 _LARGEST = 2**31 - 1  # every consumer can take it: NumPy's and TensorFlow's seeds, and counts of examples
 
@@ -118,8 +127,12 @@ class SynthesisConfig:
     the local run keeps, holds private examples."""
 
     ledger: str = ""
-    """SQLite file that keeps what has been spent on each data set. Empty: internal/ledger.sqlite in output_dir, or
-    none on Kubeflow."""
+    """Where the ledger is, which keeps what was spent on whose examples: a file, or a database address such as
+    postgresql://host/database. Empty: the one of this user account, or none on Kubeflow. docs/ledger.md."""
+
+    total_epsilon: float = 10.0
+    """What every example may cost in all runs together, at delta, where the ledger does not know the examples yet. A
+    data set that was opened before keeps its own total."""
 
     backup: str = ""
     """Folder that keeps the training's progress: the same run, started again after it was killed, goes on from there.
@@ -224,6 +237,8 @@ class SynthesisConfig:
         )
         shape = facts.image_shape or (DIGITS_SHAPE if self.dataset == "digits" else ())
         check_budget(self.epsilon, self.delta)
+        if not (math.isfinite(self.total_epsilon) and self.total_epsilon > 0):
+            raise ValueError(f"`total_epsilon` should be a finite number greater than 0; got {self.total_epsilon!r}.")
         check_labeller_share(self.labeller_share)
         check_label_distribution(self.label_distribution)
         for name, least in (

@@ -19,6 +19,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config import default_ledger
 from tfdpgen.choices import check_budget, check_delta, check_method
 from tfdpgen.federation.flower import FlowerSites, client_app, server_app
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 RELEASE = "release"  # in the folder of results: a TrainedRelease
 OUTCOME = "federation.json"  # in internal/: what became of the rounds
 README = """\
-This folder is internal. It holds the ledger of what has been spent on users, the progress of a training, and, after
-federated_run.py, the sites' private examples. Do not publish it. What may leave is in ../release.
+This folder is internal. It holds the progress of a training and, after federated_run.py, the sites' private examples
+and who they are. Do not publish it. What may leave is in ../release.
 """
 ERROR = "federation_error.txt"  # in internal/: why there is no release
 
@@ -74,7 +75,7 @@ class FederationConfig:
     """Privacy budget: has to be smaller than 1 / num_users."""
 
     output_dir: str = "output"
-    """Folder that receives release/ and, in internal/, ledger and backup."""
+    """Folder that receives release/ and, in internal/, the backup."""
 
     seed: int = 0
     """Seed of initial weights and fakes; never of noise, samples or anything at a site."""
@@ -85,8 +86,17 @@ class FederationConfig:
     start_seconds: float = 600.0
     """How long to wait for the sites at the beginning."""
 
-    ledger_id: str = ""
-    """Digest by which the ledger knows all examples together, where whoever starts the run has them."""
+    ledger: str = ""
+    """The server's ledger: a file, or a database address. Empty: the one of this user account."""
+
+    total_epsilon: float = 10.0
+    """What every user may cost in all runs together, where the ledger does not know them yet."""
+
+    account: str = ""
+    """What a ledger calls the account of these users. Empty: it is named after the sites."""
+
+    identity: str = ""
+    """File that says who all examples are to the ledger, where whoever starts the run has them. Internal."""
 
     def __post_init__(self) -> None:
         for name, least in (("num_users", 1), ("num_sites", 1), ("seed", 0)):
@@ -155,7 +165,7 @@ def serve(grid: Any, config: FederationConfig) -> None:
     from components.artifacts import TrainedRelease
     from components.component import one_line, staged
     from tfdpgen.methods import train
-    from tfdpgen.privacy import Backup, Ledger, PrivacyBudget
+    from tfdpgen.privacy import Backup, Identity, Ledger, PrivacyBudget
 
     folder = Path(config.output_dir).expanduser().absolute()
     internal = folder / "internal"
@@ -172,8 +182,8 @@ def serve(grid: Any, config: FederationConfig) -> None:
             num_sites=config.num_sites,
             round_seconds=config.round_seconds,
             start_seconds=config.start_seconds,
-            examples=config.ledger_id or None,
-            say=functools.partial(print, flush=True),
+            examples=Identity.load(config.identity) if config.identity else None,
+            say=_say,
         )
         with contextlib.ExitStack() as stack:
             part = stack.enter_context(staged(folder / RELEASE))
@@ -183,11 +193,16 @@ def serve(grid: Any, config: FederationConfig) -> None:
                 sites,
                 PrivacyBudget(config.epsilon, config.delta),
                 seed=config.seed,
-                ledger=Ledger(internal / "ledger.sqlite"),
+                ledger=Ledger(
+                    config.ledger or default_ledger(),
+                    total_epsilon=config.total_epsilon,
+                    say=_say,
+                    account=config.account,
+                ),
                 backup=backup,
             )
             release.save(part)
-            settings = dataclasses.asdict(dataclasses.replace(config, ledger_id=""))  # a digest of private examples
+            settings = dataclasses.asdict(config)
             seconds, facts = round(time.monotonic() - began, 3), {"training": uuid.uuid4().hex}
             TrainedRelease(part, "federated", seconds, facts=facts, parameters=settings).seal()
     except Exception as error:
@@ -251,6 +266,11 @@ def site_in(path: str, spec: DataSpec) -> Site:
     from tfdpgen.federation.site import Site, read_site
 
     return Site(read_site(path, spec))
+
+
+def _say(line: str) -> None:
+    """Prints it at once."""
+    print(line, flush=True)
 
 
 def _write(path: Path, text: str) -> None:

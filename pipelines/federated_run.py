@@ -37,11 +37,13 @@ from absl import logging as absl_logging
 
 from components.component import check_replaceable, message_of, quiet_start, quiet_tensorflow
 from components.ingest import declared
+from pipelines.config import default_ledger
 from pipelines.federated import ERROR, OUTCOME, RELEASE, FederationConfig, open_internal, serve, site_in
 from pipelines.local_run import flags_parser
 from tfdpgen.choices import check_budget, check_knows_users, check_method
 from tfdpgen.data.synthetic_users import parse_users
 from tfdpgen.federation.flower import check_installed, client_app, server_app, simulate
+from tfdpgen.privacy.accounts.store import LedgerError
 
 if TYPE_CHECKING:
     from tfdpgen.data import Dataset, DataSpec
@@ -110,6 +112,12 @@ class FederatedRunConfig:
     delta: float = 1e-5
     """Privacy budget: has to be smaller than 1 / number of users."""
 
+    ledger: str = ""
+    """Where the ledger is: a file, or a database address. Empty: the one of this user account."""
+
+    total_epsilon: float = 10.0
+    """What every user may cost in all runs together, where the ledger does not know them yet."""
+
     output_dir: str = "output"
     """Folder that receives release/; its sub-folder internal/ holds the sites' examples."""
 
@@ -155,11 +163,11 @@ def run(config: FederatedRunConfig) -> None:
             raise ValueError(
                 f"`num_sites` should be at most {users}, as many as there are users; got {config.num_sites}."
             )
+        open_internal(internal)
         server = _server_config(config, dataset, users)
         server.chosen()
-        open_internal(internal)
         deal(dataset, config.num_sites, internal / "sites")
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, LedgerError, OSError, ValueError) as error:
         print(f"federated_run.py: {message_of(error)}", file=sys.stderr)
         sys.exit(2)
     spec = dataset.spec
@@ -201,10 +209,13 @@ def _read(config: FederatedRunConfig) -> tuple[Dataset, int]:
 
 
 def _server_config(config: FederatedRunConfig, dataset: Dataset, users: int) -> FederationConfig:
-    """What the server is told: public facts, and the digest for the ledger."""
-    from tfdpgen.privacy import dataset_id
+    """What the server is told: public facts, and where it finds who the examples are to its ledger."""
+    from tfdpgen.privacy import Ledger
 
     spec = dataset.spec
+    folder, ledger = Path(config.output_dir).expanduser().absolute(), config.ledger or default_ledger()
+    identity = folder / "internal" / "identity.npz"
+    Ledger(ledger).identity(dataset).save(identity)
     return FederationConfig(
         num_users=users,
         num_sites=config.num_sites,
@@ -215,10 +226,13 @@ def _server_config(config: FederatedRunConfig, dataset: Dataset, users: int) -> 
         classes=",".join(f'"{name}"' for name in spec.class_names),
         epsilon=config.epsilon,
         delta=config.delta,
-        output_dir=str(Path(config.output_dir).expanduser().absolute()),
+        output_dir=str(folder),
         seed=config.seed,
         round_seconds=config.round_seconds,
-        ledger_id=dataset_id(dataset),
+        ledger=ledger,
+        total_epsilon=config.total_epsilon,
+        account=config.dataset,
+        identity=str(identity),
     )
 
 

@@ -33,7 +33,7 @@ from absl import app, flags, logging
 
 from components.component import one_line, quiet_start
 from components.destination import DestinationError, check_destination
-from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig
+from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig, default_ledger
 from pipelines.resuming import ResumeError, RootError, check_root, is_finished
 from tfdpgen.files import FolderInUseError, remove
 
@@ -174,10 +174,11 @@ def absolute(config: SynthesisConfig) -> SynthesisConfig:
     """The configuration with `~` expanded in every path, and the places of results and of what is kept filled in."""
     paths = {name: os.path.expanduser(getattr(config, name)) for name in PATH_FIELDS}
     output_dir = Path(paths["output_dir"]).absolute()
-    kept = {name: Path(paths[name]).absolute() if paths[name] else None for name in ("ledger", "backup", "cache")}
+    kept = {name: Path(paths[name]).absolute() if paths[name] else None for name in ("backup", "cache")}
+    ledger = paths["ledger"] or default_ledger()
     paths |= {
         "output_dir": str(output_dir),
-        "ledger": str(kept["ledger"] or output_dir / "internal" / "ledger.sqlite"),
+        "ledger": ledger if "://" in ledger else str(Path(ledger).absolute()),
         "backup": str(kept["backup"] or output_dir / "internal" / "backup"),
         "cache": str(kept["cache"] or output_dir / "internal" / "cache"),
     }

@@ -25,11 +25,12 @@ from pipelines.dag import Node, Pipeline
 from tfdpgen.files import fsync, remove
 
 # Parameters that say where and how a step works. What it makes does not depend on them.
-_WHERE = frozenset({"backup", "beam_args", "cache", "destination", "ledger", "shadow_folder", "shadow_processes"})
+_WHERE = frozenset(
+    {"backup", "beam_args", "cache", "destination", "ledger", "shadow_folder", "shadow_processes", "total_epsilon"}
+)
 README = """\
-This folder is internal. It holds private examples, metrics computed on them without noise, the ledger of what has been
-spent on them, and the progress of a training that was stopped. Do not publish it. What may leave is marked in
-../report.html.
+This folder is internal. It holds private examples, metrics computed on them without noise, and the progress of a
+training that was stopped. Do not publish it. What may leave is marked in ../report.html.
 """
 
 _ASIDE, _OLD = "earlier", ".earlier.old"

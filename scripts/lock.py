@@ -4,9 +4,9 @@
     make lock ARGS=--upgrade      # takes the newest that setup.py allows
 
 One lock serves Python 3.11 to 3.13 on Linux, x86_64 and aarch64; what only one of them needs is marked so. It has two
-parts, parted by the line `EXTRAS` below: what the package needs at run time, Kubeflow's and DICOM's included (and pip,
-setuptools and wheel, which build the few packages that come as source), then what only the other extras add. Left out
-is the extra `federated`: Flower pins packages that others need newer.
+parts, parted by the line `EXTRAS` below: what the package needs at run time, the extras for Kubeflow, DICOM and
+PostgreSQL included (and pip, setuptools and wheel, which build the few packages that come as source), then what only
+the other extras add. Left out is the extra `federated`: Flower pins packages that others need newer.
 
 tensorflow-privacy is locked with what its used parts import (`tool.uv` in pyproject.toml) in place of what it declares,
 which are pins of an older TensorFlow. The lock is complete all the same, and is installed without looking at what
@@ -32,7 +32,7 @@ LOCK = ROOT / "requirements.lock"
 HEADER = "# Every package that tfdpgen is run and tested with, pinned by hash. Made by `make lock`; do not edit."
 EXTRAS = "# ---- extras: not needed at run time ----"
 BUILD = "pip\nsetuptools\nwheel\n"
-RUN_TIME_EXTRAS = ("kubeflow", "dicom")  # the image is what Kubeflow runs the steps in
+RUN_TIME_EXTRAS = ("kubeflow", "dicom", "postgres")  # the image is what Kubeflow runs the steps in
 LEFT_OUT = "federated"
 SOURCE_ONLY = ("kfp-server-api", "promise")  # pure Python that is published without wheels
 PYTHONS, MACHINES = ("3.11", "3.12", "3.13"), ("x86_64", "aarch64")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 # TensorFlow reads these when it is first imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="tfdpgen-tests-")  # no test spends of this user's ledger
 
 import hypothesis
 import pytest
@@ -22,6 +25,12 @@ hypothesis.settings.register_profile("local", deadline=None)
 _PHASES = tuple(phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.shrink)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, phases=_PHASES)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def fresh_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has each test start with nothing spent: without --ledger, runs use the user's, which is found by this."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / f"data-{uuid4().hex}"))
 
 
 @pytest.fixture(scope="session")

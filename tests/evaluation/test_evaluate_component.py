@@ -15,7 +15,7 @@ from components.evaluate import evaluate
 from tests.evaluation.test_utility import stripes
 from tfdpgen.data import LabeledDataset, Splits
 from tfdpgen.evaluation import Classifier, NotFitted, try_classifier
-from tfdpgen.privacy import Ledger, dataset_id
+from tfdpgen.privacy import Ledger
 
 TEST = stripes(60)
 SETTINGS: dict[str, Any] = {"classifiers": "random_forest", "delta": 1e-3, "classifier_seeds": 1}
@@ -70,7 +70,7 @@ def test_metrics_are_of_the_examples_that_they_name(inputs: dict[str, Path], tmp
     assert published["num_examples"] == 60
     assert published["epsilon"] <= 2.0
     data = LabeledDataset(TEST.images, TEST.labels, TEST.spec)
-    assert Ledger(ledger).spent(dataset_id(data), 1e-3) == published["epsilon"]
+    assert Ledger(ledger).spent(data, 1e-3) == published["epsilon"]
 
 
 def test_accuracies_come_with_their_range_over_seeds(inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_refusals_come_before_anything_is_spent(
     ledger = tmp_path / "ledger.sqlite"
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(inputs, **{"publish_metrics_epsilon": 2.0, "ledger": str(ledger), **parameters})
-    assert not ledger.exists() or Ledger(ledger).reservations(dataset_id(TEST)) == 0
+    assert not ledger.exists() or not Ledger(ledger).reservations(TEST)
 
 
 def test_accuracies_of_a_seeded_release_are_not_published(inputs: dict[str, Path]) -> None:

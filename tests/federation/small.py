@@ -15,7 +15,7 @@ from tfdpgen.federation.rounds import Answer, Seat, dealt, seats_of, total_of
 from tfdpgen.federation.site import Site
 from tfdpgen.federation.task import Task
 from tfdpgen.methods.fedavg_gan import FedAvgGAN
-from tfdpgen.privacy import NoiseSource, PrivacyBudget, PrivacyUnit
+from tfdpgen.privacy import NoiseSource, PrivacyBudget
 from tfdpgen.privacy.remote import RemoteUsers
 
 SPEC = DataSpec((8, 8, 1), 2)
@@ -107,8 +107,8 @@ class Sites(RemoteUsers):
         self.task = Task.of(method, self.spec, self.num_users)
 
     @property
-    def account(self) -> tuple[str, PrivacyUnit]:
-        return "these sites", PrivacyUnit.USER
+    def account(self) -> str:
+        return "these sites"
 
     def sums(self, mechanism: Any, network: Any) -> Any:
         at, rounds = seats(self._sites, self.task), itertools.count()

@@ -39,7 +39,7 @@ from tests.federation.small import (
 from tfdpgen.federation.flower import FlowerSites, client_app, server_app, simulate
 from tfdpgen.methods.fedavg_gan import FedAvgGAN
 from tfdpgen.methods.training import planned
-from tfdpgen.privacy import Ledger, PrivacyBudget, epsilon_of, read_ledger
+from tfdpgen.privacy import Ledger, PrivacyBudget, epsilon_of
 from tfdpgen.release import Release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,10 +167,11 @@ def _check_release(folder: Path, rounds: int, sites: int) -> dict[str, Any]:
     outcome = json.loads((folder / "internal" / "federation.json").read_text())
     assert outcome["rounds"] == rounds
     assert outcome["epsilon"] == release.statement.epsilon
-    (entry,) = read_ledger(folder / "internal" / "ledger.sqlite")
-    ledger = Ledger(folder / "internal" / "ledger.sqlite")
-    replaced = epsilon_of(release.event, 1e-3, "pld", "replace-one")
-    assert ledger.spent(entry.dataset, 1e-3) == pytest.approx(replaced, rel=1e-3)  # of the digits' examples
+    (entry,) = (ledger := Ledger(folder / "internal" / "ledger.sqlite")).reservations()
+    assert entry.state == "confirmed"
+    assert entry.num_examples == 1_077  # of the digits, not of sites
+    (account,) = ledger.standings()
+    assert account.spent == pytest.approx(epsilon_of(release.event, 1e-3), rel=1e-3)
     assert len(list((folder / "internal" / "sites").glob("*.npz"))) == sites
     return outcome
 

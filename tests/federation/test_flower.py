@@ -34,7 +34,7 @@ from tfdpgen.federation.rounds import FederationError, opened_sum, sealed_sum
 from tfdpgen.federation.site import Site
 from tfdpgen.federation.task import Task
 from tfdpgen.methods import train
-from tfdpgen.privacy import Ledger, PrivacyUnit, dataset_id, epsilon_of, read_ledger
+from tfdpgen.privacy import Ledger, epsilon_of
 
 pytest.importorskip("flwr", reason="Flower is not installed: `make federated` makes an environment with it")
 
@@ -188,9 +188,10 @@ def test_a_training_over_flower_is_charged_like_one_in_a_process(network: Networ
     assert release.event == here.event
     assert release.statement.epsilon == here.statement.epsilon
     assert release.is_releasable
-    name, unit = sites.account
-    assert unit is PrivacyUnit.USER
-    assert ledger.spent(name, BUDGET.delta) == pytest.approx(epsilon_of(release.event, BUDGET.delta), rel=1e-3)
+    assert str(sites.account).startswith("users of sites site-0 (")
+    assert ledger.spent(sites.account, BUDGET.delta, "user") == pytest.approx(
+        epsilon_of(release.event, BUDGET.delta), rel=1e-3
+    )
     assert sites.lost == []
     assert sites.incomplete == 0
 
@@ -198,10 +199,10 @@ def test_a_training_over_flower_is_charged_like_one_in_a_process(network: Networ
 def test_where_the_examples_are_known_they_are_charged(network: Network, tmp_path: Path) -> None:
     """As in a simulation: the account is that of the same training in one process."""
     ledger, data = Ledger(tmp_path / "ledger.sqlite"), dataset()
-    train(METHOD, _sites(network, examples=dataset_id(data)), BUDGET, ledger=ledger, verbose=0)
-    spent = ledger.spent(dataset_id(data), BUDGET.delta)
+    train(METHOD, _sites(network, examples=ledger.identity(data)), BUDGET, ledger=ledger, verbose=0)
+    spent = ledger.spent(data, BUDGET.delta)
     train(METHOD, data, BUDGET, ledger=Ledger(tmp_path / "other.sqlite"), verbose=0)
-    assert spent == Ledger(tmp_path / "other.sqlite").spent(dataset_id(data), BUDGET.delta)
+    assert spent == Ledger(tmp_path / "other.sqlite").spent(data, BUDGET.delta)
 
 
 def _with(array: Any) -> Any:
@@ -313,7 +314,7 @@ def test_what_is_not_as_declared_is_refused_before_anything_is_spent(network: Ne
         _sites(network, num_sites=0)
     with pytest.raises(FederationError, match="announce"):
         _ = _sites(network).account
-    assert not read_ledger(tmp_path / "ledger.sqlite")
+    assert not ledger.reservations()
 
 
 def test_a_site_whose_data_contradict_the_facts_is_refused_before_anything_is_spent(

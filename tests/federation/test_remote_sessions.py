@@ -19,7 +19,6 @@ from tfdpgen.privacy import (
     FederatedAverage,
     Ledger,
     PrivacyPlan,
-    PrivacyUnit,
     PrivateSession,
     epsilon_of,
     remote,
@@ -55,7 +54,9 @@ def test_a_lost_round_is_charged_and_nothing_of_it_is_used(tmp_path: Path) -> No
     plan: Any = session.plan.mechanisms["rounds"]
     assert plan.steps == 5
     assert epsilon_of(session.plan.event, BUDGET.delta) == epsilon_of(plan.event, BUDGET.delta)  # of five rounds
-    assert ledger.spent("these sites", BUDGET.delta) == pytest.approx(epsilon_of(plan.event, BUDGET.delta), rel=1e-3)
+    assert ledger.spent("these sites", BUDGET.delta, "user") == pytest.approx(
+        epsilon_of(plan.event, BUDGET.delta), rel=1e-3
+    )
 
 
 def test_noise_is_added_once_at_the_server_and_is_that_of_the_plan() -> None:
@@ -115,9 +116,8 @@ def test_what_reads_examples_is_refused_before_anything_is_spent(tmp_path: Path)
     plan = PrivacyPlan({"rounds": _mechanism(num_users=USERS + 1)}, USERS + 1).calibrate(BUDGET)
     with pytest.raises(ValueError, match=f"should be for {USERS} users; it is for {USERS + 1}"):
         PrivateSession(sites, plan, BUDGET, ledger=ledger)
-    assert ledger.reservations("these sites") == 0
+    assert len(ledger.reservations("these sites")) == 0
     assert num_users(sites) == USERS
-    assert sites.account[1] is PrivacyUnit.USER
 
 
 def test_a_training_that_was_killed_goes_on_behind_what_was_claimed(tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ def test_a_training_that_was_killed_goes_on_behind_what_was_claimed(tmp_path: Pa
     with Backup(tmp_path / "backup") as backup:
         _, answers = _run(_sites(), _mechanism(), ledger=ledger, backup=backup)
     assert [step for step, _ in answers] == [3, 4]
-    assert ledger.reservations("these sites") == 1
+    assert len(ledger.reservations("these sites")) == 1

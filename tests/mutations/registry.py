@@ -17,6 +17,12 @@ _SAMPLING = "tfdpgen/privacy/sampling.py"
 _NOISE = "tfdpgen/privacy/noise.py"
 _BOOKKEEPING = "tfdpgen/privacy/clipping/bookkeeping.py"
 _FACTORS = "tfdpgen/privacy/clipping/factors.py"
+_BOOK = "tfdpgen/privacy/accounts/book.py"
+_IDENTITY = "tfdpgen/privacy/accounts/identity.py"
+_HISTORY = "tfdpgen/privacy/accounts/history.py"
+_COHORTS = "tfdpgen/privacy/accounts/cohorts.py"
+_TEST_LEDGER = "tests/privacy/test_ledger.py"
+_VARIANTS = "test_no_other_form_of_the_examples_has_a_fresh_account"
 _SESSION = "tfdpgen/privacy/session.py"
 _TRAINER = "tfdpgen/privacy/trainer.py"
 _ISOLATION = "tfdpgen/privacy/isolation.py"
@@ -1094,8 +1100,8 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        learnt = fit(chosen, session, seed=seed, verbose=verbose)\n"
                 "    except BaseException:\n"
                 "        if ledger is not None:\n"
-                "            with ledger._transaction() as connection:\n"
-                '                connection.execute("DELETE FROM reservations")\n'
+                "            for entry in ledger.reservations():\n"
+                '                ledger.void(entry.name, reason="crashed")\n'
                 "        raise\n",
             ),
         ),
@@ -1108,14 +1114,87 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=5,
         bug="A limit is held against each run alone, and not against all of them together.",
         had_by="class of bug",
+        edits=(Edit(_BOOK, "    return past.plus(cost_to(", "    return Past().plus(cost_to("),),
+        caught_by=(_RESERVED_FIRST, f"{_TEST_LEDGER}::{_VARIANTS}[as it is]"),
+    ),
+    Mutant(
+        name="an_account_of_examples_in_their_order",
+        rule=5,
+        bug="An example has another account in another place of its data set.",
+        had_by="this package, whose ledger knew a data set by one digest of all examples in their order",
+        edits=(Edit(_IDENTITY, "digest.update(image)", "digest.update(image.tobytes() + bytes([place % 256]))"),),
+        caught_by=(f"{_TEST_LEDGER}::{_VARIANTS}[reversed]", f"{_TEST_LEDGER}::{_VARIANTS}[without the first]"),
+    ),
+    Mutant(
+        name="an_account_of_labels",
+        rule=5,
+        bug="Whoever labels the same images anew has another budget for them.",
+        had_by="this package; class of bug of digests of files",
+        edits=(
+            Edit(_IDENTITY, "for images, _ in dataset.blocks():", "for images, labels in dataset.blocks():"),
+            Edit(_IDENTITY, "for image in np.asc", "for label, image in zip(labels.tolist(), np.asc"),
+            Edit(_IDENTITY, "contiguousarray(images):", "contiguousarray(images), strict=True):"),
+            Edit(_IDENTITY, "digest.update(image)", "digest.update(image.tobytes() + bytes([label]))"),
+        ),
+        caught_by=(f"{_TEST_LEDGER}::{_VARIANTS}[labelled anew]",),
+    ),
+    Mutant(
+        name="a_part_without_a_past",
+        rule=5,
+        bug="Where a run holds a part of what earlier runs held, that part starts with nothing spent.",
+        had_by="this package, whose ledger gave every part of a data set an account of its own",
+        edits=(Edit(_COHORTS, "for table in (MEMBERSHIPS, CHARGES):", "for table in (MEMBERSHIPS,):"),),
+        caught_by=(f"{_TEST_LEDGER}::{_VARIANTS}[a single one]",),
+    ),
+    Mutant(
+        name="the_average_example_pays",
+        rule=5,
+        bug="A run is held against the past of most of its examples, and not of the one that has paid most.",
+        had_by="class of bug of accounts of data sets",
+        edits=(Edit(_BOOK, "key=_size, reverse=True):", "key=_size)[:1]:"),),
+        caught_by=(f"{_TEST_LEDGER}::{_VARIANTS}[among others]",),
+    ),
+    Mutant(
+        name="a_user_pays_for_one_example",
+        rule=5,
+        bug="What a run for examples costs a user of many of them is what it costs one example.",
+        had_by="class of bug: example-level epsilons that are read as a person's",
+        edits=(Edit(_BOOK, "accounting.group_event(event, multiplicity)", "accounting.group_event(event, 1)"),),
+        caught_by=(f"{_TEST_LEDGER}::test_a_user_pays_for_all_of_their_examples_together[event0]",),
+    ),
+    Mutant(
+        name="an_example_of_a_user_pays_for_its_presence_alone",
+        rule=5,
+        bug="A run for users costs an example what leaving the user out costs, though the user stays and changes.",
+        had_by="class of bug",
+        edits=(Edit(_BOOK, "        return accounting.ReplaceOneDpEvent(event)\n", "        return event\n"),),
+        caught_by=(f"{_TEST_LEDGER}::test_an_example_of_a_user_pays_for_its_user_being_another",),
+    ),
+    Mutant(
+        name="reads_the_account_before_the_lock",
+        rule=5,
+        bug="Two processes read what is left at the same time, and both take it.",
+        had_by="class of bug: check, then act",
+        edits=(
+            Edit("tfdpgen/privacy/accounts/store.py", '"BEGIN IMMEDIATE" if is_writing else "BEGIN"', '"SELECT 1"'),
+        ),
+        caught_by=(
+            "tests/privacy/test_ledger_races.py::test_what_racing_processes_are_granted_never_exceeds_the_total[sqlite]",
+        ),
+    ),
+    Mutant(
+        name="a_limit_that_was_changed_in_the_file",
+        rule=5,
+        bug="A ledger whose total somebody has raised in the database, and not by the ledger, is believed.",
+        had_by="class of bug of records that nothing vouches for",
         edits=(
             Edit(
-                "tfdpgen/privacy/ledger.py",
-                "dp_accounting.ComposedDpEvent([*self._events(connection, dataset), event])",
-                "dp_accounting.ComposedDpEvent([event])",
+                "tfdpgen/privacy/accounts/history.py",
+                "if name not in rows or facts is None or any(",
+                "if False and any(",
             ),
         ),
-        caught_by=(_RESERVED_FIRST,),
+        caught_by=(f"{_TEST_LEDGER}::test_what_was_changed_by_something_else_is_seen",),
     ),
     Mutant(
         name="a_claimed_block_runs_again",

@@ -1,72 +1,485 @@
-"""Reservations are durable, composed, and never exceed a limit, also when many processes reserve at once."""
+"""Accounts follow examples, everything that happened to one is composed, and nobody pays more than their total."""
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import hashlib
 import json
-import multiprocessing
-import pathlib
 import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
 
+import dp_accounting
 import numpy as np
 import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from tfdpgen.data import DataSpec, LabeledDataset, RecordDataset
 from tfdpgen.data import dataset as dataset_module
-from tfdpgen.privacy import BudgetExceededError, Ledger, NoisyCounts, PrivacyBudget, dataset_id, epsilon_of
+from tfdpgen.privacy import (
+    BudgetExceededError,
+    Identity,
+    Ledger,
+    LedgerError,
+    NoisyCounts,
+    PrivacyBudget,
+    TamperedError,
+    dataset_id,
+    epsilon_of,
+)
+from tfdpgen.privacy.accounting import ReplaceOneDpEvent, group_event, poisson_gaussian_event
+from tfdpgen.privacy.accounts.tables import METADATA
+from tfdpgen.privacy.ledger import TOTAL_EPSILON
 
 _EVENT = NoisyCounts().with_noise(8.0).event
+_DELTA = 1e-5
+_ONCE = epsilon_of(_EVENT, _DELTA)
+_SPEC = DataSpec((4, 4, 1), 3)
 
 
-def test_reservations_compose_and_outlive_the_ledger_object(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "new" / "ledger.sqlite"
-    assert Ledger(path).spent("a", 1e-5) == 0.0
-    Ledger(path).reserve("a", _EVENT, delta=1e-5)
-    once = Ledger(path).spent("a", 1e-5)
-    assert once == pytest.approx(epsilon_of(_EVENT, 1e-5))
-    Ledger(path).reserve("a", _EVENT, delta=1e-5)
-    assert Ledger(path).reservations("a") == 2
-    assert once < Ledger(path).spent("a", 1e-5) < 2 * once
-    assert Ledger(path).spent("b", 1e-5) == 0.0
+def _examples(count: int, seed: int = 0, users: Any = None, spec: DataSpec = _SPEC) -> LabeledDataset:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(256, size=(count, *spec.image_shape), dtype=np.uint8)
+    return LabeledDataset(images, rng.integers(spec.num_classes, size=count), spec, users)
 
 
-def test_a_limit_refuses_before_anything_is_written(tmp_path: pathlib.Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    limit = PrivacyBudget(1.5 * epsilon_of(_EVENT, 1e-5), 1e-5)
-    ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
-    for _ in range(3):
-        ledger.reserve("a", NoisyCounts().with_noise(80.0).event, delta=1e-5, limit=limit)
-    ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
-    with pytest.raises(BudgetExceededError, match="Nothing was run"):
-        ledger.reserve("a", _EVENT, delta=1e-5, limit=limit)
-    assert ledger.reservations("a") == 5
-    assert ledger.spent("a", 1e-5) <= limit.epsilon
+def _times(count: int) -> float:
+    return epsilon_of(dp_accounting.SelfComposedDpEvent(_EVENT, int(count)), _DELTA)
 
 
-def _reserve(path: pathlib.Path) -> bool:
-    try:
-        Ledger(path).reserve("a", _EVENT, delta=1e-5, limit=PrivacyBudget(2.5 * epsilon_of(_EVENT, 1e-5), 1e-5))
-    except BudgetExceededError:
-        return False
-    return True
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "new" / "ledger.sqlite", account="scans")
 
 
-def test_concurrent_processes_never_exceed_the_limit_together(tmp_path: pathlib.Path) -> None:
+def test_reservations_compose_and_outlive_the_ledger_object(tmp_path: Path) -> None:
+    path, data = tmp_path / "new" / "ledger.sqlite", _examples(20)
+    assert Ledger(path).spent(data, _DELTA) == 0.0
+    Ledger(path).reserve(data, _EVENT, delta=_DELTA)
+    assert Ledger(path).spent(data, _DELTA) == pytest.approx(_ONCE)
+    Ledger(path).reserve(data, _EVENT, delta=_DELTA)
+    assert len(Ledger(path).reservations(data)) == 2
+    assert Ledger(path).spent(data, _DELTA) == pytest.approx(_times(2), rel=1e-4)
+    assert _times(2) < 1.6 * _ONCE  # composed, not added
+    assert Ledger(path).spent(_examples(20, 1), _DELTA) == 0.0
+
+
+def test_a_ledger_is_its_owners_alone(ledger: Ledger) -> None:
+    path = Path(ledger.address)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def _variants(data: LabeledDataset) -> dict[str, LabeledDataset]:
+    backwards = np.arange(len(data))[::-1]
+    more = DataSpec(data.spec.image_shape, data.spec.num_classes + 1, (0.0, 1.0), ("a", "b", "c", "d"))
+    return {
+        "as it is": data,
+        "reversed": data.take(backwards),
+        "without the first": data.take(np.arange(1, len(data))),
+        "without the last": data.take(np.arange(len(data) - 1)),
+        "a single one": data.take([7]),
+        "one class more, with names": LabeledDataset(data.images, data.labels, more),
+        "labelled anew": LabeledDataset(data.images, (data.labels + 1) % 3, data.spec),
+        "one user": LabeledDataset(data.images, data.labels, data.spec, np.zeros(len(data), np.int64)),
+        "among others": LabeledDataset(
+            np.concatenate([_examples(9, 5).images, data.images]),
+            np.concatenate([_examples(9, 5).labels, data.labels]),
+            data.spec,
+        ),
+        "twice": data.take([*range(len(data)), *range(len(data))]),
+    }
+
+
+@pytest.mark.parametrize("variant", list(_variants(_examples(30))))
+def test_no_other_form_of_the_examples_has_a_fresh_account(ledger: Ledger, variant: str) -> None:
+    data = _examples(30)
+    ledger.open(data, PrivacyBudget(1.3 * _ONCE, _DELTA), name="owner's")
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    other = _variants(data)[variant]
+    assert ledger.spent(other, _DELTA) == pytest.approx(_ONCE)
+    before = ledger.verify()
+    with pytest.raises(BudgetExceededError, match="Nothing was reserved and nothing was run") as refused:
+        ledger.reserve(other, _EVENT, delta=_DELTA)
+    assert f"asks for epsilon={_ONCE:.4g}" in str(refused.value)
+    assert f"has paid {_ONCE:.4g}, in 1 run, and would come to {_times(2):.4g}" in str(refused.value)
+    assert ledger.verify() == before
+    fits = float(str(refused.value).partition("A run of epsilon=")[2].split()[0])
+    assert 0.4 * _ONCE < fits < _ONCE
+    noise = dp_accounting.get_sigma_gaussian(fits, _DELTA)
+    ledger.reserve(other, dp_accounting.GaussianDpEvent(noise), delta=_DELTA)
+    assert ledger.spent(data, _DELTA) <= 1.3 * _ONCE
+
+
+def test_the_records_on_disk_are_the_same_examples(ledger: Ledger) -> None:
+    data = _examples(30)
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    records = [{"image": image, "label": label} for image, label in zip(data.images, data.labels, strict=True)]
+    assert ledger.spent(RecordDataset(records, _SPEC), _DELTA) == pytest.approx(_ONCE)
+
+
+def test_what_happens_to_a_part_is_charged_to_that_part(ledger: Ledger) -> None:
+    data = _examples(40)
+    ledger.reserve(data.take(range(30)), _EVENT, delta=_DELTA)
+    ledger.reserve(data.take(range(10, 40)), _EVENT, delta=_DELTA)
+    ledger.reserve(data.take(range(20, 25)), _EVENT, delta=_DELTA)
+    expected = np.ones(40, int)
+    expected[10:30] += 1
+    expected[20:25] += 1
+    for place in (0, 9, 10, 19, 20, 24, 25, 30, 39):
+        assert ledger.spent(data.take([place]), _DELTA) == pytest.approx(_times(expected[place]), rel=1e-4), place
+    assert ledger.spent(data, _DELTA) == pytest.approx(_times(3), rel=1e-4)
+    assert [len(ledger.reservations(data.take([place]))) for place in (0, 10, 22, 39)] == [1, 2, 3, 1]
+    (account,) = ledger.standings()
+    assert (account.name, account.num_examples, account.runs) == ("scans", 40, 3)
+    assert account.spent == pytest.approx(_times(3), rel=1e-4)
+    assert ledger.verify() == ledger.history()[-1].digest
+
+
+def test_many_random_parts_are_charged_as_a_count_of_each_example_says(ledger: Ledger) -> None:
+    rng, data = np.random.default_rng(0), _examples(60)
+    counts = np.zeros(60, int)
+    for _ in range(12):
+        part = rng.permutation(60)[: rng.integers(1, 60)]
+        ledger.reserve(data.take(part), _EVENT, delta=_DELTA, limit=PrivacyBudget(100, _DELTA))
+        counts[part] += 1
+    for place in range(0, 60, 3):
+        assert len(ledger.reservations(data.take([place]))) == counts[place]
+    assert ledger.spent(data, _DELTA) == pytest.approx(_times(counts.max()), rel=1e-4)
+    ledger.verify()
+
+
+def test_a_first_run_opens_an_account_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    ledger = Ledger(tmp_path / "l", account="scans", total_epsilon=2.5 * _ONCE, say=said.append)
+    data = _examples(30)
+    ledger.reserve(data.take(range(20)), _EVENT, delta=_DELTA, purpose="train c_vae")
+    assert said[0].startswith("Ledger: these examples are new to ")
+    assert "'scans' was opened for 20 of them, in which every example may cost epsilon" in said[0]
+    assert f"reserved epsilon {_ONCE:.4g} for train c_vae" in said[1]
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    assert "10 examples are new, and were added to the account 'scans'" in said[2]
+    for _ in range(10):
+        with contextlib.suppress(BudgetExceededError):
+            ledger.reserve(data, _EVENT, delta=_DELTA)
+    assert ledger.spent(data, _DELTA) == pytest.approx(_times(5), rel=1e-4)
+    assert _times(5) < 2.5 * _ONCE < _times(6)
+    (account,) = ledger.standings()
+    assert account.total == PrivacyBudget(2.5 * _ONCE, _DELTA)
+
+
+def test_a_run_that_costs_the_whole_total_to_the_last_digit_fits(tmp_path: Path) -> None:
+    event = dp_accounting.ComposedDpEvent([_EVENT, poisson_gaussian_event(0.1, 1.1, 50), _EVENT])
+    cost = epsilon_of(event, _DELTA)
+    ledger = Ledger(tmp_path / "l", total_epsilon=cost)
+    ledger.reserve(_examples(5), event, delta=_DELTA)
+    assert ledger.spent(_examples(5), _DELTA) == cost
+
+
+def test_the_default_total_is_documented_and_holds(tmp_path: Path) -> None:
+    ledger, data = Ledger(tmp_path / "l"), _examples(5)
+    strong = dp_accounting.GaussianDpEvent(dp_accounting.get_sigma_gaussian(0.9 * TOTAL_EPSILON, _DELTA))
+    ledger.reserve(data, strong, delta=_DELTA)
+    with pytest.raises(BudgetExceededError, match="may cost 10 at delta=1e-05 in total"):
+        ledger.reserve(data, strong, delta=_DELTA)
+    other = _examples(5, 1)
+    with pytest.raises(BudgetExceededError, match="--total_epsilon"):
+        ledger.reserve(other, dp_accounting.GaussianDpEvent(0.1), delta=_DELTA)
+    assert ledger.spent(other, _DELTA) == 0.0
+    assert len(ledger.standings()) == 1  # what was refused has opened nothing
+
+
+def test_new_examples_among_known_ones_join_their_account(tmp_path: Path) -> None:
+    ledger, data = Ledger(tmp_path / "l"), _examples(30)
+    ledger.open(data.take(range(20)), PrivacyBudget(1, _DELTA), name="clinic")
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    (account,) = ledger.standings()
+    assert (account.name, account.num_examples) == ("clinic", 30)
+
+
+def test_an_example_in_two_accounts_is_held_to_both(ledger: Ledger) -> None:
+    data = _examples(30)
+    ledger.open(data.take(range(20)), PrivacyBudget(1.2 * _ONCE, _DELTA), name="strict")
+    ledger.open(data.take(range(10, 30)), PrivacyBudget(5 * _ONCE, _DELTA), name="loose")
+    ledger.reserve(data.take(range(15, 30)), _EVENT, delta=_DELTA)
+    ledger.reserve(data.take(range(20, 30)), _EVENT, delta=_DELTA)
+    for part in ([12, 17], [17], range(30)):
+        with pytest.raises(BudgetExceededError, match="account 'strict'"):
+            ledger.reserve(data.take(part), _EVENT, delta=_DELTA)
+    ledger.reserve(data.take(range(15)), _EVENT, delta=_DELTA)
+
+
+def test_a_limit_that_a_caller_gives_holds_besides(ledger: Ledger) -> None:
+    data = _examples(10)
+    limit = PrivacyBudget(1.3 * _ONCE, _DELTA)
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    with pytest.raises(BudgetExceededError, match="of these examples, in which every example may cost"):
+        ledger.reserve(data, _EVENT, delta=_DELTA, limit=limit)
+    assert len(ledger.reservations(data)) == 1
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+
+
+def test_an_owner_can_give_another_total_with_a_reason(ledger: Ledger) -> None:
+    data = _examples(10)
+    ledger.open(data, PrivacyBudget(1.1 * _ONCE, _DELTA), name="scans")
+    with pytest.raises(ValueError, match="already"):
+        ledger.open(data, PrivacyBudget(9, _DELTA), name="scans")
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(data, _EVENT, delta=_DELTA)
+    ledger.limit("scans", PrivacyBudget(1.6 * _ONCE, _DELTA), reason="the ethics board agreed")
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    assert [entry.kind for entry in ledger.history()] == ["opened", "added", "reserved", "limited", "reserved"]
+    assert ledger.history()[3].body["reason"] == "the ethics board agreed"
+    with pytest.raises(ValueError, match="There is no account 'other'; there are 'scans'"):
+        ledger.limit("other", PrivacyBudget(1, _DELTA), reason="")
+
+
+def test_data_sets_that_belong_together_are_charged_together(ledger: Ledger) -> None:
+    """Copies that digests cannot see, say of another size."""
+    data, smaller = _examples(10), _examples(10, 3, spec=DataSpec((2, 2, 1), 3))
+    ledger.open(data, PrivacyBudget(1.3 * _ONCE, _DELTA), name="large")
+    ledger.open(smaller, PrivacyBudget(9, _DELTA), name="small")
+    ledger.reserve(smaller, _EVENT, delta=_DELTA)
+    assert ledger.spent(data, _DELTA) == 0
+    ledger.join(["large", "small"], reason="the same patients")
+    assert [account.joined for account in ledger.standings()] == [("small",), ("large",)]
+    with pytest.raises(BudgetExceededError, match="account 'large'"):
+        ledger.reserve(data.take([0]), _EVENT, delta=_DELTA)
+    ledger.reserve(smaller, _EVENT, delta=_DELTA)
+    assert [account.spent for account in ledger.standings()] == pytest.approx([_times(2)] * 2, rel=1e-4)
+    ledger.verify()
+
+
+def test_what_is_confirmed_or_crashed_counts_and_what_an_owner_voids_does_not(ledger: Ledger) -> None:
+    data = _examples(10)
+    one, two = (ledger.reserve(data, _EVENT, delta=_DELTA) for _ in range(2))
+    ledger.confirm(one)
+    ledger.confirm(one)
+    assert [entry.state for entry in ledger.reservations(data)] == ["confirmed", "reserved"]
+    assert ledger.spent(data, _DELTA) == pytest.approx(_times(2), rel=1e-4)
+    with pytest.raises(ValueError, match="is confirmed, and cannot be made void"):
+        ledger.void(one, reason="a mistake")
+    ledger.void(two, reason="the machine burnt down before it began")
+    assert ledger.spent(data, _DELTA) == pytest.approx(_ONCE)
+    assert ledger.has(one, data, _EVENT)
+    assert not ledger.has(two, data, _EVENT)
+    assert not ledger.has(one, data.take(range(9)), _EVENT)
+    assert not ledger.has(one, data, NoisyCounts().with_noise(9.0).event)
+    with pytest.raises(ValueError, match="is not in the ledger"):
+        ledger.confirm("f" * 32)
+    ledger.verify()
+
+
+# Users
+
+
+def test_an_example_of_a_user_pays_for_its_user_being_another(ledger: Ledger) -> None:
+    data = _examples(12, users=np.arange(12) // 3)
+    ledger.open(data, PrivacyBudget(50, _DELTA), name="of examples")
+    event = poisson_gaussian_event(0.2, 1.5, 10)
+    ledger.reserve(data, event, delta=_DELTA, unit="user")
+    assert ledger.spent(data, _DELTA) == pytest.approx(epsilon_of(ReplaceOneDpEvent(event), _DELTA))
+    assert ledger.spent(data, _DELTA, "user") == pytest.approx(epsilon_of(event, _DELTA))
+
+
+@pytest.mark.parametrize("event", [_EVENT, poisson_gaussian_event(0.1, 2.0, 20)])
+def test_a_user_pays_for_all_of_their_examples_together(ledger: Ledger, event: Any) -> None:
+    users = np.array([0] * 4 + [1] * 2 + [2])
+    data = _examples(7, users=users)
+    ledger.open(data, PrivacyBudget(100, _DELTA), name="of users", unit="user")
+    ledger.reserve(data, event, delta=_DELTA)
+    for places, many in (([0, 1, 2, 3], 4), ([2], 4), ([4, 5], 2), ([6], 1)):
+        spent = ledger.spent(data.take(places), _DELTA, "user")
+        assert spent == pytest.approx(epsilon_of(group_event(event, many), _DELTA)), places
+    ledger.reserve(data.take([0, 6]), event, delta=_DELTA)  # one of the first user's
+    both = dp_accounting.ComposedDpEvent([group_event(event, 4), event])
+    assert ledger.spent(data, _DELTA, "user") == pytest.approx(epsilon_of(both, _DELTA), rel=1e-3)
+    ledger.verify()
+
+
+def test_the_account_of_users_refuses_what_it_cannot_charge_them(ledger: Ledger) -> None:
+    data = _examples(12, users=np.arange(12) // 3)
+    group = epsilon_of(group_event(_EVENT, 3), _DELTA)
+    ledger.open(data, PrivacyBudget(1.1 * group, _DELTA), name="of users", unit="user")
+    unknown = LabeledDataset(data.images, data.labels, data.spec)
+    with pytest.raises(ValueError, match="do not say whose they are"):
+        ledger.reserve(unknown, _EVENT, delta=_DELTA)
+    with pytest.raises(ValueError, match="costs a user of 3 examples is not known"):
+        ledger.reserve(data, ReplaceOneDpEvent(_EVENT), delta=_DELTA)
+    assert not ledger.reservations()
+    ledger.reserve(data, _EVENT, delta=_DELTA)
+    with pytest.raises(BudgetExceededError, match="every user may cost"):
+        ledger.reserve(data, NoisyCounts().with_noise(4.0).event, delta=_DELTA, unit="user")
+    with pytest.raises(ValueError, match="does not say whose"):
+        ledger.open(unknown, PrivacyBudget(1, _DELTA), name="others", unit="user")
+
+
+def test_a_user_has_paid_for_whatever_any_of_their_examples_was_in(ledger: Ledger) -> None:
+    data = _examples(4, users=np.array([0, 0, 1, 1]))
+    ledger.open(data, PrivacyBudget(100, _DELTA), name="of users", unit="user")
+    ledger.reserve(data.take([0, 2]), _EVENT, delta=_DELTA, unit="user")
+    ledger.reserve(data.take([1]), _EVENT, delta=_DELTA, unit="user")
+    assert ledger.spent(data.take([0, 1]), _DELTA, "user") == pytest.approx(_times(2), rel=1e-4)
+    assert ledger.spent(data.take([2, 3]), _DELTA, "user") == pytest.approx(_ONCE)
+
+
+def test_an_image_of_two_users_is_charged_as_that_of_the_one_who_has_more(ledger: Ledger) -> None:
+    data = _examples(5)
+    images = data.images[[0, 1, 2, 0, 4]]
+    shared = LabeledDataset(images, data.labels, data.spec, np.array([0, 0, 0, 1, 2]))
+    ledger.open(shared, PrivacyBudget(100, _DELTA), name="of users", unit="user")
+    ledger.reserve(shared, _EVENT, delta=_DELTA)
+    assert ledger.spent(shared.take([3]), _DELTA, "user") == pytest.approx(epsilon_of(group_event(_EVENT, 3), _DELTA))
+    assert ledger.spent(shared.take([4]), _DELTA, "user") == pytest.approx(_ONCE)
+    ledger.verify()
+
+
+# Identity
+
+
+def test_digests_have_a_key_which_stays_in_the_ledger(tmp_path: Path) -> None:
+    data = _examples(50)
+    one, other = (Ledger(tmp_path / name).identity(data) for name in ("a", "b"))
+    assert not set(one.digests.tolist()) & set(other.digests.tolist())
+    assert len(one.digests) == len(one) == 50
+    np.testing.assert_array_equal(one.digests, Ledger(tmp_path / "a").identity(data.take(range(49, -1, -1))).digests)
+
+
+def test_an_identity_can_be_kept(ledger: Ledger, tmp_path: Path) -> None:
+    data = _examples(9, users=np.arange(9) // 2)
+    identity = ledger.identity(data)
+    identity.save(tmp_path / "identity.npz")
+    assert stat.S_IMODE((tmp_path / "identity.npz").stat().st_mode) == 0o600
+    kept = Identity.load(tmp_path / "identity.npz")
+    ledger.reserve(kept, _EVENT, delta=_DELTA, unit="user")
+    assert ledger.spent(data, _DELTA, "user") == pytest.approx(_ONCE)
+    (tmp_path / "other").write_text("no identity")
+    with pytest.raises(ValueError, match="should be an identity of examples"):
+        Identity.load(tmp_path / "other")
+
+
+# Damage
+
+
+def test_what_was_changed_by_something_else_is_seen(tmp_path: Path) -> None:
+    def made(name: str) -> Path:
+        ledger = Ledger(tmp_path / name, account="scans")
+        ledger.confirm(ledger.reserve(_examples(20), _EVENT, delta=_DELTA))
+        ledger.reserve(_examples(20).take(range(10)), _EVENT, delta=_DELTA)
+        return tmp_path / name
+
+    for number, change in enumerate(
+        (
+            "UPDATE accounts SET epsilon = 1000",
+            "UPDATE reservations SET state = 'void' WHERE id = 2",
+            "UPDATE reservations SET event = replace(event, '8.0', '80.0')",
+            "DELETE FROM reservations WHERE id = 2",
+            "DROP TRIGGER history_refuses_update; UPDATE history SET body = '{}' WHERE number = 4",
+            "DROP TRIGGER history_refuses_delete; DELETE FROM history WHERE number = 2",
+            "DELETE FROM charges WHERE reservation = 1",
+            "DELETE FROM memberships WHERE cohort = 2",
+            "DELETE FROM examples WHERE chunk = (SELECT min(chunk) FROM examples)",
+        )
+    ):
+        path = made(f"{number}.sqlite")
+        Ledger(path).verify()
+        connection = sqlite3.connect(path)
+        connection.executescript(change)
+        connection.commit()
+        connection.close()
+        with pytest.raises(TamperedError):
+            Ledger(path).verify()
+        if number < 6:
+            with pytest.raises(TamperedError, match="Nothing is reserved in such a ledger"):
+                Ledger(path).reserve(_examples(3), _EVENT, delta=_DELTA)
+
+
+def test_the_history_cannot_be_changed_by_accident(ledger: Ledger) -> None:
+    ledger.reserve(_examples(3), _EVENT, delta=_DELTA)
+    connection = sqlite3.connect(ledger.address)
+    for change in ("UPDATE history SET kind = 'x'", "DELETE FROM history"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(change)
+
+
+def test_the_order_of_events_does_not_hang_on_the_clock(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for year in (2031, 2019, 2025):
+        monkeypatch.setattr("tfdpgen.privacy.accounts.history.now", lambda year=year: f"{year}-01-01T00:00:00+00:00")
+        ledger.reserve(_examples(3), _EVENT, delta=_DELTA)
+    assert [entry.reserved_at[:4] for entry in ledger.reservations()] == ["2031", "2019", "2025"]
+    assert [entry.number for entry in ledger.history()] == [1, 2, 3, 4, 5]
+    ledger.verify()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"this is no database, but it is long enough to look like a file" * 20, "is no ledger, or a damaged one"),
+        (None, "should be a file, or a database address; it is a folder"),
+    ],
+)
+def test_what_is_no_ledger_is_an_error_and_not_an_empty_one(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "ledger.sqlite"
-    Ledger(path)
-    context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
-        granted = sum(pool.map(_reserve, [path] * 8))
-    assert granted == Ledger(path).reservations("a") >= 2
-    assert Ledger(path).spent("a", 1e-5) <= 2.5 * epsilon_of(_EVENT, 1e-5)
-
-
-def test_a_corrupt_ledger_is_an_error_and_not_an_empty_one(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    path.write_bytes(b"this is no database, but it is long enough to look like a file" * 20)
-    with pytest.raises(sqlite3.DatabaseError):
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(LedgerError, match=said):
         Ledger(path)
+    with pytest.raises(LedgerError, match="There is no ledger"):
+        Ledger(tmp_path / "none", create=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_databases_of_something_else_and_of_other_versions_are_left_alone(tmp_path: Path) -> None:
+    def database(name: str, *statements: str) -> Path:
+        with sqlite3.connect(tmp_path / name) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        connection.close()
+        return tmp_path / name
+
+    with pytest.raises(LedgerError, match="is a database of something else"):
+        Ledger(database("notes", "CREATE TABLE notes (text TEXT)"))
+    with pytest.raises(LedgerError, match="knew data sets by the order of their examples"):
+        Ledger(database("old", "CREATE TABLE reservations (id INTEGER PRIMARY KEY, dataset TEXT)"))
+    later = ("CREATE TABLE alembic_version (version_num VARCHAR(32))", "INSERT INTO alembic_version VALUES ('0999')")
+    with pytest.raises(LedgerError, match="was written by a later version"):
+        Ledger(database("later", *later))
+
+
+def test_migrations_make_the_tables_that_the_code_has(ledger: Ledger) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{ledger.address}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgresql://me:secret@host/db", "should hold no password"),
+        ("postgresql://host/db?password=secret", "should hold no password"),
+        ("mysql://host/db", "got a database of mysql"),
+        ("://", "should be a path or an address"),
+    ],
+)
+def test_addresses_that_are_none_are_refused_without_repeating_a_secret(address: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        Ledger(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_is_not_there_is_said_in_a_line() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(LedgerError, match=r"The ledger postgresql://127.0.0.1:9/x cannot be used: .*refused"):
+        Ledger("postgresql://127.0.0.1:9/x")
+
+
+# The digest by which a backup knows its training
 
 
 def test_data_sets_are_told_apart_by_their_examples() -> None:
@@ -80,7 +493,7 @@ def test_data_sets_are_told_apart_by_their_examples() -> None:
 def test_a_data_set_has_one_id_in_memory_and_on_disk_which_never_changes(
     num_classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ledger knows a data set by it: another id for the same examples would forget what was spent on them."""
+    """A backup knows its training by it."""
     spec, rng = DataSpec((2, 3, 1), num_classes), np.random.default_rng(0)
     images = rng.integers(256, size=(50, 2, 3, 1), dtype=np.uint8)
     labels = rng.integers(num_classes, size=50)
@@ -91,6 +504,6 @@ def test_a_data_set_has_one_id_in_memory_and_on_disk_which_never_changes(
         monkeypatch.setattr(dataset_module, "_BLOCK_BYTES", block_bytes)
         assert dataset_id(LabeledDataset(images, labels, spec)) == dataset_id(on_disk) == expected
     named = DataSpec((2, 3, 1), num_classes, (0.0, 1.0), tuple(str(label) for label in range(num_classes)))
-    assert dataset_id(LabeledDataset(images, labels, named)) == expected  # a name buys nobody a new budget
+    assert dataset_id(LabeledDataset(images, labels, named)) == expected
     view = on_disk.take([3, 1])
     assert dataset_id(view) == dataset_id(LabeledDataset(images[[3, 1]], labels[[3, 1]], spec)) != expected

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.files import remove
-from tfdpgen.privacy import Backup, BackupError, BudgetExceededError, Ledger, NoiseSource, PrivacyBudget, dataset_id
-from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit, bounded
+from tfdpgen.privacy import Backup, BackupError, BudgetExceededError, Ledger, NoiseSource, PrivacyBudget
+from tfdpgen.privacy.budget import PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GaussianSum, bounded
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.plan import PrivacyPlan, Shards
 from tfdpgen.privacy.session import PlanError, PrivateSession
@@ -161,7 +162,7 @@ def test_what_is_not_in_the_plan_is_refused_and_nothing_is_spent(tmp_path: Path)
             refused()
     with pytest.raises(PlanError, match="a trainer already"):
         [_trainer(session) for _ in range(2)]
-    assert ledger.reservations(dataset_id(dataset)) == 0
+    assert len(ledger.reservations(dataset)) == 0
 
 
 def test_the_plan_is_reserved_whole_and_once_before_the_first_access(tmp_path: Path) -> None:
@@ -170,19 +171,19 @@ def test_the_plan_is_reserved_whole_and_once_before_the_first_access(tmp_path: P
 
     class Watched(LabeledDataset):
         def blocks(self) -> Any:
-            seen.append(ledger.spent(dataset_id(dataset), _BUDGET.delta))
+            seen.append(ledger.spent(dataset, _BUDGET.delta))
             return super().blocks()
 
     watched = Watched(dataset.images, dataset.labels, dataset.spec)
     session = _session(watched, ledger=ledger, limit=_BUDGET)
     trainer = _trainer(session)
-    assert ledger.reservations(dataset_id(dataset)) == 0
+    assert len(ledger.reservations(dataset)) == 0
     session.run("sum", _pixels)
     assert seen[0] == 0  # the examples are named by their digest; no mechanism has run
     assert len(seen) == 2
     assert 0.99 * _BUDGET.epsilon < seen[1] <= _BUDGET.epsilon
     trainer.run(verbose=0)
-    assert ledger.reservations(dataset_id(dataset)) == 1
+    assert len(ledger.reservations(dataset)) == 1
     refused = _session(dataset, ledger=ledger, limit=_BUDGET)
     trainer = _trainer(refused)
     with pytest.raises(BudgetExceededError):
@@ -230,7 +231,7 @@ def test_a_transform_of_another_width_than_planned_is_refused_while_nothing_is_s
         session = _session(dataset, PrivacyPlan({"sum": _Mean(4)}, 40), ledger=ledger)
         with pytest.raises(ValueError, match=rf"`transform` of 'sum' should give 4 features.*gives {width}"):
             session.run("sum", lambda images, labels, width=width: tf.ones([tf.shape(labels)[0], width]))
-    assert ledger.reservations(dataset_id(dataset)) == 0
+    assert len(ledger.reservations(dataset)) == 0
 
 
 @pytest.mark.parametrize("transform", [None, _pixels])
@@ -387,7 +388,7 @@ def test_all_networks_are_checked_before_anything_is_spent(tmp_path: Path, acces
         }[access]
         with pytest.raises(PlanError, match="networks of 'dp_sgd', which are not known"):
             refused()
-    assert ledger.reservations(dataset_id(dataset)) == 0
+    assert len(ledger.reservations(dataset)) == 0
 
 
 def test_a_public_computation_is_done_once_and_pays_first(tmp_path: Path) -> None:
@@ -395,7 +396,7 @@ def test_a_public_computation_is_done_once_and_pays_first(tmp_path: Path) -> Non
     plan = PrivacyPlan({"sum": _Mean(4)}, 40)
 
     def compute() -> Any:
-        computed.append(ledger.reservations(dataset_id(dataset)))
+        computed.append(len(ledger.reservations(dataset)))
         return np.random.default_rng().normal(size=3)
 
     found = []
@@ -405,7 +406,7 @@ def test_a_public_computation_is_done_once_and_pays_first(tmp_path: Path) -> Non
             raise _Killed
     assert computed == [1]
     np.testing.assert_array_equal(*found)
-    assert ledger.reservations(dataset_id(dataset)) == 1
+    assert len(ledger.reservations(dataset)) == 1
     with pytest.raises(ValueError, match="identifier"):
         _session().public("../weights", compute)
 
@@ -428,7 +429,7 @@ def test_a_killed_session_goes_on_with_the_same_shards_and_outputs(tmp_path: Pat
                 raise _Killed
             np.testing.assert_array_equal([shard.run("count", ones)[0] for shard in shards], dealt)
     np.testing.assert_array_equal(*seen)
-    assert ledger.reservations(dataset_id(dataset)) == 1
+    assert len(ledger.reservations(dataset)) == 1
 
 
 def test_a_dealing_that_was_lost_is_not_repeated(tmp_path: Path) -> None:
@@ -463,7 +464,7 @@ def test_threads_reserve_once_and_carry_out_once(tmp_path: Path) -> None:
             return True
 
         assert sum(pool.map(run, range(8))) == 4
-    assert ledger.reservations(dataset_id(dataset)) == 1
+    assert len(ledger.reservations(dataset)) == 1
 
 
 def test_a_session_does_nothing_after_the_block_of_its_backup(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tfdpgen.choices import UNPUBLISHABLE, check_publishable
 from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation.classifiers import Classifier
 from tfdpgen.evaluation.intervals import CONFIDENCE, Interval, accuracy_interval
-from tfdpgen.privacy import Ledger, NoiseSource, PrivacyBudget, dataset_id, epsilon_of
+from tfdpgen.privacy import Ledger, NoiseSource, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
 
 
@@ -107,7 +107,7 @@ def publish_accuracies(
       private_test: all examples whose answers count. No classifier, and nothing that chose one, may depend on them.
       budget: what all accuracies together may cost a test example; delta smaller than 1 / number of test examples.
       ledger: where the cost is reserved, for these test examples, before the first answer is asked for.
-      limit: the most that all reservations on these examples may cost; needs a ledger.
+      limit: the most that all reservations on these examples may cost; needs a ledger, whose own totals hold besides.
       noise: None for the operating system's.
       confidence: of the intervals.
 
@@ -129,9 +129,11 @@ def publish_accuracies(
     noise = NoiseSource() if noise is None else noise
     if ledger is not None:
         purpose = f"publish {', '.join(classifiers)}"
-        ledger.reserve(dataset_id(private_test), mechanism.event, delta=budget.delta, purpose=purpose, limit=limit)
+        reserved = ledger.reserve(private_test, mechanism.event, delta=budget.delta, purpose=purpose, limit=limit)
     right = [classifier.right(private_test) for classifier in classifiers.values()]
     counts = mechanism.release(np.stack(right), noise)
+    if ledger is not None:
+        ledger.confirm(reserved)
     del right
     return PublishedAccuracies(
         accuracies={

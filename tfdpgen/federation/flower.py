@@ -17,7 +17,6 @@ once they answer: the same site started anew is known by its name.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import logging
@@ -45,7 +44,7 @@ from tfdpgen.federation.rounds import (
     seats_of,
     total_of,
 )
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit
+from tfdpgen.privacy.accounts.identity import Identity
 from tfdpgen.privacy.remote import RemoteUsers, SumOf
 
 if TYPE_CHECKING:
@@ -173,8 +172,8 @@ class FlowerSites(RemoteUsers):
       round_seconds: after which a round is lost where a reply is missing. More than any site needs for all of its
         users: a round that is lost because many were sampled tells that they were.
       start_seconds: how long to wait for the sites at the beginning.
-      examples: digest by which a ledger knows all examples together, where whoever starts the run has them, as in a
-        simulation; None: the ledger's account is of the users of sites of these names.
+      examples: who the examples are to the ledger, where whoever starts the run has them, as in a simulation; None:
+        the ledger's account is of the users of sites of these names.
       say: prints a line for the operator; None: nothing is said.
 
     Attributes:
@@ -191,7 +190,7 @@ class FlowerSites(RemoteUsers):
         num_sites: int,
         round_seconds: float = 600.0,
         start_seconds: float = 600.0,
-        examples: str | None = None,
+        examples: Identity | None = None,
         say: Callable[[str], object] | None = print,
     ) -> None:
         check_installed()
@@ -231,11 +230,11 @@ class FlowerSites(RemoteUsers):
         self._seats = seats_of(answers, self.num_users, task.mechanism, tfdpgen.__version__)
 
     @property
-    def account(self) -> tuple[str, PrivacyUnit]:
+    def account(self) -> Identity | str:
+        sites = self._sites
         if self._examples is not None:
-            return self._examples, PrivacyUnit.EXAMPLE
-        users = {name: self._sites[name].num_users for name in sorted(self._sites)}
-        return hashlib.sha256(json.dumps({"sites": users}).encode()).hexdigest(), PrivacyUnit.USER
+            return self._examples
+        return "users of sites " + ", ".join(f"{name} ({sites[name].num_users})" for name in sorted(sites))
 
     @property
     def _sites(self) -> dict[str, Seat]:

@@ -34,9 +34,8 @@ from tfdpgen.networks.gan import build_generator
 from tfdpgen.networks.generator_training import GeneratorTraining
 from tfdpgen.networks.layers import get_weights, set_weights
 from tfdpgen.networks.wasserstein import build_feature_critic, scores_of, wasserstein_loss
-from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
 from tfdpgen.privacy.ensemble import LocalTraining, LocalWork
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit
 from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 from tfdpgen.privacy.plan import PrivacyPlan
 from tfdpgen.privacy.session import PrivateSession

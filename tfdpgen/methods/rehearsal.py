@@ -35,8 +35,7 @@ from tfdpgen.data.public_images import PublicImages
 from tfdpgen.machine import PeakMemory
 from tfdpgen.methods.method import Method
 from tfdpgen.methods.training import fit, planned, promises_to, public_images_of, unknown_users
-from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit
+from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 from tfdpgen.privacy.mechanisms.sanitised_gradient import SanitisedGradient

@@ -13,6 +13,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from absl import logging
 
 from tfdpgen.choices import check_label_distribution, check_labeller_share
 from tfdpgen.data.dataset import Dataset, DataSpec
@@ -20,9 +21,8 @@ from tfdpgen.data.public_images import PublicImages, load_public_images
 from tfdpgen.methods.method import Fitted, Method, method_class, method_names
 from tfdpgen.privacy import remote
 from tfdpgen.privacy.backup import Backup
-from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.ledger import Ledger
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit
+from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
+from tfdpgen.privacy.ledger import Ledger, LedgerError
 from tfdpgen.privacy.mechanisms.noisy_counts import LabelCounts
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.plan import PrivacyPlan
@@ -140,6 +140,10 @@ def train(
     )
     if networks is not None:
         networks.update(learnt.fitted.networks)
+    try:
+        session.confirm()
+    except LedgerError as error:  # what was bought is not lost for that
+        logging.warning("The ledger was not told that the training has ended, and counts it just the same. %s", error)
     return release
 
 

@@ -9,10 +9,19 @@ from tfdpgen.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tfdpgen.privacy.accounting import Mechanism, PrivacyStatement, compose, epsilon_of
+    from tfdpgen.privacy.accounts.identity import Identity
     from tfdpgen.privacy.backup import Backup, BackupError
-    from tfdpgen.privacy.budget import PrivacyBudget
-    from tfdpgen.privacy.ledger import BudgetExceededError, Ledger, Reservation, dataset_id, read_ledger
-    from tfdpgen.privacy.mechanisms.base import GaussianSum, PrivacyUnit
+    from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
+    from tfdpgen.privacy.ledger import (
+        BudgetExceededError,
+        Ledger,
+        LedgerError,
+        Reservation,
+        Standing,
+        TamperedError,
+        dataset_id,
+    )
+    from tfdpgen.privacy.mechanisms.base import GaussianSum
     from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
     from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
     from tfdpgen.privacy.mechanisms.gaussian_statistics import ClassMeans, GroupStatistics
@@ -30,9 +39,18 @@ else:
         {
             "accounting": ("Mechanism", "PrivacyStatement", "compose", "epsilon_of"),
             "backup": ("Backup", "BackupError"),
-            "budget": ("PrivacyBudget",),
-            "ledger": ("BudgetExceededError", "Ledger", "Reservation", "dataset_id", "read_ledger"),
-            "mechanisms.base": ("GaussianSum", "PrivacyUnit"),
+            "budget": ("PrivacyBudget", "PrivacyUnit"),
+            "accounts.identity": ("Identity",),
+            "ledger": (
+                "BudgetExceededError",
+                "Ledger",
+                "LedgerError",
+                "Reservation",
+                "Standing",
+                "TamperedError",
+                "dataset_id",
+            ),
+            "mechanisms.base": ("GaussianSum",),
             "mechanisms.dp_sgd": ("DPSGD",),
             "mechanisms.federated_average": ("FederatedAverage",),
             "mechanisms.gaussian_statistics": ("ClassMeans", "GroupStatistics"),
@@ -60,8 +78,10 @@ __all__ = [
     "FederatedAverage",
     "GaussianSum",
     "GroupStatistics",
+    "Identity",
     "LabelCounts",
     "Ledger",
+    "LedgerError",
     "Mechanism",
     "NoiseSource",
     "NoisyCounts",
@@ -75,9 +95,10 @@ __all__ = [
     "Reservation",
     "SanitisedGradient",
     "Shards",
+    "Standing",
+    "TamperedError",
     "Votes",
     "compose",
     "dataset_id",
     "epsilon_of",
-    "read_ledger",
 ]

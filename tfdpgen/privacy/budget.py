@@ -12,12 +12,20 @@ parameter mu of Gaussian differential privacy (Dong, Roth & Su 2022): a Gaussian
 from __future__ import annotations
 
 import dataclasses
+import enum
 
 import dp_accounting
 
 from tfdpgen.choices import check_budget, check_delta
 
 _ROUNDING = 1e-9  # relative: a root is found to either side of it
+
+
+class PrivacyUnit(enum.StrEnum):
+    """Whose data one neighbour has and the other does not: one example's, or all examples of one user."""
+
+    EXAMPLE = "example"
+    USER = "user"
 
 
 @dataclasses.dataclass(frozen=True)

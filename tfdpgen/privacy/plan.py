@@ -29,8 +29,8 @@ import dp_accounting
 
 from tfdpgen.privacy import accounting
 from tfdpgen.privacy.accounting import PrivacyStatement
-from tfdpgen.privacy.budget import PrivacyBudget
-from tfdpgen.privacy.mechanisms.base import GroupSum, Mechanism, PrivacyUnit
+from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GroupSum, Mechanism
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdpgen.data.dataset import DataSpec
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit
+from tfdpgen.privacy.accounts.identity import Identity
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,8 +56,8 @@ class RemoteUsers(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def account(self) -> tuple[str, PrivacyUnit]:
-        """What a ledger keeps what they spend under, and whose loss that is: a user's, or an example's."""
+    def account(self) -> Identity | str:
+        """Whom a ledger charges: their examples, where whoever runs the session knows who these are, or a name."""
 
     @abc.abstractmethod
     def sums(self, mechanism: FederatedAverage, network: tf.keras.Model) -> SumOf:

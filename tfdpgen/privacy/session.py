@@ -34,13 +34,14 @@ import tensorflow as tf
 from tfdpgen.data.dataset import Dataset, DataSpec
 from tfdpgen.data.public_images import PublicImages
 from tfdpgen.privacy import accounting, ensemble
+from tfdpgen.privacy.accounts.identity import Identity, set_digest
 from tfdpgen.privacy.backup import Backup
-from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
 from tfdpgen.privacy.clipping import check_network
 from tfdpgen.privacy.ensemble import AnswerFn, Ensemble, GroupLoss, LocalTraining, check_group_functions
 from tfdpgen.privacy.isolation import LossFn, Transform, check_loss, check_transform, traced, without_values
 from tfdpgen.privacy.ledger import Ledger, dataset_id
-from tfdpgen.privacy.mechanisms.base import GaussianSum, NetworkSum, PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import GaussianSum, NetworkSum
 from tfdpgen.privacy.mechanisms.dp_sgd import DPSGD
 from tfdpgen.privacy.mechanisms.federated_average import FederatedAverage
 from tfdpgen.privacy.mechanisms.votes import Votes
@@ -63,6 +64,7 @@ class _Held:
     noise: NoiseSource
     backup: Backup | None
     reserve: Callable[[], None]
+    confirm: Callable[[], None]
     prefix: str = ""
     event: Any = None
     begun: set[str] = dataclasses.field(default_factory=set)
@@ -136,7 +138,7 @@ class PrivateSession:
                 f"`plan` costs epsilon={cost:.4g} at delta={budget.delta:g}, more than {budget.epsilon:g}."
             )
         reserve = _Reservation(dataset, plan, budget, ledger, limit, backup, dict(facts or {}), purpose)
-        self._open(plan, dataset.spec, public_images, _Held(lambda: dataset, noise, backup, reserve))
+        self._open(plan, dataset.spec, public_images, _Held(lambda: dataset, noise, backup, reserve, reserve.confirm))
 
     def _open(self, plan: PrivacyPlan, spec: DataSpec, public_images: PublicImages | None, held: _Held) -> None:
         self._plan, self._spec, self._public_images = plan, spec, public_images
@@ -168,6 +170,10 @@ class PrivateSession:
     def num_examples(self) -> int:
         """Number of private examples, public by assumption; of a shard, what is expected."""
         return self._plan.num_examples
+
+    def confirm(self) -> None:
+        """Writes into the ledger that what was reserved has run; without it, it counts just the same."""
+        _HELD[self].confirm()
 
     def run(self, key: str, transform: Transform) -> Any:
         """Carries out a one-shot mechanism, in one pass over the examples.
@@ -499,6 +505,7 @@ class PrivateSession:
                     held.noise,
                     held.backup,
                     held.reserve,
+                    held.confirm,
                     f"{held.prefix}{key}.{number}.",
                 ),
             )
@@ -611,6 +618,12 @@ class _Reservation:
         self._ledger, self._limit, self._backup = ledger, limit, backup
         self._facts, self._purpose = facts, purpose
         self._is_made, self._lock = False, threading.Lock()
+        self._reservation: str | None = None
+
+    def confirm(self) -> None:
+        """Has the ledger know that what was reserved has run."""
+        if self._ledger is not None and self._reservation is not None:
+            self._ledger.confirm(self._reservation)
 
     def __call__(self) -> None:
         with self._lock:  # shards may be trained by threads
@@ -619,26 +632,30 @@ class _Reservation:
                 self._is_made = True
 
     def _make(self) -> None:
-        ledger, backup, event = self._ledger, self._backup, self._plan.event
-        name, unit = "", PrivacyUnit.EXAMPLE
-        if isinstance(self._dataset, RemoteUsers):
-            name, unit = self._dataset.account
-        elif ledger is not None or backup is not None:
-            name = dataset_id(self._dataset)
-        if self._plan.unit is PrivacyUnit.USER and unit is PrivacyUnit.EXAMPLE:
-            # The ledger's account is an example's: one more changes what its user sends into something else.
-            event = accounting.ReplaceOneDpEvent(event)
+        ledger, backup, event, name = self._ledger, self._backup, self._plan.event, ""
+        whose = self._dataset.account if isinstance(self._dataset, RemoteUsers) else self._dataset
+        if backup is not None:
+            name = dataset_id(whose) if isinstance(whose, Dataset) else whose
+            name = set_digest(name.digests) if isinstance(name, Identity) else name
+        if ledger is not None:
+            whose = ledger.identity(whose)
         training = {**self._facts, "delta": self._budget.delta, "plan": self._plan.to_dict(), "examples": name}
         if self._plan.unit is PrivacyUnit.USER and not isinstance(self._dataset, RemoteUsers):
             users = np.unique(cast(Any, self._dataset.user_ids), return_inverse=True)[1].astype(np.int64)
             training["users"] = hashlib.sha256(users.tobytes()).hexdigest()
         is_resumed = backup is not None and backup.holds(training)
         reservation = backup.reservation if backup is not None else None
-        is_paid = is_resumed and (ledger is None or ledger.has(reservation, name, event))
+        is_paid = is_resumed and (ledger is None or ledger.has(reservation, whose, event))
         if ledger is not None and not is_paid:
             reservation = ledger.reserve(
-                name, event, delta=self._budget.delta, purpose=self._purpose, limit=self._limit
+                whose,
+                event,
+                delta=self._budget.delta,
+                purpose=self._purpose,
+                unit=self._plan.unit,
+                limit=self._limit,
             )
+        self._reservation = reservation
         if backup is not None and not (is_resumed and is_paid):
             backup.begin(training, reservation)
 

@@ -24,6 +24,7 @@ from tfdpgen.privacy.accounting.events import (
     compose,
     event_from_dict,
     event_to_dict,
+    group_event,
     poisson_gaussian_event,
 )
 from tfdpgen.privacy.accounting.statement import (
@@ -51,6 +52,7 @@ __all__ = [
     "epsilon_of",
     "event_from_dict",
     "event_to_dict",
+    "group_event",
     "make_statement",
     "poisson_gaussian_event",
     "tensorflow_privacy_epsilon",

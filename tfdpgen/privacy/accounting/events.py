@@ -16,10 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import dp_accounting
+import numpy as np
+from dp_accounting import dp_event
+from scipy import stats
 
 _OTHER_EVENTS: Mapping[str, Any] = {
     name: kind
-    for name, kind in vars(dp_accounting).items()
+    for name, kind in vars(dp_event).items()
     if isinstance(kind, type) and issubclass(kind, dp_accounting.DpEvent)
 }
 
@@ -123,6 +126,37 @@ def is_gaussian(event: dp_accounting.DpEvent) -> bool:
         case dp_accounting.ComposedDpEvent():
             return all(is_gaussian(part) for part in event.events)
     return False
+
+
+def group_event(event: dp_accounting.DpEvent, size: int) -> dp_accounting.DpEvent:
+    """What an event costs a group of `size` examples that are added or removed together.
+
+    They move what is noised by `size` clips instead of one. Where each is sampled by itself, by as many clips as there
+    are of them in the sample, which is binomial: a mixture of Gaussians (Choquette-Choo et al. 2023, arXiv 2310.15526).
+
+    Raises:
+      ValueError: for events of which that is not known, such as those that replace an item.
+    """
+    if size < 1:
+        raise ValueError(f"`size` should be at least 1; got {size!r}.")
+    if size == 1:
+        return event
+    match event:
+        case dp_accounting.GaussianDpEvent():
+            return dp_accounting.GaussianDpEvent(event.noise_multiplier / size)
+        case dp_accounting.PoissonSampledDpEvent(event=dp_accounting.GaussianDpEvent() as gaussian):
+            probabilities = stats.binom.pmf(np.arange(size + 1), size, event.sampling_probability)
+            return dp_event.MixtureOfGaussiansDpEvent(
+                gaussian.noise_multiplier, list(range(size + 1)), (probabilities / probabilities.sum()).tolist()
+            )
+        case dp_accounting.SelfComposedDpEvent():
+            return dp_accounting.SelfComposedDpEvent(group_event(event.event, size), event.count)
+        case dp_accounting.ComposedDpEvent():
+            return dp_accounting.ComposedDpEvent([group_event(part, size) for part in event.events])
+    raise ValueError(
+        f"What {type(event).__name__} costs a user of {size} examples is not known. Take a method whose mechanisms are "
+        "sums with Gaussian noise, or one that makes its promise to users, as fedavg_gan does."
+    )
 
 
 def event_to_dict(event: dp_accounting.DpEvent) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import enum
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -24,15 +23,10 @@ import dp_accounting
 import numpy as np
 import numpy.typing as npt
 
+from tfdpgen.privacy.budget import PrivacyUnit
+
 if TYPE_CHECKING:
     import tensorflow as tf
-
-
-class PrivacyUnit(enum.StrEnum):
-    """Whose data one neighbour has and the other does not: one example's, or all examples of one user."""
-
-    EXAMPLE = "example"
-    USER = "user"
 
 
 class Mechanism(Protocol):

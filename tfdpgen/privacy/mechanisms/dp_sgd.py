@@ -21,9 +21,9 @@ import dp_accounting
 
 from tfdpgen.privacy import accounting, sampling
 from tfdpgen.privacy.accounting import PrivacyStatement
-from tfdpgen.privacy.budget import PrivacyBudget
+from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
 from tfdpgen.privacy.clipping import ClipMode, check_clip_mode
-from tfdpgen.privacy.mechanisms.base import PrivacyUnit, calibrated
+from tfdpgen.privacy.mechanisms.base import calibrated
 from tfdpgen.privacy.noise import NoiseSource
 from tfdpgen.privacy.optimizer import DPKerasAdam, DPKerasAdamW, DPKerasSGD
 

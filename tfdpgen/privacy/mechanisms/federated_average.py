@@ -26,7 +26,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfdpgen.privacy.accounting import poisson_gaussian_event
-from tfdpgen.privacy.mechanisms.base import NetworkSum, PrivacyUnit, calibrated, check_noise_multiplier, clipped
+from tfdpgen.privacy.budget import PrivacyUnit
+from tfdpgen.privacy.mechanisms.base import NetworkSum, calibrated, check_noise_multiplier, clipped
 
 
 @dataclasses.dataclass(frozen=True)
