@@ -1,8 +1,9 @@
 """What goes from one step to the next: typed folders that are finished or not there.
 
-An artifact is a folder with a payload and `artifact.json`, its header: type, id, the component that made it, how long
-that took, the artifacts and parameters it was made of, and facts that are public. The header is written last, into a
-folder that gets its final name only afterwards, so that whatever can be opened is finished.
+An artifact is a folder with a payload and `artifact.json`, its header: type, id, the component, version and run that
+made it, how long that took, the artifacts and parameters it was made of, digests of all that and of its content, and
+facts that are public. The header is written last, into a folder that gets its final name only afterwards, so that
+whatever can be opened is finished.
 
     release = TrainedRelease.open("internal/train/release")   # ArtifactError if missing, unfinished or of another type
     release.path, release.seconds, release.facts, release.made_of("examples")
@@ -13,6 +14,7 @@ Components name artifacts in their signatures: `Input[T]` is read, `Output[T]` i
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import uuid
@@ -22,6 +24,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
+import tfdpgen
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.data.npz import NpzFile
 
@@ -47,6 +50,10 @@ class Artifact:
       facts: what downstream components may know without opening the payload. Nothing computed from private examples.
       inputs: the headers of the artifacts that this one was made of, by input name.
       parameters: the values that the component was given, defaults included.
+      version: of tfdpgen.
+      run: of the pipeline, whose name no other run has; empty where the component ran by itself.
+      digest: of the content: every file but the header, by name.
+      fingerprint: of everything that the content depends on; see `Component.fingerprint`.
     """
 
     internal: ClassVar[bool] = False  # true where the payload holds or was computed from private examples
@@ -58,6 +65,10 @@ class Artifact:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     inputs: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    version: str = tfdpgen.__version__
+    run: str = ""
+    digest: str = ""
+    fingerprint: str = ""
 
     @classmethod
     def open(cls: type[ArtifactT], path: str | Path) -> ArtifactT:
@@ -99,8 +110,17 @@ class Artifact:
             raise ArtifactError(f"{self.path} was made of {sorted(self.inputs) or 'nothing'}; expected `{name}` in it.")
         return self.inputs[name]
 
+    def parts(self) -> dict[str, Path]:
+        """What of it is put elsewhere, by name."""
+        return {}
+
+    def content_digest(self) -> str:
+        """The digest of the content as it is now."""
+        return digest_of(self.path)
+
     def seal(self) -> None:
         """Writes the header: the artifact is complete."""
+        self.digest = self.content_digest()
         (self.path / HEADER).write_text(json.dumps(self.header, indent=2) + "\n")
 
 
@@ -206,6 +226,24 @@ class Publication(Artifact):
     """The results: summary.json and report.html, which hold internal metrics, synthetic/ and serving_model/."""
 
     internal = True
+
+    def parts(self) -> dict[str, Path]:
+        found = [path for path in self.path.iterdir() if path.name not in (HEADER, "serving_model")]
+        found += (self.path / "serving_model").glob("*")
+        return {path.relative_to(self.path).as_posix(): path for path in sorted(found)}
+
+
+def digest_of(path: Path) -> str:
+    """A digest of a file, or of all files in a folder by their names; a header at its top is none of it."""
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path).as_posix()
+        if name != HEADER:
+            digest.update(f"{digest_of(file)} {name}\n".encode())
+    return digest.hexdigest()
 
 
 READ, WRITTEN = object(), object()  # marks in signatures

@@ -26,8 +26,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import inspect
+import json
 import logging
 import os
 import sys
@@ -38,12 +40,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import HEADER, READ, WRITTEN, Artifact
+import tfdpgen
+from components.artifacts import HEADER, READ, WRITTEN, Artifact, ArtifactError
 from tfdpgen.data import DataError
 from tfdpgen.files import folder_lock, fsync_tree, remove, replace
 from tfdpgen.installation import problem_with_environment
 
 PARAMETER_TYPES = (str, int, float, bool)
+# Parameters that say where and how a step works, and what a run may cost. What it makes does not depend on them.
+WHERE = frozenset(
+    {
+        "backup",
+        "beam_args",
+        "cache",
+        "destination",
+        "dry_run",
+        "ledger",
+        "shadow_folder",
+        "shadow_processes",
+        "total_epsilon",
+    }
+)
 
 
 class ComponentError(ValueError):
@@ -85,6 +102,10 @@ class Component:
       inputs: artifact types by name.
       outputs: artifact types by name.
       parameters: by name.
+      outside: parameters -> JSON-ready facts of what the component reads or writes beside its artifacts, such as the
+        files of a data set: where they change, so does the `fingerprint`. None: nothing.
+      is_there: outputs and parameters, by name -> whether what the component has written beside its outputs is still
+        there. None: it writes nothing there.
     """
 
     name: str
@@ -92,6 +113,8 @@ class Component:
     inputs: Mapping[str, type[Artifact]]
     outputs: Mapping[str, type[Artifact]]
     parameters: Mapping[str, Parameter]
+    outside: Callable[..., Any] | None = None
+    is_there: Callable[..., bool] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as a reference, so that a Beam worker imports the component instead of receiving its code."""
@@ -102,11 +125,56 @@ class Component:
         """The first paragraph of the function's docstring."""
         return " ".join(inspect.cleandoc(self.fn.__doc__ or "").split("\n\n")[0].split())
 
+    def fingerprint(self, inputs: Mapping[str, Artifact], parameters: Mapping[str, Any]) -> str:
+        """A digest of everything that what the component makes depends on.
+
+        That is: which component, the version of tfdpgen, its parameters but those of `WHERE`, the content of its
+        inputs, and what it reads outside. What it draws at random is none of it.
+        """
+        facts = {
+            "component": self.name,
+            "version": tfdpgen.__version__,
+            "parameters": {name: value for name, value in parameters.items() if name not in WHERE},
+            "inputs": {name: artifact.digest for name, artifact in inputs.items()},
+            "outside": self.outside(**parameters) if self.outside is not None else None,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def finished(
+        self,
+        inputs: Mapping[str, str | Path],
+        outputs: Mapping[str, str | Path],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Whether every output is there already, finished, and what an execution would make now.
+
+        Raises:
+          ArtifactError: if one is, and its content was changed since: nothing says then what it is.
+        """
+        try:
+            opened = {name: artifact.open(inputs[name]) for name, artifact in self.inputs.items()}
+            made = [artifact.open(outputs[name]) for name, artifact in self.outputs.items()]
+        except ArtifactError:
+            return False
+        values = self._values(parameters or {})
+        expected = self.fingerprint(opened, values)
+        if any(artifact.fingerprint != expected for artifact in made) or len({each.run for each in made}) > 1:
+            return False
+        for artifact in made:
+            if artifact.content_digest() != artifact.digest:
+                raise ArtifactError(
+                    f"{artifact.path} was changed since it was made by {self.name}, and cannot be used again. Put it "
+                    "back as it was, or have it made anew, with --nocache in a pipeline."
+                )
+        return self.is_there is None or self.is_there(**dict(zip(self.outputs, made, strict=True)), **values)
+
     def execute(
         self,
         inputs: Mapping[str, str | Path],
         outputs: Mapping[str, str | Path],
         parameters: Mapping[str, Any] | None = None,
+        *,
+        run: str = "",
     ) -> None:
         """Runs the component; when it returns, every output is finished. A finished earlier output is replaced.
 
@@ -114,6 +182,7 @@ class Component:
           inputs: a folder for each input.
           outputs: a folder for each output.
           parameters: values; those with a default may be left out.
+          run: the name of the pipeline's run, for the headers.
 
         Raises:
           ComponentError: if a name is missing or unknown, a value has the wrong type, an output folder holds something
@@ -129,10 +198,7 @@ class Component:
         self._check_names("inputs", inputs, self.inputs, set(self.inputs))
         self._check_names("outputs", outputs, self.outputs, set(self.outputs))
         self._check_names("parameters", parameters, self.parameters, required)
-        values = {
-            name: parameter.checked(name, parameters.get(name, parameter.default))
-            for name, parameter in self.parameters.items()
-        }
+        values = self._values(parameters)
         opened = {name: artifact.open(inputs[name]) for name, artifact in self.inputs.items()}
         for name, artifact in self.outputs.items():
             if (Path(outputs[name]) / HEADER).exists():
@@ -142,13 +208,21 @@ class Component:
                 name: artifact(stack.enter_context(staged(Path(outputs[name]), private=artifact.internal)), self.name)
                 for name, artifact in self.outputs.items()
             }
+            fingerprint = self.fingerprint(opened, values)  # before: what is read may change meanwhile
             started = time.monotonic()
             self.fn(**opened, **written, **values)
             for artifact in written.values():
                 artifact.seconds = round(time.monotonic() - started, 3)
                 artifact.inputs = {name: source.header for name, source in opened.items()}
-                artifact.parameters = values
+                artifact.parameters, artifact.run, artifact.fingerprint = values, run, fingerprint
                 artifact.seal()
+
+    def _values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters, checked, with defaults where a value is left out."""
+        return {
+            name: parameter.checked(name, parameters.get(name, parameter.default))
+            for name, parameter in self.parameters.items()
+        }
 
     def _check_names(self, kind: str, given: Mapping[str, Any], known: Mapping[str, Any], required: set[str]) -> None:
         """Refuses unknown and missing names."""
@@ -190,6 +264,18 @@ class Component:
             )
         except (ValueError, OSError) as error:
             sys.exit(f"{self.name} failed: {message_of(error)}")
+
+
+def beside(
+    reads: Callable[..., Any] | None = None, writes: Callable[..., bool] | None = None
+) -> Callable[[Component], Component]:
+    """Says what a component reads and writes beside its artifacts; see `outside` and `is_there` of `Component`.
+
+    @beside(reads=lambda *, dataset, **_: files_of(dataset))
+    @component
+    def ingest(...): ...
+    """
+    return lambda made: dataclasses.replace(made, outside=reads, is_there=writes)
 
 
 def component(fn: Callable[..., None]) -> Component:

@@ -15,12 +15,14 @@ utility.json, with the reason in `not_measured`, and everything else is measured
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityMetrics
-from components.component import ComponentError, component
+from components.component import ComponentError, beside, component
+from components.outside import tree
 
 if TYPE_CHECKING:
     from tfdpgen.data import LabeledDataset
@@ -30,6 +32,7 @@ MOST_EXAMPLES = 100_000
 TEST_SHARE = 6  # one synthetic example in so many is tested on, as in MNIST with its 60,000 + 10,000 examples nearly
 
 
+@beside(reads=lambda *, inception_weights, **_: tree(Path(inception_weights)) if inception_weights else None)
 @component
 def evaluate(
     examples: Input[PrivateExamples],

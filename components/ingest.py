@@ -17,7 +17,8 @@ import os
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from components.artifacts import Output, PrivateExamples
-from components.component import ComponentError, component
+from components.component import ComponentError, beside, component
+from components.outside import files_of
 
 if TYPE_CHECKING:
     from tfdpgen.data import Declared
@@ -26,6 +27,9 @@ _Number = TypeVar("_Number", int, float)
 _EXAMPLES = {"image_shape": "28,28,1", "value_range": "0,255", "background": "255 or 255,255,255"}
 
 
+@beside(
+    reads=lambda *, dataset, data_dir, user_column, **_: files_of(dataset, data_dir=data_dir, user_column=user_column)
+)
 @component
 def ingest(
     examples: Output[PrivateExamples],

@@ -15,9 +15,11 @@ import shutil
 from typing import Annotated
 
 from components.artifacts import Input, Output, PreflightEstimate, PrivateExamples, SyntheticExamples
-from components.component import ComponentError, component
+from components.component import ComponentError, beside, component
+from components.outside import files_of
 
 
+@beside(reads=lambda *, public_dataset, data_dir, **_: files_of(public_dataset, data_dir=data_dir))
 @component
 def preflight(
     examples: Input[PrivateExamples],

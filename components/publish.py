@@ -31,8 +31,9 @@ from components.artifacts import (
     SyntheticExamples,
     TrainedRelease,
     UtilityMetrics,
+    digest_of,
 )
-from components.component import component
+from components.component import beside, component
 from components.destination import RESULTS, SERVED, check_destination, replacing
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
@@ -53,6 +54,7 @@ PACKAGES = (
 )
 
 
+@beside(writes=lambda *, publication, destination, **_: is_pushed(publication.path, destination))
 @component
 def publish(
     release: Input[TrainedRelease],
@@ -122,6 +124,15 @@ def publish(
     (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if target:
         push(publication.path, target)
+
+
+def is_pushed(source: Path, destination: str) -> bool:
+    """Whether everything that `push` would copy is there, unchanged, or nothing is to be copied."""
+    if not destination:
+        return True
+    versions = [f"{SERVED}/{version.name}" for version in (source / SERVED).iterdir()]
+    places = [(source / name, Path(destination) / name) for name in (*RESULTS, *versions)]
+    return all(copy.exists() and digest_of(made) == digest_of(copy) for made, copy in places)
 
 
 def push(source: Path, destination: Path) -> None:

@@ -14,9 +14,11 @@ import uuid
 from typing import Annotated, Any
 
 from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
-from components.component import ComponentError, component
+from components.component import ComponentError, beside, component
+from components.outside import files_of
 
 
+@beside(reads=lambda *, public_dataset, data_dir, **_: files_of(public_dataset, data_dir=data_dir))
 @component
 def train(
     examples: Input[PrivateExamples],
@@ -79,7 +81,8 @@ def train(
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = public_images.asked_for(public_dataset, private.spec.image_shape, data_dir)
     account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
-    release.facts = networks.facts = {"training": uuid.uuid4().hex}  # tells which two belong together
+    training = {"training": uuid.uuid4().hex}  # tells which two belong together
+    release.facts, networks.facts = dict(training), dict(training)
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
         trained: dict[str, Any] = {}
         made = methods.train(
@@ -97,6 +100,7 @@ def train(
             networks=trained,
         )
         made.save(release.path)
+        release.facts |= {"privacy": made.statement.summary()}
         networks.save(trained)
 
 

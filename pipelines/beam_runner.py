@@ -32,7 +32,17 @@ from apache_beam.typehints.decorators import no_annotations
 from components import Component
 from components.component import message_of, one_line
 from pipelines.dag import Pipeline
-from pipelines.resuming import README, check_reusable, check_root, keeping, recover
+from pipelines.lineage import Lineage
+from pipelines.resuming import (
+    README,
+    check_reusable,
+    check_root,
+    is_finished,
+    keeping,
+    paths_of,
+    recover,
+    reused,
+)
 from tfdpgen.files import folder_lock
 
 
@@ -57,8 +67,13 @@ def run(
     beam_args: Sequence[str] = (),
     start_at: str = "",
     paid: str = "",
+    anew: bool = False,
+    warning: str = "",
+    index: str = "",
 ) -> None:
     """Runs every node once, each after its upstream nodes, and prints a line as each starts and ends.
+
+    A node whose outputs are there as they would come out now is not run again.
 
     Args:
       pipeline: what to run.
@@ -68,6 +83,9 @@ def run(
       start_at: the first node to run; what earlier ones have made in an earlier run is used again. Empty: all run.
       paid: the node whose artifacts cost privacy budget: those of an earlier run are only replaced once they are
         finished anew. Empty: there is none.
+      anew: whether to run all nodes, whatever is there.
+      warning: is printed where artifacts of `paid` are there, finished, and will be made anew.
+      index: file of the index that artifacts are recorded in. Empty: they are not.
 
     Raises:
       ComponentFailedError: if a component failed.
@@ -85,11 +103,22 @@ def run(
             recover(pipeline, root, paid)
         if start_at:
             check_reusable(pipeline, config, root, start_at)
-        with keeping(pipeline, root, paid) if paid and not start_at else contextlib.nullcontext():
-            _run(pipeline, config, root, beam_args, start_at)
+        is_paid_anew = bool(paid) and not start_at and (anew or paid not in reused(pipeline, config, root))
+        if is_paid_anew and warning and is_finished(pipeline, root, paid):
+            print(warning, flush=True)
+        with keeping(pipeline, root, paid) if is_paid_anew else contextlib.nullcontext():
+            _run(pipeline, config, root, beam_args, start_at, not (anew or start_at), index)
 
 
-def _run(pipeline: Pipeline, config: Any, root: Path, beam_args: Sequence[str], start_at: str) -> None:
+def _run(
+    pipeline: Pipeline,
+    config: Any,
+    root: Path,
+    beam_args: Sequence[str],
+    start_at: str,
+    is_reusing: bool,
+    index: str,
+) -> None:
     """`run` in a folder that no other run is using."""
     names = list(pipeline.nodes)
     nodes = [pipeline.nodes[name] for name in names[names.index(start_at) if start_at else 0 :]]
@@ -100,10 +129,13 @@ def _run(pipeline: Pipeline, config: Any, root: Path, beam_args: Sequence[str], 
     graph = beam.Pipeline(runner=None if named else FnApiRunner(), options=PipelineOptions(list(beam_args)))
     signals: dict[str, PCollection] = {}
     for node in nodes:
+        inputs, outputs = paths_of(node, root)
         step = _Node(
             node.component,
-            inputs={name: str(root / source.node / source.output) for name, source in node.inputs.items()},
-            outputs={name: str(root / node.name / name) for name in node.component.outputs},
+            inputs=inputs,
+            outputs=outputs,
+            is_reusing=is_reusing,
+            index=index,
             parameters={name: getattr(config, field) for name, field in node.fields.items()},
             state=state,
             total=len(nodes),
@@ -136,9 +168,11 @@ class _Node(beam.DoFn):
         parameters: dict[str, Any],
         state: Path,
         total: int,
+        is_reusing: bool,
+        index: str,
     ) -> None:
         self._component, self._arguments = component, (inputs, outputs, parameters)
-        self._state, self._total = state, total
+        self._state, self._total, self._is_reusing, self._index = state, total, is_reusing, index
 
     @no_annotations  # Beam reads the type of `*signals` as that of one side input
     def process(self, element: None, *signals: Any) -> Iterator[None]:
@@ -150,10 +184,16 @@ class _Node(beam.DoFn):
         except FileExistsError:
             raise RuntimeError(f"the Beam runner tried to run {name} a second time, which is refused.") from None
         label = f"[{len(list(self._state.glob('*.started')))}/{self._total}] {name}"
-        print(f"{label} ...", flush=True)
         started = time.monotonic()
         try:
-            self._component.execute(*self._arguments)
+            if self._is_reusing and self._component.finished(*self._arguments):
+                (self._state / f"{name}.finished").touch()
+                print(f"{label}: nothing has changed, and what it made is kept", flush=True)
+                yield None
+                return
+            print(f"{label} ...", flush=True)
+            self._component.execute(*self._arguments, run=self._state.name)
+            self._record()
         except BaseException as error:
             (self._state / f"{name}.log").write_text(traceback.format_exc())
             said = f"{name} failed ({type(error).__name__}): {message_of(error)}"
@@ -164,6 +204,18 @@ class _Node(beam.DoFn):
         (self._state / f"{name}.finished").touch()
         print(f"{label} done in {time.monotonic() - started:.1f} s", flush=True)
         yield None
+
+    def _record(self) -> None:
+        """Puts what was made into the index. A run does not fail for that: headers tell the same."""
+        if not self._index:
+            return
+        try:
+            index = Lineage(self._index)
+            for name, kind in self._component.outputs.items():
+                made = kind.open(self._arguments[1][name])
+                index.record(made, made.parts())
+        except Exception as error:
+            print(f"{self._component.name}: not recorded in {self._index}: {one_line(error)}", flush=True)
 
 
 def quiet_beam() -> None:

@@ -3,6 +3,7 @@
     tfdpgen run --dataset=digits --epsilon=3          # as python pipelines/local_run.py
     tfdpgen run --dry_run                             # what it would cost and whether it has a chance; spends nothing
     tfdpgen ledger status                             # what was spent on whose examples, and what may be
+    tfdpgen lineage output/serving_model/1            # what it was made of, back to the data
     tfdpgen account noise --num_examples=60000 --batch_size=512 --steps=3000 --epsilon=3
     tfdpgen audit --epsilon=4 --canaries=50000
     tfdpgen kubeflow --output=pipeline.yaml
@@ -52,6 +53,12 @@ def _ledger(arguments: Sequence[str], program: str) -> int | None:
     return ledger_command.main(arguments, program)
 
 
+def _lineage(arguments: Sequence[str], program: str) -> int | None:
+    from pipelines import lineage_command
+
+    return lineage_command.main(arguments, program)
+
+
 def _kubeflow(arguments: Sequence[str], program: str) -> int | None:
     from pipelines import kubeflow_run
 
@@ -63,6 +70,7 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str], str], int | None]]] 
     "audit": ("test a claimed epsilon with canaries", _audit),
     "account": ("compute what a training by DP-SGD costs, or what a budget allows", _account),
     "ledger": ("open accounts for data sets, and show what was spent on them", _ledger),
+    "lineage": ("show what something was made of, and what was made of it", _lineage),
     "kubeflow": ("write the pipeline as a file for Kubeflow", _kubeflow),
 }
 

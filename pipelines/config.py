@@ -13,7 +13,7 @@ import shlex
 
 PAID = "train"  # the step that spends the budget
 STARTS = ("generate", "attack", "evaluate", "audit", "publish")  # the steps after it
-LOCAL_FIELDS = ("start_at",)  # which tell the local run what to do, and no step
+LOCAL_FIELDS = ("start_at", "nocache")  # which tell the local run what to do, and no step
 PATH_FIELDS = (
     "dataset",
     "public_dataset",
@@ -32,6 +32,13 @@ def default_ledger() -> str:
     import platformdirs
 
     return str(platformdirs.user_data_path("tfdpgen", appauthor=False) / "ledger.sqlite")
+
+
+def default_index() -> str:
+    """The index of artifacts of this user account, beside its ledger."""
+    import platformdirs
+
+    return str(platformdirs.user_data_path("tfdpgen", appauthor=False) / "lineage.sqlite")
 
 
 _LARGEST = 2**31 - 1  # every consumer can take it: NumPy's and TensorFlow's seeds, and counts of examples
@@ -191,8 +198,12 @@ class SynthesisConfig:
     only."""
 
     start_at: str = ""
-    """Start at generate, attack, evaluate, audit or publish, from what an earlier run in output_dir has made and paid
-    for: nothing is trained, and the training examples pay nothing more. Empty: from the start, which trains anew."""
+    """Run generate, attack, evaluate, audit or publish and what comes after it again, from what an earlier run in
+    output_dir has made and paid for: nothing is trained, and the training examples pay nothing more. Empty: run what
+    would come out otherwise than it is there."""
+
+    nocache: bool = False
+    """Run every step again, also those whose output is there as it would come out now: trains anew, and pays again."""
 
     beam_args: str = ""
     """Beam runner and options in one string. The local run also takes them after a bare --, as in
@@ -291,6 +302,8 @@ class SynthesisConfig:
             raise ValueError(f"`start_at` should be empty or one of {', '.join(STARTS)}; got {self.start_at!r}.")
         if self.start_at and self.dry_run:
             raise ValueError(f"`start_at` should be empty with `dry_run`, which ends before; got {self.start_at!r}.")
+        if self.start_at and self.nocache:
+            raise ValueError(f"`start_at` should be empty with `nocache`, which runs all steps; got {self.start_at!r}.")
         try:
             arguments = shlex.split(self.beam_args)
         except ValueError as error:

@@ -204,6 +204,7 @@ def serve(grid: Any, config: FederationConfig) -> None:
             release.save(part)
             settings = dataclasses.asdict(config)
             seconds, facts = round(time.monotonic() - began, 3), {"training": uuid.uuid4().hex}
+            facts |= {"privacy": release.statement.summary()}
             TrainedRelease(part, "federated", seconds, facts=facts, parameters=settings).seal()
     except Exception as error:
         _write(internal / ERROR, one_line(error))

@@ -31,10 +31,11 @@ if __package__ in (None, ""):  # run as a script: its packages lie beside this f
 
 from absl import app, flags, logging
 
+from components.artifacts import ArtifactError
 from components.component import one_line, quiet_start
 from components.destination import DestinationError, check_destination
-from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig, default_ledger
-from pipelines.resuming import ResumeError, RootError, check_root, is_finished
+from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig, default_index, default_ledger
+from pipelines.resuming import ResumeError, RootError, check_root
 from tfdpgen.files import FolderInUseError, remove
 
 _ConfigT = TypeVar("_ConfigT")
@@ -118,7 +119,15 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
             print(f"Dry run: nothing was reserved, and no file is left. To go on: {command_line(asked, command)}")
             return
         _run(asked, config, verbose, command)
-    except (DestinationError, FileNotFoundError, FolderInUseError, PermissionError, ResumeError, RootError) as error:
+    except (
+        ArtifactError,
+        DestinationError,
+        FileNotFoundError,
+        FolderInUseError,
+        PermissionError,
+        ResumeError,
+        RootError,
+    ) as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
@@ -132,13 +141,11 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
     root = Path(config.output_dir) / "internal"
     if not verbose:
         beam_runner.quiet_beam()
-    if not config.start_at and is_finished(SYNTHESIS, root, PAID):
-        print(
-            f"{root} holds a training that is paid for. This run trains anew, and spends budget again; the earlier "
-            "training is kept until the new one is finished. To use it instead:\n"
-            f"    {command_line(dataclasses.replace(asked, start_at=STARTS[0]), command)}",
-            flush=True,
-        )
+    why = "since --nocache asks for it" if config.nocache else "since it was made of other data or with other settings"
+    warning = (
+        f"{root} holds a training that is paid for. This run trains anew, {why}, and spends budget again; the earlier "
+        "training is kept until the new one is finished."
+    )
     try:
         beam_runner.run(
             SYNTHESIS,
@@ -147,6 +154,9 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
             beam_args=shlex.split(config.beam_args),
             start_at=config.start_at,
             paid=PAID,
+            anew=config.nocache,
+            warning=warning,
+            index=default_index(),
         )
     except beam_runner.ComponentFailedError as error:
         details = error.details.read_text() if verbose else f"Traceback: {error.details}, or --verbosity=1"
@@ -154,7 +164,7 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
         if error.step in STARTS:
             lines.append(
                 "The training is kept and paid for. To go on from there, without training again:\n"
-                f"    {command_line(dataclasses.replace(asked, start_at=error.step), command)}"
+                f"    {command_line(dataclasses.replace(asked, nocache=False), command)}"
             )
         elif error.step == PAID and config.backup and any(Path(config.backup).glob("step-*")):
             lines.append(

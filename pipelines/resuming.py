@@ -8,26 +8,26 @@ A run that starts at a later step reads the artifacts of earlier ones. That is r
 together (each was made of the others that lie there) and were made with the parameters that are asked for now, so that
 nobody gets a release under another claim than it was made with.
 
-A run from the start makes everything anew. An earlier, finished training is set aside until the new one is finished,
-and put back with all that it was made of if the new one fails before, also after a SIGKILL.
+A run from the start uses again whatever would come out the same (`Component.fingerprint`), so that the same command
+twice trains once; `reused` says what that is. Where it trains anew, an earlier, finished training is set aside until
+the new one is finished, and put back with all that it was made of if the new one fails before, also after a SIGKILL.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from components import Artifact, ArtifactError
+from components.component import WHERE
 from pipelines.config import PAID
 from pipelines.dag import Node, Pipeline
 from tfdpgen.files import fsync, remove
 
-# Parameters that say where and how a step works. What it makes does not depend on them.
-_WHERE = frozenset(
-    {"backup", "beam_args", "cache", "destination", "ledger", "shadow_folder", "shadow_processes", "total_epsilon"}
-)
 README = """\
 This folder is internal. It holds private examples, metrics computed on them without noise, and the progress of a
 training that was stopped. Do not publish it. What may leave is marked in ../report.html.
@@ -106,7 +106,7 @@ def _check_parameters(node: Node, pipeline: Pipeline, config: Any, artifact: Art
     """Refuses an artifact that was made with other parameters than the configuration has now."""
     for name, field in node.fields.items():
         made, asked = artifact.parameters.get(name), getattr(config, field)
-        if name not in _WHERE and made != asked:
+        if name not in WHERE and made != asked:
             raise ResumeError(
                 f"`start_at` {start_at} cannot go on with what {node.name} made: it was made with {field}={made!r}, "
                 f"and {asked!r} is asked for. Give --{field}={made}. {_instead(node, pipeline)}"
@@ -136,7 +136,7 @@ def _instead(node: Node, pipeline: Pipeline) -> str:
     names = list(pipeline.nodes)
     if PAID in names and names.index(node.name) > names.index(PAID):
         return f"Or start at that step, with --start_at={node.name}: the training is kept, and paid for."
-    return "Or run from the start, without --start_at: that trains anew, and pays anew."
+    return "Or run without --start_at: whatever would come out otherwise is made anew, and a training pays anew."
 
 
 def is_finished(pipeline: Pipeline, root: Path, name: str) -> bool:
@@ -149,11 +149,33 @@ def is_finished(pipeline: Pipeline, root: Path, name: str) -> bool:
     return True
 
 
+def reused(pipeline: Pipeline, config: Any, root: Path) -> set[str]:
+    """The steps whose outputs lie in `root` as they would come out now, and so would those that they read.
+
+    Raises:
+      ArtifactError: if one of these was changed since it was made.
+    """
+    names: set[str] = set()
+    for node in pipeline.nodes.values():
+        if {source.node for source in node.inputs.values()} <= names and node.component.finished(
+            *paths_of(node, root), {name: getattr(config, field) for name, field in node.fields.items()}
+        ):
+            names.add(node.name)
+    return names
+
+
+def paths_of(node: Node, root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Where a step's inputs and outputs lie."""
+    inputs = {name: str(root / source.node / source.output) for name, source in node.inputs.items()}
+    return inputs, {name: str(root / node.name / name) for name in node.component.outputs}
+
+
 @contextlib.contextmanager
 def keeping(pipeline: Pipeline, root: Path, paid: str) -> Iterator[None]:
     """Sets what an earlier run has made aside, and puts it back unless step `paid` is finished anew in the block.
 
-    What a killed run left aside is put back first.
+    What is set aside stays in its place, too: the files there are the same ones, by hard links, and steps replace
+    folders and change none of their files. What a killed run left aside is put back first.
 
     Args:
       pipeline: whose steps' folders lie in `root`.
@@ -162,12 +184,13 @@ def keeping(pipeline: Pipeline, root: Path, paid: str) -> Iterator[None]:
     """
     recover(pipeline, root, paid)
     if is_finished(pipeline, root, paid):
-        aside = root / _ASIDE
-        aside.mkdir()
-        # The paid step goes last and comes back first: where its folder lies tells what a kill has interrupted.
-        for name in sorted(pipeline.nodes, key=lambda name: name == paid):
-            if (root / name).exists():
-                (root / name).rename(aside / name)
+        part = root / f".{_ASIDE}.part"
+        remove(part)
+        part.mkdir()
+        for name in pipeline.nodes:
+            if (root / name).is_dir():
+                shutil.copytree(root / name, part / name, copy_function=_linked)
+        part.rename(root / _ASIDE)
         fsync(root)
     try:
         yield
@@ -179,14 +202,32 @@ def recover(pipeline: Pipeline, root: Path, paid: str) -> None:
     """Puts what was set aside back, or removes it where step `paid` has been finished since."""
     aside, old = root / _ASIDE, root / _OLD
     remove(old)
+    remove(root / f".{_ASIDE}.part")
     if not aside.exists():
         return
-    if (aside / paid).exists() and is_finished(pipeline, root, paid):
+    if (aside / paid).exists() and _trainings(pipeline, root, paid) - _trainings(pipeline, aside, paid):
         aside.rename(old)
         remove(old)
         return
-    for folder in sorted(aside.iterdir(), key=lambda folder: folder.name != paid):
+    for folder in sorted(aside.iterdir(), key=lambda folder: folder.name == paid):  # the paid one last: it tells
         remove(root / folder.name)
         folder.rename(root / folder.name)
     fsync(root)
     aside.rmdir()
+
+
+def _trainings(pipeline: Pipeline, root: Path, paid: str) -> set[str]:
+    """The ids of what step `paid` has made, where all of it is finished."""
+    if not is_finished(pipeline, root, paid):
+        return set()
+    outputs = pipeline.nodes[paid].component.outputs
+    return {kind.open(root / paid / output).id for output, kind in outputs.items()}
+
+
+def _linked(source: str, target: str) -> str:
+    """Another name for a file, or a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

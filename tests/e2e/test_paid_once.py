@@ -56,7 +56,7 @@ def test_what_fails_after_the_training_goes_on_without_a_second_one(
     # Other settings would put another claim on what was bought.
     going_on = [flag for flag in shlex.split(lines[-1])[2:] if not flag.startswith("--epsilon")]
     with pytest.raises(SystemExit) as end:
-        run(_parsed(*going_on, "--epsilon=1"))
+        run(_parsed(*going_on, "--epsilon=1", "--start_at=attack"))
     assert end.value.code == 2
     assert "made with epsilon=3.0, and 1.0 is asked for" in capsys.readouterr().err
 
@@ -72,13 +72,25 @@ def test_what_fails_after_the_training_goes_on_without_a_second_one(
         assert np.bincount(arrays["labels"]).tolist() == [30, 30]
         assert arrays["class_names"].tolist() == ["0", "1"]
 
-    # From the start again: said, and the earlier training stays where the new one fails.
+    # The same again, in seconds and for nothing.
+    before = (tmp_path / "out" / "summary.json").read_text()
+    run(_parsed(*going_on))
+    assert (tmp_path / "out" / "summary.json").read_text() == before
+    assert len(ledger.reservations(examples)) == 1
+    assert capsys.readouterr().out.count("nothing has changed") == 8
+
+    # Results that were taken away are put there again.
+    (tmp_path / "out" / "report.html").unlink()
+    run(_parsed(*going_on))
+    assert (tmp_path / "out" / "report.html").exists()
+    assert capsys.readouterr().out.count("nothing has changed") == 7
+
+    # With other data: said, and the earlier training stays where the new one fails.
     _pets([0] * 60 + [2])
     with pytest.raises(SystemExit, match="ingest failed"):
         run(_parsed(*shlex.split(FLAGS)))
     said = capsys.readouterr().out
-    assert "holds a training that is paid for. This run trains anew, and spends budget again" in said
-    assert "--start_at=generate" in said
+    assert "holds a training that is paid for. This run trains anew, since it was made of other data" in said
     assert (internal / "train" / "release" / "artifact.json").read_text() == release
 
 

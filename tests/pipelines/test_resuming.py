@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_headers_keep_the_parameters(root: Path, config: ToyConfig) -> None:
 @pytest.mark.parametrize("start_at", ["c", "d"])
 def test_other_parameters_are_refused(root: Path, config: ToyConfig, start_at: str) -> None:
     other = dataclasses.replace(config, times=5)
-    with pytest.raises(ResumeError, match=r"made with times=3, and 5 is asked for\. Give --times=3\. Or run from"):
+    with pytest.raises(ResumeError, match=r"made with times=3, and 5 is asked for\. Give --times=3\. Or run without"):
         run(toy(), other, root, start_at=start_at)
     assert not Path(config.log).exists()
 
@@ -85,7 +86,7 @@ def test_what_can_be_had_without_another_training_is_said_so(
     with pytest.raises(ResumeError, match="start at that step, with --start_at=c: the training is kept"):
         check_reusable(toy(), config, root, "d")
     (root / "b" / "release" / "artifact.json").unlink()
-    with pytest.raises(ResumeError, match="run from the start, without --start_at: that trains anew, and pays anew"):
+    with pytest.raises(ResumeError, match=r"run without --start_at: .* is made anew, and a training pays anew"):
         check_reusable(toy(), config, root, "c")
 
 
@@ -123,26 +124,42 @@ def test_what_was_paid_for_outlives_a_run_that_fails_before_it_is_made_anew(root
 
 
 def test_a_kill_at_any_time_leaves_one_whole_training(root: Path, config: ToyConfig) -> None:
-    # While it is set aside: b is aside and c, which is paid for, is not yet.
-    (root / "earlier").mkdir()
-    (root / "b").rename(root / "earlier" / "b")
+    # While it is set aside.
+    (root / ".earlier.part" / "b").mkdir(parents=True)
     recover(toy(), root, "c")
+    assert not (root / ".earlier.part").exists()
     check_reusable(toy(), config, root, "d")
 
-    # While it is put back: c is back, and what the killed run has made of b is still there.
-    (root / "earlier").mkdir()
-    (root / "b").rename(root / "earlier" / "b")
-    (root / "b").mkdir()
+    # While the new one is made: of a there is another already, of c nothing.
+    other = ToyConfig(word="z", log=str(root.parent / "other_log"))
+    run(toy(), other, root.parent / "other")
+    shutil.copytree(root, root.parent / "kept", symlinks=True)
+    for folder in ("a", "b", "c", "d", "e"):
+        shutil.copytree(root / folder, root / "earlier" / folder)
+    shutil.rmtree(root / "a")
+    shutil.copytree(root.parent / "other" / "a", root / "a")
+    shutil.rmtree(root / "c")
+    shutil.copytree(root, root.parent / "killed")
+    recover(toy(), root, "c")
+    check_reusable(toy(), config, root, "d")
+    assert _words(root) == "ababab"
+
+    # While it is put back: a is back, and c is not yet.
+    root = root.parent / "killed"
+    shutil.rmtree(root / "a")
+    (root / "earlier" / "a").rename(root / "a")
     recover(toy(), root, "c")
     check_reusable(toy(), config, root, "d")
 
     # Between the end of the new training and the removal of the old one.
     with keeping(toy(), root, "c"):
-        assert not (root / "c").exists()
-        (root / "earlier" / "c").rename(root / "c")
-        (root / "earlier" / "c").mkdir()
+        assert (root / "c").exists()
+        shutil.rmtree(root / "c")
+        shutil.copytree(root.parent / "other" / "c", root / "c")
     assert not (root / "earlier").exists()
-    assert (root / "c" / "synthetic").exists()
+    assert (root / "c" / "synthetic" / "words").read_text() == (
+        root.parent / "other" / "c" / "synthetic" / "words"
+    ).read_text()
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, config: ToyConfig) -> None:

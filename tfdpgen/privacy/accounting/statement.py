@@ -166,6 +166,12 @@ class PrivacyStatement:
         """All attributes and the text (as `statement`), JSON-ready."""
         return dataclasses.asdict(self) | {"statement": self.text}
 
+    def summary(self) -> dict[str, Any]:
+        """What is promised and by what, without sentences, JSON-ready."""
+        names = ("epsilon", "delta", "num_examples", "unit", "noise_source")
+        plan = [{name: part[name] for name in ("name", "event", "epsilon")} for part in self.mechanisms]
+        return {**{name: getattr(self, name) for name in names}, "plan": plan}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PrivacyStatement:
         """The inverse of `to_dict`, also after a trip through JSON."""
