@@ -223,13 +223,14 @@ class UtilityMetrics(Artifact):
 
 
 class Publication(Artifact):
-    """The results: summary.json and report.html, which hold internal metrics, synthetic/ and serving_model/."""
+    """The results: summary.json and report.html, which hold internal metrics, and a folder of what holds none."""
 
     internal = True
 
     def parts(self) -> dict[str, Path]:
-        found = [path for path in self.path.iterdir() if path.name not in (HEADER, "serving_model")]
-        found += (self.path / "serving_model").glob("*")
+        found = [path for path in self.path.iterdir() if path.is_file() and path.name != HEADER]
+        found += [path for path in self.path.glob("*/*") if path.name != "serving_model"]
+        found += self.path.glob("*/serving_model/*")
         return {path.relative_to(self.path).as_posix(): path for path in sorted(found)}
 
 

@@ -20,8 +20,14 @@ from pathlib import Path
 
 from tfdpgen.files import fsync
 
-RESULTS = ("synthetic", "report.html", "summary.json")  # that a publication replaces
-SERVED = "serving_model"  # which it adds to
+PUBLIC, KEPT = "public", "not_for_release"  # the folder of what may be published, and its place where nothing may be
+SERVED = (f"{PUBLIC}/serving_model", f"{KEPT}/serving_model")  # which publications add to
+_HANDED_OUT = ("synthetic", "report_public.html", "privacy.json")
+RESULTS = (  # which a publication replaces, or takes away where it has none
+    *(f"{folder}/{name}" for folder in (PUBLIC, KEPT) for name in _HANDED_OUT),
+    "report.html",
+    "summary.json",
+)
 RECORD = ".tfdpgen.json"
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that file managers leave wherever they look
 
@@ -45,8 +51,11 @@ def check_destination(destination: str | os.PathLike[str]) -> None:
         raise DestinationError(f"`output_dir` should be a folder that can be written to; {standing} cannot.")
     if standing != folder:
         return  # there is no such folder yet
+    for name in (PUBLIC, KEPT):
+        if (folder / name).is_symlink() or ((folder / name).exists() and not (folder / name).is_dir()):
+            raise DestinationError(f"{folder / name} is in the way: it should be a folder. Move it away.")
     written = _written(folder)
-    for name in (*RESULTS, SERVED):
+    for name in (*RESULTS, *SERVED):
         if strange := _strange(folder, name, written):
             raise DestinationError(
                 f"{strange} is in the way: no earlier run has written it, or it was changed since. Nothing of yours "
@@ -65,9 +74,10 @@ def replacing(destination: Path, source: Path) -> Iterator[None]:
     new = {path: [digest] for path, digest in _digests(source).items()}
     old = _written(destination)
     both = {path: sorted({*old.get(path, ()), *new.get(path, ())}) for path in (*old, *new)}
-    _record(destination, both | {SERVED: []})  # before the first file is touched: a kill leaves nothing unlisted
+    served = {name: [] for name in SERVED if name in old or (source / name).exists()}
+    _record(destination, both | served)  # before the first file is touched: a kill leaves nothing unlisted
     yield
-    _record(destination, new | {SERVED: []})
+    _record(destination, new | served)
 
 
 def _strange(folder: Path, name: str, written: Mapping[str, list[str]]) -> Path | None:
@@ -75,10 +85,10 @@ def _strange(folder: Path, name: str, written: Mapping[str, list[str]]) -> Path 
     place = folder / name
     if not (place.exists() or place.is_symlink()):
         return None
-    if name == SERVED:
+    if name in SERVED:
         return None if place.is_dir() and name in written else place
     found = [place] if place.is_file() or place.is_symlink() else sorted(place.rglob("*"))
-    if not found and name not in {path.partition("/")[0] for path in written}:
+    if not found and not any(path == name or path.startswith(f"{name}/") for path in written):
         return place  # an empty folder, or something that is neither file nor folder
     for path in found:
         if path.name in _LITTER or (path.is_dir() and not path.is_symlink()):
@@ -124,6 +134,7 @@ def _record(folder: Path, written: Mapping[str, list[str]]) -> None:
     """Writes the record, whole or not at all."""
     note = "What tfdpgen has written here: it replaces these files, as long as they are unchanged, and no others."
     part = folder / f"{RECORD}.part"
+    part.touch(mode=0o600)
     part.write_text(json.dumps({"note": note, "written": dict(written)}, indent=1) + "\n")
     fsync(part)
     part.replace(folder / RECORD)

@@ -3,9 +3,11 @@
     python -m components.publish --release=DIR --synthetic=DIR --attacks=DIR --utility=DIR --audited=DIR \
         --publication=DIR --destination=output
 
-It sees no private example. The destination receives synthetic/, serving_model/<next version>/, report.html and, last of
-all, summary.json: where that is, everything beside it is complete and belongs together. It replaces what an earlier
-run has written there and nothing else (`destination.py`).
+It sees no private example. The destination receives public/, with all that may be published and nothing else:
+synthetic/, serving_model/<next version>/, report_public.html and privacy.json; then report.html and, last of all,
+summary.json, which hold internal metrics and are for their owner alone. Where the last is, everything beside it is
+complete and belongs together. A release that may not leave goes to not_for_release/ instead. What an earlier run has
+written there is replaced, and nothing else (`destination.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from components.artifacts import (
     digest_of,
 )
 from components.component import beside, component
-from components.destination import RESULTS, SERVED, check_destination, replacing
+from components.destination import KEPT, PUBLIC, RESULTS, check_destination, replacing
 from tfdpgen.files import folder_lock, fsync, fsync_tree, remove, replace
 
 SAMPLES_PER_CLASS = 10  # that the report shows
@@ -68,7 +70,7 @@ def publish(
 ) -> None:
     """Writes summary, report, synthetic data set and served generator, and pushes them to a folder."""
     from tfdpgen.release import Release, export_saved_model
-    from tfdpgen.report import write_report
+    from tfdpgen.report import public_part, write_report
 
     started = time.monotonic()
     examples = release.made_of("examples")
@@ -80,11 +82,12 @@ def publish(
 
     trained = Release.load(release.path)
     target = Path(destination) if destination else None
-    export_saved_model(trained, publication.path / "serving_model" / str(_next_version(target)))
-    (publication.path / "synthetic").mkdir()
+    public = publication.path / (PUBLIC if trained.is_releasable else KEPT)
+    export_saved_model(trained, public / "serving_model" / str(_next_version(target, public.name)))
+    (public / "synthetic").mkdir()
     for file in synthetic.path.iterdir():
         if file.name != HEADER:
-            shutil.copyfile(file, publication.path / "synthetic" / file.name)
+            shutil.copyfile(file, public / "synthetic" / file.name)
     attacked = json.loads((attacks.path / "attacks.json").read_text())
     audit = json.loads((audited.path / "audit.json").read_text())
     sources = (examples, release.header, synthetic.header, attacks.header, utility.header, audited.header)
@@ -114,14 +117,19 @@ def publish(
     if trained.label_distribution is not None:
         shown *= _MORE_OF_UNEVEN  # so that rare classes are among them
     labels = np.arange(min(SAMPLES_PER_CLASS, trained.spec.num_classes))
-    write_report(
-        publication.path / "report.html",
-        summary,
-        synthetic.load(shown),
-        samples_per_class=SAMPLES_PER_CLASS,
-        temperatures={each: trained.sample(labels, 0, each) for each in TEMPERATURES},
-    )
+    for page in (publication.path / "report.html", public / "report_public.html"):
+        write_report(
+            page,
+            summary,
+            synthetic.load(shown),
+            samples_per_class=SAMPLES_PER_CLASS,
+            temperatures={each: trained.sample(labels, 0, each) for each in TEMPERATURES},
+            public=page.parent == public,
+        )
+    (public / "privacy.json").write_text(json.dumps(public_part(summary), indent=2) + "\n")
     (publication.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    for name in ("report.html", "summary.json"):
+        (publication.path / name).chmod(0o600)
     if target:
         push(publication.path, target)
 
@@ -130,8 +138,9 @@ def is_pushed(source: Path, destination: str) -> bool:
     """Whether everything that `push` would copy is there, unchanged, or nothing is to be copied."""
     if not destination:
         return True
-    versions = [f"{SERVED}/{version.name}" for version in (source / SERVED).iterdir()]
-    places = [(source / name, Path(destination) / name) for name in (*RESULTS, *versions)]
+    names = [name for name in RESULTS if (source / name).exists()]
+    names += [version.relative_to(source).as_posix() for version in source.glob("*/serving_model/*")]
+    places = [(source / name, Path(destination) / name) for name in names]
     return all(copy.exists() and digest_of(made) == digest_of(copy) for made, copy in places)
 
 
@@ -153,18 +162,23 @@ def push(source: Path, destination: Path) -> None:
         fsync_tree(staging)
         with replacing(destination, staging):
             remove(destination / "summary.json")  # it would describe what is about to be replaced
-            (destination / SERVED).mkdir(exist_ok=True)
-            for version in (staging / SERVED).iterdir():
-                version.rename(destination / SERVED / version.name)
-            fsync(destination / SERVED)
+            for version in staging.glob("*/serving_model/*"):
+                served = destination / version.parent.relative_to(staging)
+                served.mkdir(parents=True, exist_ok=True)
+                version.rename(served / version.name)
+                fsync(served)
             for name in RESULTS:
-                replace(staging / name, destination / name, old)
+                if (staging / name).exists():
+                    (destination / name).parent.mkdir(exist_ok=True)
+                    replace(staging / name, destination / name, old)
+                else:
+                    remove(destination / name)
         remove(staging)
 
 
-def _next_version(destination: Path | None) -> int:
-    """One more than the highest version in the destination's serving_model/."""
-    served = destination.glob("serving_model/*") if destination else ()
+def _next_version(destination: Path | None, folder: str) -> int:
+    """One more than the highest version in the serving_model/ of that folder of the destination."""
+    served = destination.glob(f"{folder}/serving_model/*") if destination else ()
     return 1 + max((int(folder.name) for folder in served if folder.name.isdecimal()), default=0)
 
 

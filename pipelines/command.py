@@ -3,7 +3,7 @@
     tfdpgen run --dataset=digits --epsilon=3          # as python pipelines/local_run.py
     tfdpgen run --dry_run                             # what it would cost and whether it has a chance; spends nothing
     tfdpgen ledger status                             # what was spent on whose examples, and what may be
-    tfdpgen lineage output/serving_model/1            # what it was made of, back to the data
+    tfdpgen lineage output/public/serving_model/1     # what it was made of, back to the data
     tfdpgen account noise --num_examples=60000 --batch_size=512 --steps=3000 --epsilon=3
     tfdpgen audit --epsilon=4 --canaries=50000
     tfdpgen kubeflow --output=pipeline.yaml

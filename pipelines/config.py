@@ -130,8 +130,8 @@ class SynthesisConfig:
     On Kubeflow the step train then ends the run with that message."""
 
     output_dir: str = "output"
-    """Folder that receives summary.json, report.html, synthetic/ and serving_model/. Its sub-folder internal/, which
-    the local run keeps, holds private examples."""
+    """Folder that receives public/, with all that may be published, and summary.json and report.html, which may not.
+    Its sub-folder internal/, which the local run keeps, holds private examples."""
 
     ledger: str = ""
     """Where the ledger is, which keeps what was spent on whose examples: a file, or a database address such as

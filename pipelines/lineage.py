@@ -1,8 +1,8 @@
 """What was made of what: an index over the headers of artifacts, which answers for whatever a run has left.
 
     index = Lineage(default_index())
-    index.record(artifact, {"serving_model/3": "output/serving_model/3"})       # after a step
-    index.find("output/serving_model/3")                       # by content, wherever it was copied to; or by id
+    index.record(artifact, {"public/serving_model/3": "output/public/serving_model/3"})       # after a step
+    index.find("output/public/serving_model/3")                       # by content, wherever it was copied to; or by id
     index.made_of(node), index.used_in(node)
 
 A header holds the headers of what its artifact was made of (`components/artifacts.py`), so that one artifact is enough

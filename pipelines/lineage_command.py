@@ -1,6 +1,6 @@
 """Where something comes from, and what was made of it: `tfdpgen lineage`.
 
-    tfdpgen lineage output/serving_model/1            # back to its training, plan and data, and forward
+    tfdpgen lineage output/public/serving_model/1     # back to its training, plan and data, and forward
     tfdpgen lineage internal/train/release            # an artifact's folder
     tfdpgen lineage copy/synthetic --json             # a copy, by its content
 

@@ -250,7 +250,11 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
     balanced = utility["balanced"]
     lines = [
         "",
-        f"Results: {output_dir} (report.html, summary.json, synthetic/, serving_model/)",
+        f"Results: {output_dir} (report.html and summary.json, which are internal)",
+        f"To hand out: {output_dir / 'public'}, and nothing else (synthetic/, serving_model/, report_public.html, "
+        "privacy.json)"
+        if summary["release"]
+        else f"Not to be handed out: {output_dir / 'not_for_release'}",
         f"Privacy: epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
         f"for each of {summary['num_examples']} {_counted(summary)}",
         f"Utility: accuracy on private test examples {_rate(utility['p2'])} when trained on synthetic examples (p2), "

@@ -30,7 +30,7 @@ from tfdpgen.files import fsync, remove
 
 README = """\
 This folder is internal. It holds private examples, metrics computed on them without noise, and the progress of a
-training that was stopped. Do not publish it. What may leave is marked in ../report.html.
+training that was stopped. Do not publish it. What may leave is in ../public.
 """
 
 _ASIDE, _OLD = "earlier", ".earlier.old"

@@ -13,7 +13,12 @@ from components.publish import push
 
 def _results(folder: Path, text: str, version: int) -> Path:
     """What publish has put together."""
-    for name in ("synthetic/a.tfrecord", "report.html", "summary.json", f"serving_model/{version}/saved_model.pb"):
+    for name in (
+        "public/synthetic/a.tfrecord",
+        "report.html",
+        "summary.json",
+        f"public/serving_model/{version}/saved_model.pb",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{text} {name}")
     return folder
@@ -24,7 +29,17 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "name", ["synthetic/a.tfrecord", "synthetic", "report.html", "summary.json", "serving_model/1/mine", RECORD]
+    "name",
+    [
+        "public/synthetic/a.tfrecord",
+        "public/synthetic",
+        "report.html",
+        "summary.json",
+        "public/serving_model/1/mine",
+        "public",
+        "not_for_release",
+        RECORD,
+    ],
 )
 def test_what_is_the_user_s_survives(name: str, tmp_path: Path) -> None:
     mine = tmp_path / "output" / name
@@ -42,28 +57,32 @@ def test_what_an_earlier_run_wrote_is_replaced(tmp_path: Path) -> None:
     output = tmp_path / "output"
     push(_results(tmp_path / "first", "first", 1), output)
     (output / "notes.txt").write_text("mine")
-    (output / "synthetic" / ".DS_Store").write_text("litter")
-    (output / "serving_model" / "readme").write_text("mine")
+    (output / "public" / "synthetic" / ".DS_Store").write_text("litter")
+    (output / "public" / "serving_model" / "readme").write_text("mine")
     check_destination(output)
     push(_results(tmp_path / "second", "second", 2), output)
     tree = _tree(output)
-    assert json.loads(tree.pop(RECORD))["written"].keys() >= {"report.html", "summary.json", "synthetic/a.tfrecord"}
+    assert json.loads(tree.pop(RECORD))["written"].keys() >= {
+        "report.html",
+        "summary.json",
+        "public/synthetic/a.tfrecord",
+    }
     assert {name: text.decode().split()[0] for name, text in tree.items()} == {
         "notes.txt": "mine",
         "report.html": "second",
         "summary.json": "second",
-        "synthetic/a.tfrecord": "second",
-        "serving_model/readme": "mine",
-        "serving_model/1/saved_model.pb": "first",
-        "serving_model/2/saved_model.pb": "second",
+        "public/synthetic/a.tfrecord": "second",
+        "public/serving_model/readme": "mine",
+        "public/serving_model/1/saved_model.pb": "first",
+        "public/serving_model/2/saved_model.pb": "second",
     }
 
 
-@pytest.mark.parametrize("name", ["synthetic/mine.txt", "synthetic/deeper/mine.txt", "report.html"])
+@pytest.mark.parametrize("name", ["public/synthetic/mine.txt", "public/synthetic/deeper/mine.txt", "report.html"])
 def test_what_was_added_or_changed_since_is_the_user_s(name: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     push(_results(tmp_path / "first", "first", 1), output)
-    (output / name).parent.mkdir(exist_ok=True)
+    (output / name).parent.mkdir(parents=True, exist_ok=True)
     (output / name).write_text("mine")
     before = _tree(output)
     with pytest.raises(DestinationError, match=Path(name).name):
@@ -88,7 +107,7 @@ def test_a_kill_while_results_are_replaced_leaves_nothing_in_the_way(
     with pytest.raises(KeyboardInterrupt):
         push(_results(tmp_path / "second", "second", 2), output)
     monkeypatch.undo()
-    assert (output / "synthetic" / "a.tfrecord").read_text().startswith("second")
+    assert (output / "public" / "synthetic" / "a.tfrecord").read_text().startswith("second")
     assert (output / "report.html").read_text().startswith("first")
     push(_results(tmp_path / "third", "third", 3), output)
     assert (output / "report.html").read_text().startswith("third")
@@ -106,3 +125,17 @@ def test_files_and_unwritable_folders_are_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(DestinationError, match="should be a folder that can be written to"):
         check_destination(tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_release_that_may_not_leave_takes_away_what_might(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    push(_results(tmp_path / "first", "first", 1), output)
+    for name in ("not_for_release/synthetic/a.tfrecord", "report.html", "summary.json"):
+        (tmp_path / "second" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "second" / name).write_text(f"second {name}")
+    push(tmp_path / "second", output)
+    assert not (output / "public" / "synthetic").exists()
+    assert (output / "not_for_release" / "synthetic" / "a.tfrecord").exists()
+    push(_results(tmp_path / "third", "third", 2), output)
+    assert not (output / "not_for_release" / "synthetic").exists()
+    assert (output / "public" / "synthetic" / "a.tfrecord").read_text().startswith("third")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_what_fails_after_the_training_goes_on_without_a_second_one(
     said = capsys.readouterr().out
     summary: dict[str, Any] = json.loads((tmp_path / "out" / "summary.json").read_text())
     _check_small_data(summary, examples.in_memory().labels.sum(), said)
-    with np.load(tmp_path / "out" / "synthetic" / "synthetic.npz") as arrays:
+    with np.load(tmp_path / "out" / "public" / "synthetic" / "synthetic.npz") as arrays:
         assert np.bincount(arrays["labels"]).tolist() == [30, 30]
         assert arrays["class_names"].tolist() == ["0", "1"]
 
@@ -110,3 +111,54 @@ def _check_small_data(summary: dict[str, Any], dogs_in_training: int, said: str)
         "fewer than 2 examples of 1 of 2 classes (named 1)" in caution for caution in summary["utility"]["cautions"]
     )
     assert "Caution: The test split holds fewer than 2 examples" in said
+
+
+def test_neighbouring_data_leave_the_same_names_and_texts_where_all_may_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same secrets: only weights, and what is sampled from them, may differ by one example."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipelines/local_run.py"])
+    flags = f"{FLAGS} --insecure_reproducible --attack_candidates=20 --classifiers="
+    kept: list[dict[str, bytes]] = []
+    for changed in (False, True):
+        _pets([0] * 40 + [1] * 30)
+        if changed:
+            with np.load("pets.npz") as arrays:
+                images, labels = arrays["images"].copy(), arrays["labels"].copy()
+            place = next(place for place in range(70) if place in _training_places(tmp_path / "out"))
+            images[place], labels[place] = 255 - images[place], 1 - labels[place]
+            np.savez("pets.npz", images=images, labels=labels)
+        run(_parsed(*shlex.split(flags)))
+        public = tmp_path / "out" / "not_for_release"
+        kept.append(
+            {path.relative_to(public).as_posix(): path.read_bytes() for path in public.rglob("*") if path.is_file()}
+        )
+        (tmp_path / "out" / "not_for_release").rename(tmp_path / f"kept{len(kept)}")
+    capsys.readouterr()
+    one, other = kept
+    assert one.keys() == other.keys()
+    differ = {name for name in one if one[name] != other[name]}
+    assert any("variables" in name for name in differ)  # the example was seen
+    of_samples = re.compile(
+        r"synthetic/(synthetic\.npz|.*\.tfrecord-.*|dataset_info\.json)"  # the last has their number of bytes
+        r"|serving_model/1/(variables/.*|fingerprint\.pb|saved_model\.pb)"
+        r"|report_public\.html"
+    )
+    assert [name for name in differ if not of_samples.fullmatch(name)] == []
+    texts = [re.sub(r'src="data:[^"]*"', "", each["report_public.html"].decode()) for each in kept]
+    assert texts[0] == texts[1]
+    infos = [json.loads(each["synthetic/dataset_info.json"]) for each in kept]
+    for info in infos:
+        for split in info["splits"]:
+            split.pop("numBytes", None)
+    assert infos[0] == infos[1]
+
+
+def _training_places(output: Path) -> set[int]:
+    """Which of the images in pets.npz the earlier run has trained on."""
+    train = Splits.load(output / "internal" / "ingest" / "examples").train.in_memory()
+    with np.load("pets.npz") as arrays:
+        images = [image.reshape(train.spec.image_shape).tobytes() for image in arrays["images"]]
+    known = {image.tobytes() for image in train.images}
+    return {place for place, image in enumerate(images) if image in known}

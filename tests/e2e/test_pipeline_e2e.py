@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -77,17 +78,30 @@ def _check_published(folder: Path, *, method: str, release: bool) -> dict[str, A
     assert list(summary["seconds"]) == ["ingest", "train", "generate", "attack", "evaluate", "audit", "publish"]
     assert summary["versions"]["tensorflow"].startswith("2.21")
 
-    builder = tfds.builder_from_directory(folder / "synthetic")
+    public = folder / ("public" if release else "not_for_release")
+    assert {path.name for path in public.iterdir()} == {
+        "privacy.json",
+        "report_public.html",
+        "serving_model",
+        "synthetic",
+    }
+    builder = tfds.builder_from_directory(public / "synthetic")
     stored = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
     assert builder.info.description.startswith("NOT FOR RELEASE") is not release
-    assert (folder / "synthetic" / "NOT_FOR_RELEASE.txt").exists() is not release
-    with np.load(folder / "synthetic" / "synthetic.npz") as arrays:
+    assert (public / "synthetic" / "NOT_FOR_RELEASE.txt").exists() is not release
+    with np.load(public / "synthetic" / "synthetic.npz") as arrays:
         np.testing.assert_array_equal(np.stack([example["image"] for example in stored]), arrays["images"])
         np.testing.assert_array_equal(arrays["labels"], np.arange(SMALL["num_synthetic"]) % 10)
 
-    report = (folder / "report.html").read_text()
-    assert ("NOT FOR RELEASE" in report) is not release
-    assert summary["privacy"]["unit"] in report
+    for report in (folder / "report.html", public / "report_public.html"):
+        assert ("NOT FOR RELEASE" in report.read_text()) is not release
+        assert summary["privacy"]["unit"] in report.read_text()
+    privacy = json.loads((public / "privacy.json").read_text())
+    assert privacy["privacy"] == summary["privacy"]
+    assert not {"utility", "fidelity", "attacks", "seconds", "dataset", *summary["internal"]} & set(privacy)
+    for name in ("report.html", "summary.json", ".tfdpgen.json"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "internal").stat().st_mode) == 0o700
     return summary
 
 
@@ -116,10 +130,9 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert {path.name for path in output.iterdir()} == {
         ".tfdpgen.json",
         "internal",
+        "public",
         "report.html",
-        "serving_model",
         "summary.json",
-        "synthetic",
     }
 
     splits = Splits.load(output / "internal" / "ingest" / "examples")
@@ -130,7 +143,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert 0.99 < ledger.spent(splits.test, 1e-5) <= 1.0  # for the published accuracies
     assert not (output / "internal" / "backup").exists()
 
-    _check_served_without_us(output / "serving_model" / "1")
+    _check_served_without_us(output / "public" / "serving_model" / "1")
     _check_publishing_again(output)
 
 
@@ -164,7 +177,7 @@ def _check_publishing_again(output: Path) -> None:
         )
     }
     publish.execute(inputs, {"publication": internal / "again"}, {"destination": str(output)})
-    assert sorted(path.name for path in (output / "serving_model").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (output / "public" / "serving_model").iterdir()) == ["1", "2"]
     assert Publication.open(internal / "again").made_of("release")["component"] == "train"
 
     header = json.loads((inputs["attacks"] / "artifact.json").read_text())
@@ -173,7 +186,7 @@ def _check_publishing_again(output: Path) -> None:
     with pytest.raises(ArtifactError, match="attacks was made of another `examples` than the rest"):
         publish.execute(inputs, {"publication": internal / "mixed"}, {"destination": str(output)})
     assert not (internal / "mixed").exists()
-    assert sorted(path.name for path in (output / "serving_model").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (output / "public" / "serving_model").iterdir()) == ["1", "2"]
 
 
 def test_a_delta_that_is_too_large_for_the_data_is_refused_before_anything_is_spent(tmp_path: Path) -> None:

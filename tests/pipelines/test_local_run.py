@@ -149,7 +149,9 @@ def test_the_script_names_itself_as_it_was_called(monkeypatch: pytest.MonkeyPatc
     assert script == "my pipelines/local_run.py"
 
 
-@pytest.mark.parametrize("name", ["synthetic/a", "report.html", "summary.json", "serving_model/1/a", "internal/a"])
+@pytest.mark.parametrize(
+    "name", ["public/synthetic/a", "report.html", "summary.json", "public/serving_model/1/a", "internal/a"]
+)
 def test_what_is_the_user_s_is_refused_before_anything_runs(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,8 @@ from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource, PrivacyPlan
 from tfdpgen.privacy.accounting.statement import UNITS
-from tfdpgen.report import render_report, write_report
+from tfdpgen.report import public_part, render_report, write_report
+from tfdpgen.report.page import PUBLIC
 
 _VOID = {"meta", "img", "br", "col", "hr", "input", "link"}
 
@@ -527,3 +528,22 @@ def test_it_says_where_classes_have_shares_of_their_own(full: dict[str, Any], di
     text = Page(render_report(full, digits)).text
     assert "noisy counts of the private labels" in text
     assert "every class has as many" not in text
+
+
+def test_the_public_page_holds_nothing_of_private_examples(full: dict[str, Any], digits: LabeledDataset) -> None:
+    """It is the same whatever was measured, and whatever the data set is called."""
+    page = render_report(full, digits, public=True)
+    other = copy.deepcopy(full) | {"dataset": "/home/me/diagnoses", "seconds": {"train": 99.0}}
+    for name in ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit"):
+        other.pop(name, None)
+    assert render_report(other, digits, public=True) == page
+    text = Page(page).text
+    assert "may be handed out, with this page" in text
+    assert f"{full['privacy']['epsilon']:.4g}" in text
+    assert "internal" not in text.lower().replace("_internal", "")
+    for heading in ("Fidelity", "Attacks", "Memorisation", "What may be handed out"):
+        assert f"<h2>{heading}" not in page
+    published = {"epsilon": 1.0, "delta": 1e-5, "statement": "Paid for.", "confidence": 0.95}
+    published["metrics"] = {"p2": {"value": 0.777, "interval": [0.7, 0.8]}}
+    assert "0.777" in render_report(full | {"published_metrics": published}, digits, public=True)
+    assert set(public_part(full)) <= set(PUBLIC)

@@ -3,6 +3,6 @@
 `page` puts it together, `charts` draws, `curves` says what is drawn.
 """
 
-from tfdpgen.report.page import render_report, write_report
+from tfdpgen.report.page import public_part, render_report, write_report
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["public_part", "render_report", "write_report"]

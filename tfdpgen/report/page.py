@@ -57,12 +57,34 @@ _FIDELITY = (  # key, name, what it says
 )
 
 
+PUBLIC = (
+    "method",
+    "num_examples",
+    "num_synthetic",
+    "label_distribution",
+    "privacy",
+    "release",
+    "versions",
+    "published_metrics",
+)  # keys of a summary with nothing that was computed on private examples without noise
+
+
+def public_part(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a summary may be published with the release: nothing that was computed on private examples without noise.
+
+    The name of the private data set is left out too, since it may be a path that says whose the examples are; times,
+    since they may depend on the examples.
+    """
+    return {key: summary[key] for key in PUBLIC if key in summary}
+
+
 def render_report(
     summary: Mapping[str, Any],
     synthetic: LabeledDataset,
     *,
     samples_per_class: int = 10,
     temperatures: Mapping[float, npt.NDArray[np.uint8]] | None = None,
+    public: bool = False,
 ) -> str:
     """The page as text.
 
@@ -75,6 +97,7 @@ def render_report(
       synthetic: generated images; the first `samples_per_class` of each class are shown.
       samples_per_class: images in a row of the sample grid.
       temperatures: images [k, h, w, c] of the same labels and latents, by the temperature that they are sampled at.
+      public: whether to make the page that can be sent along with the data: of `public_part` of the summary alone.
 
     Returns:
       A complete HTML document that refers to nothing outside itself.
@@ -82,6 +105,8 @@ def render_report(
     Raises:
       ValueError: if `summary` holds no epsilon and delta, or if `samples_per_class` is less than 1.
     """
+    if public:
+        summary = public_part(summary)
     privacy = summary.get("privacy") or {}
     missing = [f"privacy.{name}" for name in ("epsilon", "delta") if privacy.get(name) is None]
     if missing:
@@ -101,6 +126,7 @@ def render_report(
         .get_template("report.html.j2")
         .render(
             summary=summary,
+            public=public,
             privacy=privacy,
             factor=math.exp(epsilon),
             upper_bound=upper_bound,
@@ -136,10 +162,13 @@ def write_report(
     *,
     samples_per_class: int = 10,
     temperatures: Mapping[float, npt.NDArray[np.uint8]] | None = None,
+    public: bool = False,
 ) -> None:
     """Writes `render_report`'s page to `path`; what has that name is complete, and replaces an earlier page."""
     path = pathlib.Path(path)
-    page = render_report(summary, synthetic, samples_per_class=samples_per_class, temperatures=temperatures)
+    page = render_report(
+        summary, synthetic, samples_per_class=samples_per_class, temperatures=temperatures, public=public
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
         staged = pathlib.Path(staging, path.name)
