@@ -10,7 +10,7 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11 python;
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; \
 	done),python3)
 
-.PHONY: help setup run test mutations lint format types imports lock peers federated clean
+.PHONY: help setup run test mutations lint format types imports lock audit peers federated clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -43,12 +43,15 @@ imports: setup ## check who imports whom
 lock: setup ## re-make requirements.lock from setup.py; ARGS=--upgrade takes the newest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/lock.py $(ARGS)
 
+audit: .venv-audit/.installed ## ask PyPI's database of vulnerabilities about every locked package; see SECURITY.md
+	.venv-audit/bin/pip-audit --requirement requirements.lock --disable-pip --strict $(ARGS)
+
 peers: .venv-peers/.installed ## make .venv-peers, in which benchmarks/dp_step.py runs Opacus and JAX
 
 federated: .venv-federated/.flower ## make .venv-federated, in which federations run on Flower; docs/federated.md
 
 clean: ## remove the virtual environments
-	rm -rf $(VENV) .venv-oldest .venv-peers .venv-federated
+	rm -rf $(VENV) .venv-oldest .venv-peers .venv-federated .venv-audit
 
 # Each stamp is written last, so that an interrupted set-up is not taken for a finished one.
 $(VENV)/.dependencies: requirements.lock scripts/bootstrap.py
@@ -62,6 +65,11 @@ $(VENV)/.package: $(VENV)/.dependencies setup.py
 .venv-peers/.installed: benchmarks/peers/requirements.txt | setup
 	$(BIN)/python -m venv --clear --without-pip .venv-peers
 	$(BIN)/python -m pip --python .venv-peers install --quiet --requirement $<
+	touch $@
+
+.venv-audit/.installed: | setup
+	$(BIN)/python -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
 	touch $@
 
 # Flower's pins take some packages back that requirements.lock has newer, so that it has an environment of its own.

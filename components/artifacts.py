@@ -152,10 +152,9 @@ class PrivateNetworks(Artifact):
 
     def load(self) -> dict[str, Any]:
         """The Keras models by name; none where the method has none."""
-        import tensorflow as tf
+        from tfdpgen.release import load_network
 
-        paths = sorted(self.path.glob("*.keras"))
-        return {path.stem: tf.keras.models.load_model(path, compile=False) for path in paths}
+        return {path.stem: load_network(path) for path in sorted(self.path.glob("*.keras"))}
 
 
 class SyntheticExamples(Artifact):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from dp_accounting import DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent, pld
+from scipy import stats
 
 from tfdpgen.privacy import PrivacyBudget, epsilon_of
 from tfdpgen.privacy.accounting import (
+    ReplaceOneDpEvent,
     calibrate_batch_size,
     calibrate_noise_multiplier,
     calibrate_steps,
+    group_event,
     poisson_gaussian_event,
 )
 from tfdpgen.privacy.accounting.__main__ import main
@@ -150,3 +155,35 @@ def test_an_event_with_numbers_out_of_range_is_refused_and_does_not_cost_nothing
 ) -> None:
     with pytest.raises(ValueError, match="should have sampling probabilities"):
         epsilon_of(event, 1e-5, accountant, relation)
+
+
+@pytest.mark.parametrize(
+    ("probability", "noise", "size"), [(0.1, 1.0, 2), (0.3, 2.0, 5), (1.0, 3.0, 4), (0.01, 0.7, 3)]
+)
+def test_a_group_costs_what_its_binomial_mixture_is_apart(probability: float, noise: float, size: int) -> None:
+    """One step, by quadrature: of each of the group's examples the sample has or lacks, by itself."""
+    event: DpEvent = GaussianDpEvent(noise)
+    if probability < 1:
+        event = PoissonSampledDpEvent(probability, event)
+    x = np.linspace(-15 * noise, size + 15 * noise, 400_001)
+    counts = np.arange(size + 1)
+    mixed = (stats.binom.pmf(counts, size, probability)[:, None] * stats.norm.pdf(x, counts[:, None], noise)).sum(0)
+    plain = stats.norm.pdf(x, 0, noise)
+    delta = 1e-4
+    epsilon = epsilon_of(group_event(event, size), delta)
+
+    def exceeded(epsilon: float) -> float:
+        pairs = ((mixed, plain), (plain, mixed))
+        return max(np.trapezoid(np.maximum(p - math.exp(epsilon) * q, 0), x) for p, q in pairs)
+
+    assert exceeded(epsilon) <= delta * 1.001
+    assert exceeded(0.98 * epsilon - 0.005) > delta
+    assert epsilon > epsilon_of(event, delta)
+    assert group_event(event, 1) is event
+
+
+def test_a_group_of_something_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match="costs a user of 3 examples is not known"):
+        group_event(ReplaceOneDpEvent(GaussianDpEvent(1.0)), 3)
+    with pytest.raises(ValueError, match="`size` should be at least 1"):
+        group_event(GaussianDpEvent(1.0), 0)

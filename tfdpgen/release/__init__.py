@@ -1,5 +1,6 @@
 """What leaves the trust boundary: a private generator with its account, and what is made of it at no further cost."""
 
+from tfdpgen.release.archive import UntrustedArchiveError, load_network
 from tfdpgen.release.augmentation import Augmentation
 from tfdpgen.release.labeller import Labeller, LabellerTraining, labeller_mechanism, prepare_labeller
 from tfdpgen.release.release import Release, TrainingSet, sample_latents, to_uint8
@@ -11,8 +12,10 @@ __all__ = [
     "LabellerTraining",
     "Release",
     "TrainingSet",
+    "UntrustedArchiveError",
     "export_saved_model",
     "labeller_mechanism",
+    "load_network",
     "prepare_labeller",
     "sample_latents",
     "to_uint8",

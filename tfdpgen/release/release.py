@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from tfdpgen.data.dataset import DataSpec
 from tfdpgen.privacy.accounting import PrivacyStatement, event_from_dict, event_to_dict
+from tfdpgen.release.archive import load_network
 from tfdpgen.release.augmentation import Augmentation
 from tfdpgen.release.labeller import Labeller
 
@@ -206,13 +207,14 @@ class Release:
 
         Raises:
           FileNotFoundError: if `directory` holds no release.
+          UntrustedArchiveError: if the generator's file holds more than a network; nothing of it was loaded then.
         """
         folder = pathlib.Path(directory)
         if not (folder / _FACTS).is_file() or not (folder / _GENERATOR).is_file():
             raise FileNotFoundError(f"`directory` should hold {_GENERATOR} and {_FACTS}; {str(folder)!r} does not.")
         facts = json.loads((folder / _FACTS).read_text())
         return cls(
-            generator=tf.keras.models.load_model(folder / _GENERATOR, compile=False),
+            generator=load_network(folder / _GENERATOR),
             spec=DataSpec.from_dict(facts["spec"]),
             event=event_from_dict(facts["event"]),
             statement=PrivacyStatement.from_dict(facts["statement"]),
