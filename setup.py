@@ -17,6 +17,8 @@ KUBEFLOW = ["kfp>=2.17"]
 DICOM = ["pydicom>=3"]
 # Not in requirements.lock: what Flower pins would hold others back for everybody. `make federated` has its own place.
 FEDERATED = ["flwr==1.42.*", "ray==2.55.1; sys_platform != 'win32'"]  # ray as Flower's extra `simulation` pins it
+MLFLOW = ["mlflow-skinny>=3"]
+OPENLINEAGE = ["openlineage-python>=1.40"]
 POSTGRES = ["psycopg[binary]>=3.2"]
 TEST = ["pytest>=9", "pytest-xdist>=3", "hypothesis>=6", *DICOM, *POSTGRES]
 DEV = ["import-linter>=2", "pre-commit>=4", "pyright[nodejs]", "ruff", "uv"]
@@ -64,6 +66,8 @@ setup(
         "dicom": DICOM,
         "federated": FEDERATED,
         "kubeflow": KUBEFLOW,
+        "mlflow": MLFLOW,
+        "openlineage": OPENLINEAGE,
         "postgres": POSTGRES,
         "test": TEST,
         "dev": DEV + TEST + KUBEFLOW,

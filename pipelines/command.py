@@ -59,6 +59,12 @@ def _lineage(arguments: Sequence[str], program: str) -> int | None:
     return lineage_command.main(arguments, program)
 
 
+def _export(arguments: Sequence[str], program: str) -> int | None:
+    from pipelines import export_command
+
+    return export_command.main(arguments, program)
+
+
 def _kubeflow(arguments: Sequence[str], program: str) -> int | None:
     from pipelines import kubeflow_run
 
@@ -71,6 +77,7 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str], str], int | None]]] 
     "account": ("compute what a training by DP-SGD costs, or what a budget allows", _account),
     "ledger": ("open accounts for data sets, and show what was spent on them", _ledger),
     "lineage": ("show what something was made of, and what was made of it", _lineage),
+    "export": ("send a run's facts to MLflow or OpenLineage", _export),
     "kubeflow": ("write the pipeline as a file for Kubeflow", _kubeflow),
 }
 

@@ -6,7 +6,8 @@
 One lock serves Python 3.11 to 3.13 on Linux, x86_64 and aarch64; what only one of them needs is marked so. It has two
 parts, parted by the line `EXTRAS` below: what the package needs at run time, the extras for Kubeflow, DICOM and
 PostgreSQL included (and pip, setuptools and wheel, which build the few packages that come as source), then what only
-the other extras add. Left out is the extra `federated`: Flower pins packages that others need newer.
+the other extras add. Left out are the extras `federated`, since Flower pins packages that others need newer, and those
+of exporters, which bring many packages for few.
 
 tensorflow-privacy is locked with what its used parts import (`tool.uv` in pyproject.toml) in place of what it declares,
 which are pins of an older TensorFlow. The lock is complete all the same, and is installed without looking at what
@@ -33,7 +34,7 @@ HEADER = "# Every package that tfdpgen is run and tested with, pinned by hash. M
 EXTRAS = "# ---- extras: not needed at run time ----"
 BUILD = "pip\nsetuptools\nwheel\n"
 RUN_TIME_EXTRAS = ("kubeflow", "dicom", "postgres")  # the image is what Kubeflow runs the steps in
-LEFT_OUT = "federated"
+LEFT_OUT = ("federated", "mlflow", "openlineage")
 SOURCE_ONLY = ("kfp-server-api", "promise")  # pure Python that is published without wheels
 PYTHONS, MACHINES = ("3.11", "3.12", "3.13"), ("x86_64", "aarch64")
 
@@ -52,9 +53,9 @@ def declared(extras: bool) -> str:
 
 
 def _locked_extras() -> list[str]:
-    """All extras of the installed package but the one that is not locked, and none."""
+    """All extras of the installed package but those that are not locked, and none."""
     extras = importlib.metadata.metadata("tfdpgen").get_all("Provides-Extra") or []
-    return ["", *(extra for extra in extras if extra != LEFT_OUT)]
+    return ["", *(extra for extra in extras if extra not in LEFT_OUT)]
 
 
 def resolve(*options: str, extras: bool) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from pipelines import command
 
 _ROOT = Path(__file__).resolve().parents[2]
-_NAMES = ("run", "audit", "account", "ledger", "lineage", "kubeflow")
+_NAMES = ("run", "audit", "account", "ledger", "lineage", "export", "kubeflow")
 
 
 def test_help_lists_each_command_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
