@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _TABLES = (".csv", ".tsv", ".parquet")
+_DEEPEST = 5  # folders in folders that are looked into; sources have three
 _MADE = ("strokes", "fonts", "dead_leaves", "digits")  # sources without files of the user's
 
 
@@ -45,8 +46,12 @@ def tree(path: Path) -> Any:
         return [_file(path)]
     if not path.is_dir():
         return None
-    found = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
-    return [_file(Path(name)) for name in found]
+    found: list[str] = []
+    for folder, folders, names in os.walk(path, followlinks=True):
+        found += (os.path.join(folder, name) for name in names)
+        if len(Path(folder).relative_to(path).parts) >= _DEEPEST:  # links may lead in circles
+            folders.clear()
+    return [_file(Path(name)) for name in sorted(found)]
 
 
 def _file(path: Path) -> list[Any]:

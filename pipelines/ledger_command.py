@@ -152,6 +152,8 @@ def _sentence(kind: str, body: dict[str, Any], runs: dict[str, Reservation]) -> 
     """One entry, for people."""
     reason = f" ({body['reason']})" if body.get("reason") else ""
     match kind:
+        case "made":
+            return "made this ledger"
         case "opened":
             each = "person" if body["unit"] == "user" else "example"
             return (

@@ -59,10 +59,10 @@ def test_an_account_is_opened_for_all_parts_of_a_data_set(scans: Path, capsys: p
     assert "never given back" in " ".join(status.split())
 
     history = _said(capsys, "history").splitlines()
-    assert "opened 'scans': every example may cost epsilon 2 at delta 1e-05" in history[1]
-    assert history[2].endswith("'scans' now has 60 examples")
-    assert f"reserved epsilon {_ONCE:.3f} at delta 1e-05 for train c_vae, of 36 examples of 'scans' [" in history[3]
-    assert history[5].endswith(f"finished [{name[:8]}]")
+    assert "opened 'scans': every example may cost epsilon 2 at delta 1e-05" in history[2]
+    assert history[3].endswith("'scans' now has 60 examples")
+    assert f"reserved epsilon {_ONCE:.3f} at delta 1e-05 for train c_vae, of 36 examples of 'scans' [" in history[4]
+    assert history[6].endswith(f"finished [{name[:8]}]")
 
 
 def test_a_user_account_counts_people(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ from tfdpgen.privacy.accounts import store
 _DELTA = 1e-5
 _TOTAL = PrivacyBudget(3.0, _DELTA)
 _EVENTS = [NoisyCounts().with_noise(noise).event for noise in (6.0, 9.0, 14.0)]
-_PROCESSES, _ATTEMPTS, _KILLS = 16, 200, 50
+_PROCESSES, _ATTEMPTS = 16, 200
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -167,11 +167,12 @@ def _work(address: str, pipe: Any, number: int) -> None:
 
 
 @pytest.mark.xdist_group("postgresql")
-def test_a_ledger_whose_users_are_killed_has_at_least_what_ran(address: str) -> None:
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_ledger_whose_users_are_killed_has_at_least_what_ran(address: str, kills: int) -> None:
     Ledger(address).open(_data(), PrivacyBudget(50, _DELTA), name="contested")
     ran: list[str] = []
     rng = random.Random(0)
-    for number in range(_KILLS):
+    for number in range(kills):
         ours, theirs = _FORK.Pipe(duplex=False)
         process = _FORK.Process(target=_work, args=(address, theirs, number))
         process.start()
@@ -189,7 +190,7 @@ def test_a_ledger_whose_users_are_killed_has_at_least_what_ran(address: str) -> 
         ledger = Ledger(address)
         ledger.verify()
         assert set(ran) <= {entry.name for entry in ledger.reservations()}
-    assert len(ran) > _KILLS
+    assert len(ran) > kills
     assert {entry.state for entry in Ledger(address).reservations()} == {"reserved", "confirmed"}
 
 

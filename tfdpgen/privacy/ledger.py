@@ -18,8 +18,8 @@ reservation that nothing ran under it (`void`).
 
 **Users.** An account is of single examples, or of users (`unit`). What a run for users costs an example is what
 replacing its user by another costs (`ReplaceOneDpEvent`), since one image more changes what its user sends into
-something else. What a run for examples costs a user of m examples is what m of them cost together (`group_event`); a
-user has paid for whatever any of their examples was in.
+something else. What a run for examples costs a user of m examples is what m of them cost together (`group_event`). A
+ledger does not know who is who: in an account of users every run counts for everybody.
 
 The database holds a secret key and digests of private examples, and belongs inside the trust boundary.
 """
@@ -538,6 +538,7 @@ def _made_key(connection: Connection) -> bytes:
     if not (key := _key(connection)):
         key = secrets.token_bytes(KEY_BYTES)
         connection.execute(insert(FACTS).values(name="key", value=key.hex()))
+        history.append(connection, "made", {"key": history.key_digest(key.hex())})
     return key
 
 

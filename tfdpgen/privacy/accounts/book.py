@@ -191,17 +191,17 @@ def _size(past: Past) -> tuple[float, int, int]:
 def book_of(connection: Connection, account: Row[Any], examples: Examples | None) -> Book:
     """What happened to those of an account that a run holds, or to all of them.
 
-    A ledger knows no users: where a run does not say who they are, and where accounts are joined, somebody may have
-    examples in all cohorts.
+    A ledger knows examples and no users: in an account of users, and where accounts are joined, anybody may have
+    examples in all that was ever charged there, whatever this run holds of them.
     """
     unit, mine = PrivacyUnit(account.unit), cohorts_of(connection, [account.id])
     joined = connection.execute(select(ACCOUNTS.c.id).where(ACCOUNTS.c.joined == account.joined)).scalars().all()
-    if len(joined) > 1:
+    if len(joined) > 1 or unit is PrivacyUnit.USER:
         every = cohorts_of(connection, joined)
         most = 1 if examples is None else max(examples.multiplicities().values(), default=1)
         return Book(connection, every, unit, [(frozenset(every), most)])
     if examples is None:
-        return Book(connection, mine, unit, [(frozenset(mine), 1)] if unit is PrivacyUnit.USER else None)
+        return Book(connection, mine, unit)
     known = set(mine)
     return book_for(connection, examples, [cohort for cohort in examples.distinct() if cohort in known], unit)
 

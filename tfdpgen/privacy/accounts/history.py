@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select
 
-from tfdpgen.privacy.accounts.tables import ACCOUNTS, HISTORY, RESERVATIONS
+from tfdpgen.privacy.accounts.tables import ACCOUNTS, FACTS, HISTORY, RESERVATIONS
 
 START = "0" * 64  # what the first entry holds
 
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     Attributes:
       number: 1 is the first.
       at: when, by the clock of the machine that wrote it, in ISO 8601, UTC. Order is by number.
-      kind: "opened", "limited", "added", "joined", "reserved", "confirmed" or "void".
+      kind: "made", "opened", "limited", "added", "joined", "reserved", "confirmed" or "void".
       body: what it was, JSON-ready.
       digest: of this entry and, through the previous one's, of all before.
     """
@@ -86,11 +86,13 @@ def check(connection: Connection) -> list[Entry]:
     Raises:
       TamperedError: if something differs.
     """
-    told = entries(connection)
+    told, made = entries(connection), ""
     accounts: dict[str, dict[str, Any]] = {}
     reservations: dict[str, dict[str, Any]] = {}
     for _, _, kind, body, _ in told:
         match kind:
+            case "made":
+                made = body["key"]
             case "opened":
                 accounts[body["account"]] = {key: body[key] for key in ("epsilon", "delta", "unit", "joined")}
             case "limited":
@@ -103,6 +105,12 @@ def check(connection: Connection) -> list[Entry]:
                 reservations[body["reservation"]] = {key: body[key] for key in keys} | {"state": "reserved"}
             case "confirmed" | "void":
                 reservations[body["reservation"]]["state"] = kind
+    key = connection.execute(select(FACTS.c.value).where(FACTS.c.name == "key")).scalar()
+    if (key_digest(key) if key else "") != made:
+        raise TamperedError(
+            "the key of the ledger is not the one that it was made with: it would know no example again. Nothing is "
+            "reserved in such a ledger; restore it from a backup."
+        )
     for what, table, expected in (("account", ACCOUNTS, accounts), ("reservation", RESERVATIONS, reservations)):
         rows = {row.name: row._mapping for row in connection.execute(select(table))}
         for name in sorted({*rows, *expected}):
@@ -113,6 +121,11 @@ def check(connection: Connection) -> list[Entry]:
                     "else. Nothing is reserved in such a ledger; restore it from a backup."
                 )
     return told
+
+
+def key_digest(key: str) -> str:
+    """By which the history knows the key of examples' digests again, and nobody can guess it."""
+    return hashlib.sha256(b"key of a ledger" + bytes.fromhex(key)).hexdigest()
 
 
 def head(connection: Connection) -> str:
