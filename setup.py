@@ -44,6 +44,7 @@ setup(
         "dm-tree",  # of tensorflow-privacy
         "dp-accounting>=0.6",  # replace-one for Poisson samples
         "etils[eapp,enp,epath]",
+        "h5py",
         "importlib_resources",  # tensorflow-datasets imports it without declaring it
         "jinja2",
         "numpy>=2",
