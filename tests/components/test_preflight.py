@@ -12,7 +12,9 @@ from components import ComponentError, PreflightEstimate
 from components.ingest import ingest
 from components.preflight import preflight
 from components.train import train
+from tfdpgen.data import Splits
 from tfdpgen.methods import preflight as library
+from tfdpgen.privacy import Ledger, NoisyCounts
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +94,24 @@ def test_a_dry_run_ends_before_the_training(examples: Path, tmp_path: Path) -> N
     with pytest.raises(ComponentError, match="`dry_run` was set: nothing was reserved"):
         train.execute({"examples": examples}, outputs, parameters)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_spent_is_said_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ingest.execute({}, {"examples": tmp_path / "examples"})
+    path = tmp_path / "ledger.sqlite"
+    arguments = {"examples": tmp_path / "examples"}, {"checked": tmp_path / "checked"}
+    preflight.execute(*arguments, {"ledger": str(path)})
+    assert not path.exists()
+    assert "Ledger:" not in capsys.readouterr().out
+    ledger = Ledger(path, account="digits")
+    train = Splits.load(tmp_path / "examples").train
+    ledger.reserve(train, NoisyCounts().with_noise(8.0).event, delta=1e-5)
+    before = path.read_bytes()
+    preflight.execute(*arguments, {"ledger": str(path)})
+    said = capsys.readouterr().out
+    assert "of the account 'digits' every example may cost epsilon 10 at delta 1e-05 in all runs together" in said
+    assert "these have come to 0.4344 in 1 run, and one more of about 9.8" in said
+    assert path.read_bytes() == before
+    path.write_bytes(b"no ledger at all" * 100)
+    with pytest.raises(ValueError, match="is no ledger"):
+        preflight.execute(*arguments, {"ledger": str(path)})
