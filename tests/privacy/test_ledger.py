@@ -392,7 +392,7 @@ def test_what_was_changed_by_something_else_is_seen(tmp_path: Path) -> None:
             "DELETE FROM reservations WHERE id = 2",
             "DROP TRIGGER history_refuses_update; UPDATE history SET body = '{}' WHERE number = 5",
             "DROP TRIGGER history_refuses_delete; DELETE FROM history WHERE number = 3",
-            "UPDATE facts SET value = replace(value, 'a', 'b')",
+            "UPDATE facts SET value = iif(value LIKE '0%', '1', '0') || substr(value, 2)",  # another key
             "DELETE FROM charges WHERE reservation = 1",
             "DELETE FROM memberships WHERE cohort = 2",
             "DELETE FROM examples WHERE chunk = (SELECT min(chunk) FROM examples)",
