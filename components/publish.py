@@ -43,8 +43,9 @@ SAMPLES_PER_CLASS = 10  # that the report shows
 TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5)  # that it compares
 _MORE_OF_UNEVEN = 20  # times as many are looked through for them where classes have shares of their own
 
-# The keys of the summary that are computed on private examples without noise.
-INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit")
+# The keys of the summary that are computed on private examples without noise; what an account has come to hangs on
+# which examples were in other runs.
+INTERNAL = ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit", "ledger")
 PACKAGES = (
     "tfdpgen",
     "tensorflow",
@@ -91,6 +92,7 @@ def publish(
     attacked = json.loads((attacks.path / "attacks.json").read_text())
     audit = json.loads((audited.path / "audit.json").read_text())
     sources = (examples, release.header, synthetic.header, attacks.header, utility.header, audited.header)
+    optional = {"audit": audit, "ledger": attacks.made_of("networks")["facts"].get("ledger")}
     summary = {
         "dataset": examples["facts"]["dataset"],
         "method": trained.method,
@@ -104,9 +106,9 @@ def publish(
         "strongest_attack": attacked["strongest"],
         "attack_upper_bounds": attacked["upper_bounds"],
         "memorisation": attacked["memorisation"],
-        **({"audit": audit} if audit else {}),
+        **{name: found for name, found in optional.items() if found},
         "release": trained.is_releasable,
-        "internal": [name for name in INTERNAL if name != "audit" or audit],
+        "internal": [name for name in INTERNAL if optional.get(name, True)],
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "seconds": {source["component"]: source["seconds"] for source in sources},
     }

@@ -10,12 +10,17 @@ inside the trust boundary for the attacks.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import uuid
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
 from components.component import ComponentError, beside, component
 from components.outside import files_of
+
+if TYPE_CHECKING:
+    from tfdpgen.data import Dataset
+    from tfdpgen.privacy import Backup, Ledger
 
 
 @beside(reads=lambda *, public_dataset, data_dir, **_: files_of(public_dataset, data_dir=data_dir))
@@ -80,7 +85,8 @@ def train(
     budget.check_num_examples(len(private))
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = public_images.asked_for(public_dataset, private.spec.image_shape, data_dir)
-    account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
+    name = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
+    book = Ledger(ledger, account=name, total_epsilon=total_epsilon, say=_say) if ledger else None
     training = {"training": uuid.uuid4().hex}  # tells which two belong together
     release.facts, networks.facts = dict(training), dict(training)
     with Backup(backup) if backup else contextlib.nullcontext() as kept:
@@ -91,7 +97,7 @@ def train(
             budget,
             seed=seed,
             insecure_reproducible=insecure_reproducible,
-            ledger=Ledger(ledger, account=account, total_epsilon=total_epsilon, say=_say) if ledger else None,
+            ledger=book,
             labeller_share=labeller_share,
             label_distribution=label_distribution,
             augmentation=Augmentation() if augment else None,
@@ -102,6 +108,20 @@ def train(
         made.save(release.path)
         release.facts |= {"privacy": made.statement.summary()}
         networks.save(trained)
+        if book is not None:  # what an account has come to tells who was in other runs, and stays inside
+            networks.facts |= {"ledger": _standing(book, private, kept)}
+
+
+def _standing(ledger: Ledger, examples: Dataset, backup: Backup | None) -> dict[str, Any]:
+    """The reservation of this training, and what all runs on the accounts of its examples have come to with it."""
+    from tfdpgen.privacy import LedgerError
+
+    try:
+        accounts = [dataclasses.asdict(standing) for standing in ledger.standings(examples)]
+    except LedgerError as error:  # the release is there, and lacks only a note
+        print(f"What all runs have come to could not be read, and the report will not say it. {error}", flush=True)
+        accounts = []
+    return {"reservation": backup.reservation if backup is not None else None, "accounts": accounts}
 
 
 def _say(line: str) -> None:

@@ -64,6 +64,8 @@ def _back_lines(index: Lineage, node: Node, part: str) -> list[str]:
         lines += [f"{head} {one.id[:12]}", f"  made by {one.component}, tfdpgen {one.version}{_run(one)}"]
         if one.type == "TrainedRelease":
             lines += [f"  {line}" for line in _promise(one)]
+        if one.type == "PrivateNetworks":
+            lines += [f"  {line}" for line in _paid(one)]
         if one.type == "PrivateExamples":
             counts = one.facts.get("num_examples", {})
             lines.append(f"  of {one.facts.get('source', '?')}: {counts.get('train', '?')} training examples")
@@ -116,6 +118,19 @@ def _promise(node: Node) -> list[str]:
         f"{things}; noise from the {privacy['noise_source']}"
     ]
     return lines + [f"plan: {part['name']}, epsilon {part['epsilon']:.4g} alone" for part in privacy["plan"]]
+
+
+def _paid(node: Node) -> list[str]:
+    """What the training was reserved as, and what all runs had come to with it."""
+    ledger = node.facts.get("ledger")
+    if not ledger:
+        return []
+    lines = [f"reserved in the ledger as {ledger['reservation'] or 'a training without a backup'}"]
+    return lines + [
+        f"account {account['name']!r} had come to {account['spent']:.4g} of {account['total']['epsilon']:g} with it, "
+        f"in {account['runs']} run{'s' * (account['runs'] != 1)}"
+        for account in ledger["accounts"]
+    ]
 
 
 def _tree(index: Lineage, node: Node) -> dict[str, Any]:

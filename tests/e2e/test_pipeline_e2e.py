@@ -19,6 +19,7 @@ from components import ArtifactError, PrivateExamples, Publication
 from components.ingest import ingest
 from components.publish import publish
 from components.train import train
+from pipelines import lineage_command
 from pipelines.config import default_ledger
 from pipelines.kubeflow_runner import kubeflow_pipeline
 from pipelines.local_run import describe
@@ -105,7 +106,9 @@ def _check_published(folder: Path, *, method: str, release: bool) -> dict[str, A
     return summary
 
 
-def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
+def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "output"
     flags = f"--output_dir={output}", "--method=c_vae", "--publish_metrics_epsilon=1"
     process = _start(*flags)
@@ -126,7 +129,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert "Going on at step" in said
     assert f"Results: {output}" in said
     assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said
-    _check_published(output, method="c_vae", release=True)
+    summary = _check_published(output, method="c_vae", release=True)
     assert {path.name for path in output.iterdir()} == {
         ".tfdpgen.json",
         "internal",
@@ -138,11 +141,22 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     splits = Splits.load(output / "internal" / "ingest" / "examples")
     examples = splits.train
     ledger = Ledger(default_ledger(), create=False)
-    assert len(ledger.reservations(examples)) == 1  # both runs are one training
+    (reserved,) = ledger.reservations(examples)  # both runs are one training
+    assert summary["ledger"]["reservation"] == reserved.name
+    assert [account["runs"] for account in summary["ledger"]["accounts"]] == [1]
+    assert "ledger" in summary["internal"]
+    assert "All runs together" in (output / "report.html").read_text()
     assert 2.9 < ledger.spent(examples, 1e-5) <= 3.0
     assert 0.99 < ledger.spent(splits.test, 1e-5) <= 1.0  # for the published accuracies
     assert not (output / "internal" / "backup").exists()
 
+    capsys.readouterr()
+    assert lineage_command.main([str(output / "public" / "serving_model" / "1")]) == 0
+    traced = capsys.readouterr().out
+    assert traced.startswith("public/serving_model/1 of a Publication")
+    assert f"reserved in the ledger as {reserved.name}" in traced
+    assert "of digits: 1077 training examples" in traced
+    assert "plan: " in traced
     _check_served_without_us(output / "public" / "serving_model" / "1")
     _check_publishing_again(output)
 

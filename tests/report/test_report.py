@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from components.publish import INTERNAL
 from tfdpgen.attacks import privacy_loss_upper_bound
 from tfdpgen.data import DataSpec, LabeledDataset
 from tfdpgen.privacy import DPSGD, ClassMeans, NoiseSource, PrivacyPlan
@@ -364,6 +365,11 @@ def full(summary: dict[str, Any]) -> dict[str, Any]:
         "delta": 1e-5,
         "statement": "p2 on 360 private test examples, with noise.",
     }
+    total = {"epsilon": 8.5, "delta": 3e-6}
+    summary["ledger"] = {
+        "reservation": "5f2c",
+        "accounts": [{"name": "scans", "unit": "user", "total": total, "num_examples": 9, "spent": 4.567, "runs": 13}],
+    }
     return summary
 
 
@@ -530,11 +536,19 @@ def test_it_says_where_classes_have_shares_of_their_own(full: dict[str, Any], di
     assert "every class has as many" not in text
 
 
+def test_it_says_what_all_runs_have_come_to(full: dict[str, Any], digits: LabeledDataset) -> None:
+    text = Page(render_report(full, digits)).text
+    assert "All runs together internal. ε of the release is what this run costs." in text
+    assert all(figure in text for figure in ("scanseach user", "4.567", "8.5", "3 · 10⁻⁶"))
+    for without in (full | {"ledger": {"reservation": None, "accounts": []}}, full | {"ledger": None}):
+        assert "All runs together" not in Page(render_report(without, digits)).text
+
+
 def test_the_public_page_holds_nothing_of_private_examples(full: dict[str, Any], digits: LabeledDataset) -> None:
     """It is the same whatever was measured, and whatever the data set is called."""
     page = render_report(full, digits, public=True)
     other = copy.deepcopy(full) | {"dataset": "/home/me/diagnoses", "seconds": {"train": 99.0}}
-    for name in ("utility", "fidelity", "attacks", "strongest_attack", "memorisation", "audit"):
+    for name in INTERNAL:
         other.pop(name, None)
     assert render_report(other, digits, public=True) == page
     text = Page(page).text

@@ -92,8 +92,8 @@ def render_report(
       summary: as in summary.json: `privacy` (`PrivacyStatement.to_dict()`) is needed; of `dataset`, `method`,
         `num_examples`, `utility`, `fidelity`, `attacks`, `strongest_attack`, `memorisation`, `audit`, `release`,
         `versions` and `seconds` the page says so where one is missing. Without `release: true` the page is marked as
-        not for release. `published_metrics` is shown where it is there. `num_synthetic` says how many images there are
-        where `synthetic` holds only the first of them.
+        not for release. `published_metrics` and `ledger` are shown where they are there. `num_synthetic` says how many
+        images there are where `synthetic` holds only the first of them.
       synthetic: generated images; the first `samples_per_class` of each class are shown.
       samples_per_class: images in a row of the sample grid.
       temperatures: images [k, h, w, c] of the same labels and latents, by the temperature that they are sampled at.
@@ -146,6 +146,7 @@ def render_report(
             fidelity_measures=_FIDELITY,
             steps_chart=epsilon_chart(privacy),
             readings=readings(summary),
+            accounts=(summary.get("ledger") or {}).get("accounts") or [],
             is_balanced=summary.get("label_distribution") is None,
             temperatures=[
                 {"name": f"{temperature:g}", "uri": _strip(images, len(images))}
