@@ -3,7 +3,8 @@
 An artifact is a folder with a payload and `artifact.json`, its header: type, id, the component, version and run that
 made it, how long that took, the artifacts and parameters it was made of, digests of all that and of its content, and
 facts that are public. The header is written last, into a folder that gets its final name only afterwards, so that
-whatever can be opened is finished.
+whatever can be opened is finished. **A header is internal, whatever the payload is**: who guesses the private examples
+finds their digest in it. What may leave has none (`publish.py`).
 
     release = TrainedRelease.open("internal/train/release")   # ArtifactError if missing, unfinished or of another type
     release.path, release.seconds, release.facts, release.made_of("examples")
@@ -13,6 +14,7 @@ Components name artifacts in their signatures: `Input[T]` is read, `Output[T]` i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -31,6 +33,7 @@ from tfdpgen.data.npz import NpzFile
 HEADER = "artifact.json"
 ArtifactT = TypeVar("ArtifactT", bound="Artifact")
 
+_NOT_IN_HEADER = ("path", "lasting")
 _TFDS_BYTES = 300  # of an example beside image and soft label: the PNG's frame, names of features, checksums
 
 
@@ -54,9 +57,10 @@ class Artifact:
       run: of the pipeline, whose name no other run has; empty where the component ran by itself.
       digest: of the content: every file but the header, by name.
       fingerprint: of everything that the content depends on; see `Component.fingerprint`.
+      lasting: while it is written, what ends when all outputs of the component have their final names; not in headers.
     """
 
-    internal: ClassVar[bool] = False  # true where the payload holds or was computed from private examples
+    internal: ClassVar[bool] = False  # true where the payload holds or was computed from private examples without noise
 
     path: Path
     component: str = ""
@@ -69,6 +73,7 @@ class Artifact:
     run: str = ""
     digest: str = ""
     fingerprint: str = ""
+    lasting: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack, repr=False)
 
     @classmethod
     def open(cls: type[ArtifactT], path: str | Path) -> ArtifactT:
@@ -89,7 +94,7 @@ class Artifact:
             raise ArtifactError(f"{path / HEADER} is not the header of an artifact ({error!r}).") from None
         if found != cls.__name__:
             raise ArtifactError(f"expected a {cls.__name__}; {path} holds a {found}.")
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "path"]
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in _NOT_IN_HEADER]
         if missing := [name for name in names if name not in header]:
             raise ArtifactError(f"{path / HEADER} lacks {missing}: another version of tfdpgen wrote it; make it anew.")
         return cls(path, **{name: header[name] for name in names})
@@ -97,8 +102,8 @@ class Artifact:
     @property
     def header(self) -> dict[str, Any]:
         """All but the path and the payload, as JSON-ready values."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "path"}
-        return {"type": type(self).__name__, "internal": self.internal, **fields}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _NOT_IN_HEADER]
+        return {"type": type(self).__name__, "internal": self.internal, **{name: getattr(self, name) for name in names}}
 
     def made_of(self, name: str) -> dict[str, Any]:
         """The header of the input called `name` that this artifact was made of.

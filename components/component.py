@@ -26,12 +26,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import getpass
 import hashlib
 import importlib
 import inspect
 import json
 import logging
 import os
+import platform
 import sys
 import time
 import typing
@@ -203,18 +205,20 @@ class Component:
         for name, artifact in self.outputs.items():
             if (Path(outputs[name]) / HEADER).exists():
                 artifact.open(outputs[name])  # an artifact is only replaced by one of its own type
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as lasting, contextlib.ExitStack() as stack:
             written = {
-                name: artifact(stack.enter_context(staged(Path(outputs[name]), private=artifact.internal)), self.name)
+                name: artifact(stack.enter_context(staged(Path(outputs[name]), private=True)), self.name)
                 for name, artifact in self.outputs.items()
             }
+            for artifact in written.values():
+                artifact.run, artifact.lasting = run, lasting
             fingerprint = self.fingerprint(opened, values)  # before: what is read may change meanwhile
             started = time.monotonic()
             self.fn(**opened, **written, **values)
             for artifact in written.values():
                 artifact.seconds = round(time.monotonic() - started, 3)
                 artifact.inputs = {name: source.header for name, source in opened.items()}
-                artifact.parameters, artifact.run, artifact.fingerprint = values, run, fingerprint
+                artifact.parameters, artifact.fingerprint = values, fingerprint
                 artifact.seal()
 
     def _values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,6 +318,15 @@ def component(fn: Callable[..., None]) -> Component:
     return Component(fn.__name__, fn, inputs, outputs, parameters)
 
 
+def run_note(run: str, folder: Path) -> str:
+    """Whose run it was that reserved something, and where its results are, for a ledger."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no such user, as in some containers
+        user = f"user {os.getuid()}"
+    return f" ({f'run {run}, ' if run else ''}{user} on {platform.node() or 'an unnamed machine'}, {folder})"
+
+
 @contextlib.contextmanager
 def staged(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A hidden folder beside `path` that becomes `path` when the block ends without an exception.
@@ -350,6 +363,15 @@ def check_replaceable(path: Path) -> None:
         raise ComponentError(
             f"{path} holds something that is not an artifact and is left alone; choose another folder."
         )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is an answer, to input or for want of budget, and no mishap."""
+    from tfdpgen.privacy import BudgetExceededError, LedgerError, TamperedError
+
+    return isinstance(
+        error, (ComponentError, ArtifactError, DataError, BudgetExceededError, LedgerError, TamperedError)
+    )
 
 
 def message_of(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from components.artifacts import Input, Output, PrivateExamples, SyntheticExamples, UtilityMetrics
-from components.component import ComponentError, beside, component
+from components.component import ComponentError, beside, component, run_note
 from components.outside import tree
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def evaluate(
         print(f"evaluate: not published, as no classifier could be trained for it: {', '.join(unfitted)}")
     if budget is not None and fitted:
         account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
-        told = Ledger(ledger, account=account, total_epsilon=total_epsilon) if ledger else None
+        note = run_note(utility.run, utility.path.parent)
+        told = Ledger(ledger, account=account, total_epsilon=total_epsilon, say=print, note=note) if ledger else None
         accuracies = publish_accuracies(fitted, test, budget, ledger=told)
         _write(utility, "published_metrics", accuracies.to_dict())
 

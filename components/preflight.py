@@ -4,14 +4,15 @@
 
 It prints the number of examples, what the method takes on this machine in seconds and memory (measured on images of
 noise), what the synthetic examples take on disk, and how much of a class the noise leaves; where that is hopeless, what
-would not be. A run that would not fit into memory, or that the training would refuse, ends here. docs/preflight.md says
-how each number comes about.
+would not be. Last of all it says what the accounts of the examples would come to (docs/ledger.md). A run that would not
+fit into memory, or that the training would refuse, ends here. docs/preflight.md says how each number comes about.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,10 @@ from components.component import ComponentError, beside, component
 from components.outside import files_of
 
 if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
     from tfdpgen.data import Dataset
+    from tfdpgen.privacy import PrivacyBudget, PrivacyUnit
 
 
 @beside(reads=lambda *, public_dataset, data_dir, **_: files_of(public_dataset, data_dir=data_dir))
@@ -44,21 +48,23 @@ def preflight(
     augment: Annotated[bool, "whether as many augmented examples come beside them, without a labeller too"] = False,
     num_synthetic: Annotated[int, "number of plain synthetic examples that will be asked for"] = 6000,
     ledger: Annotated[str, "file or database address that keeps what was spent on whose examples; empty: none"] = "",
+    total_epsilon: Annotated[
+        float, "what every example may cost in all runs together, where the ledger does not know them yet"
+    ] = 10.0,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
     from tfdpgen.choices import check_is_another
     from tfdpgen.data import Splits, public_images
     from tfdpgen.methods.preflight import Facts, check
+    from tfdpgen.methods.training import num_units, planned
     from tfdpgen.privacy import PrivacyBudget
 
-    private = Splits.load(examples.path)
-    spent = _spent(ledger, private.train)
-    facts = Facts.of(private)
+    private, budget = Splits.load(examples.path), PrivacyBudget(epsilon, delta)
+    facts, units = Facts.of(private), num_units(method, private.train)
     del private  # what follows has no example at hand
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = public_images.asked_for(public_dataset, facts.spec.image_shape, data_dir)
     free = shutil.disk_usage(checked.path).free
-    budget = PrivacyBudget(epsilon, delta)
     estimate = check(
         facts,
         method,
@@ -71,34 +77,59 @@ def preflight(
         augment=augment,
         disk_there=free,
     )
-    print("\n".join([estimate.text, *spent]), flush=True)
+    print(estimate.text, flush=True)
     if estimate.refusal:
         raise ComponentError(estimate.refusal)
+    plan = planned(method, facts.spec, units, budget, labeller_share, label_distribution)[1]
+    account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
+    private = Splits.load(examples.path).train
+    for line in _paid(ledger, private, plan.event, budget, plan.unit, account, total_epsilon):
+        print(line, flush=True)
     (checked.path / "preflight.json").write_text(json.dumps(estimate.to_dict(), indent=2) + "\n")
     (checked.path / "preflight.txt").write_text(estimate.text + "\n")
 
 
-def _spent(address: str, examples: Dataset) -> list[str]:
-    """What the accounts of these examples have come to, a line each; nothing where no ledger knows them.
+def _paid(
+    address: str,
+    examples: Dataset,
+    event: DpEvent,
+    budget: PrivacyBudget,
+    unit: PrivacyUnit,
+    account: str,
+    total_epsilon: float,
+) -> list[str]:
+    """What the ledger would say of this run, for people; no line where there is none.
 
     Raises:
-      ComponentError: if the ledger cannot be used.
+      ComponentError: if the ledger would refuse the run, or cannot be used.
     """
-    from tfdpgen.privacy import Ledger, LedgerError
+    from tfdpgen.privacy import BudgetExceededError, Ledger, LedgerError, TamperedError
 
-    if not address or ("://" not in address and not Path(address).exists()):
+    if not address:
         return []
-    try:
-        ledger = Ledger(address, create=False)
-        return [
-            f"Ledger: of the account {account.name!r} every {account.unit} may cost epsilon {account.total.epsilon:g} "
-            f"at delta {account.total.delta:g} in all runs together; these have come to {account.spent:.4g} in "
-            f"{account.runs} run{'s' * (account.runs != 1)}, and one more of about "
-            f"{ledger.fitting(account.name):.3g} fits"
-            for account in ledger.standings(examples)
-        ]
-    except LedgerError as error:
-        raise ComponentError(str(error)) from None
+    is_there = "://" in address or Path(address).exists()
+    with tempfile.TemporaryDirectory() as elsewhere:  # a ledger is made by what reserves in it
+        place = address if is_there else str(Path(elsewhere, "ledger.sqlite"))
+        try:
+            ledger = Ledger(place, create=not is_there, account=account, total_epsilon=total_epsilon)
+            known = [
+                entry.name[:8]
+                for entry in (ledger.reservations(examples) if is_there else ())
+                if entry.event == event and entry.state != "void"
+            ]
+            kept = (
+                f"Ledger: a training of this plan is written down already [{', '.join(known)}]; where it is kept, or "
+                "goes on, nothing is charged again"
+            )
+            try:
+                lines = ledger.rehearse(examples, event, delta=budget.delta, unit=unit)
+            except BudgetExceededError as error:
+                if not known:
+                    raise
+                lines = [f"Ledger: another one would be refused. {error}"]
+        except (BudgetExceededError, LedgerError, TamperedError) as error:
+            raise ComponentError(str(error)) from None
+        return [line.replace(place, address) for line in [*lines, *([kept] if known else [])]]
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ inside the trust boundary for the attacks.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
 from components.artifacts import Input, Output, PrivateExamples, PrivateNetworks, TrainedRelease
-from components.component import ComponentError, beside, component
+from components.component import ComponentError, beside, component, run_note
 from components.outside import files_of
 
 if TYPE_CHECKING:
@@ -86,30 +85,51 @@ def train(
     check_is_another(public_dataset, str(examples.facts.get("source", "")))
     public = public_images.asked_for(public_dataset, private.spec.image_shape, data_dir)
     name = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
-    book = Ledger(ledger, account=name, total_epsilon=total_epsilon, say=_say) if ledger else None
+    note = run_note(release.run, release.path.parent)
+    book = Ledger(ledger, account=name, total_epsilon=total_epsilon, say=_say, note=note) if ledger else None
     training = {"training": uuid.uuid4().hex}  # tells which two belong together
     release.facts, networks.facts = dict(training), dict(training)
-    with Backup(backup) if backup else contextlib.nullcontext() as kept:
-        trained: dict[str, Any] = {}
-        made = methods.train(
-            method,
-            private,
-            budget,
-            seed=seed,
-            insecure_reproducible=insecure_reproducible,
-            ledger=book,
-            labeller_share=labeller_share,
-            label_distribution=label_distribution,
-            augmentation=Augmentation() if augment else None,
-            public_images=public,
-            backup=kept,
-            networks=trained,
-        )
-        made.save(release.path)
-        release.facts |= {"privacy": made.statement.summary()}
-        networks.save(trained)
-        if book is not None:  # what an account has come to tells who was in other runs, and stays inside
-            networks.facts |= {"ledger": _standing(book, private, kept)}
+    # Until the outputs have their names, so that what kills this before then loses nothing that was bought.
+    kept = release.lasting.enter_context(Backup(backup)) if backup else None
+    trained: dict[str, Any] = {}
+    made = methods.train(
+        method,
+        private,
+        budget,
+        seed=seed,
+        insecure_reproducible=insecure_reproducible,
+        ledger=book,
+        labeller_share=labeller_share,
+        label_distribution=label_distribution,
+        augmentation=Augmentation() if augment else None,
+        public_images=public,
+        backup=kept,
+        networks=trained,
+    )
+    if book is not None and kept is not None and kept.reservation is not None:
+        confirm(book, kept.reservation)
+    made.save(release.path)
+    release.facts |= {"privacy": made.statement.summary()}
+    networks.save(trained)
+    if book is not None:  # what an account has come to tells who was in other runs, and stays inside
+        networks.facts |= {"ledger": _standing(book, private, kept)}
+
+
+def confirm(ledger: Ledger, reservation: str) -> None:
+    """Has the ledger know, before anything comes out, that this has run: then nobody can say that it has not.
+
+    Raises:
+      ComponentError: if it cannot be told, or its owner has said meanwhile that nothing has run. The backup is kept.
+    """
+    from tfdpgen.privacy import LedgerError
+
+    try:
+        ledger.confirm(reservation)
+    except (LedgerError, ValueError) as error:
+        raise ComponentError(
+            f"The training has ended, and the ledger does not take that down, so that nothing comes out. {error} The "
+            "backup keeps what was bought: the same command goes on from there."
+        ) from None
 
 
 def _standing(ledger: Ledger, examples: Dataset, backup: Backup | None) -> dict[str, Any]:
@@ -121,7 +141,8 @@ def _standing(ledger: Ledger, examples: Dataset, backup: Backup | None) -> dict[
     except LedgerError as error:  # the release is there, and lacks only a note
         print(f"What all runs have come to could not be read, and the report will not say it. {error}", flush=True)
         accounts = []
-    return {"reservation": backup.reservation if backup is not None else None, "accounts": accounts}
+    reservation = backup.reservation if backup is not None else None
+    return {"address": ledger.address, "reservation": reservation, "accounts": accounts}
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ import shutil
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.typehints.decorators import no_annotations
 
 from components import Component
-from components.component import message_of, one_line
+from components.component import is_refusal, message_of, one_line
 from pipelines.dag import Pipeline
 from pipelines.lineage import Lineage
 from pipelines.resuming import (
     README,
     check_reusable,
     check_root,
+    differences,
     is_finished,
     keeping,
     paths_of,
@@ -52,11 +53,12 @@ class ComponentFailedError(RuntimeError):
     Attributes:
       details: the file with the traceback.
       step: the name of the component; empty where it was the Beam runner that failed.
+      is_refusal: whether it said no, to input or for want of budget, so that nobody has to look at the traceback.
     """
 
-    def __init__(self, message: str, details: Path, step: str = "") -> None:
+    def __init__(self, message: str, details: Path, step: str = "", is_refusal: bool = False) -> None:
         super().__init__(message)
-        self.details, self.step = details, step
+        self.details, self.step, self.is_refusal = details, step, is_refusal
 
 
 def run(
@@ -68,7 +70,7 @@ def run(
     start_at: str = "",
     paid: str = "",
     anew: bool = False,
-    warning: str = "",
+    warning: Callable[[list[str]], str] | None = None,
     index: str = "",
 ) -> None:
     """Runs every node once, each after its upstream nodes, and prints a line as each starts and ends.
@@ -84,7 +86,8 @@ def run(
       paid: the node whose artifacts cost privacy budget: those of an earlier run are only replaced once they are
         finished anew. Empty: there is none.
       anew: whether to run all nodes, whatever is there.
-      warning: is printed where artifacts of `paid` are there, finished, and will be made anew.
+      warning: gives what is printed where artifacts of `paid` are there, finished, and will be made anew, from the
+        settings that have changed.
       index: file of the index that artifacts are recorded in. Empty: they are not.
 
     Raises:
@@ -104,8 +107,8 @@ def run(
         if start_at:
             check_reusable(pipeline, config, root, start_at)
         is_paid_anew = bool(paid) and not start_at and (anew or paid not in reused(pipeline, config, root))
-        if is_paid_anew and warning and is_finished(pipeline, root, paid):
-            print(warning, flush=True)
+        if is_paid_anew and warning is not None and is_finished(pipeline, root, paid):
+            print(warning(differences(pipeline, config, root, paid)), flush=True)
         with keeping(pipeline, root, paid) if is_paid_anew else contextlib.nullcontext():
             _run(pipeline, config, root, beam_args, start_at, not (anew or start_at), index)
 
@@ -149,7 +152,9 @@ def _run(
         finished, cause = False, one_line(error)
         (state / "beam.log").write_text(traceback.format_exc())
     if failures := sorted(state.glob("*.failed"), key=lambda path: path.stat().st_mtime):
-        raise ComponentFailedError(failures[0].read_text(), failures[0].with_suffix(".log"), failures[0].stem)
+        first = failures[0]
+        is_refusal = first.with_suffix(".refused").exists()
+        raise ComponentFailedError(first.read_text(), first.with_suffix(".log"), first.stem, is_refusal)
     if not finished or any(not (state / f"{node.name}.finished").exists() for node in nodes):
         raise ComponentFailedError(
             cause if not finished else "the Beam runner left components out.", state / "beam.log"
@@ -197,6 +202,9 @@ class _Node(beam.DoFn):
         except BaseException as error:
             (self._state / f"{name}.log").write_text(traceback.format_exc())
             said = f"{name} failed ({type(error).__name__}): {message_of(error)}"
+            if is_refusal(error):
+                said = f"{name} failed: {message_of(error)}"
+                (self._state / f"{name}.refused").touch()
             if isinstance(error, KeyboardInterrupt):
                 said = f"{name} was interrupted."
             (self._state / f"{name}.failed").write_text(said)

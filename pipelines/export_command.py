@@ -81,7 +81,11 @@ class _Run:
         self.summary = public_part(summary) if is_public_only else summary
 
     def steps(self) -> list[dict[str, Any]]:
-        """The headers of all artifacts, what others were made of first, each once."""
+        """The headers of all artifacts, what others were made of first, each once.
+
+        Of a public run, those that were computed with noise alone: an artifact's digest tells whoever guesses its
+        content that the guess is right.
+        """
         found: dict[str, dict[str, Any]] = {}
 
         def visit(header: dict[str, Any]) -> None:
@@ -90,7 +94,7 @@ class _Run:
             found.setdefault(header["id"], header)
 
         visit(self.header)
-        return list(found.values())
+        return [header for header in found.values() if not (self.is_public_only and header["internal"])]
 
     def params(self) -> dict[str, str]:
         """Settings of each component; of a public run those of the training alone, without paths."""
@@ -205,7 +209,9 @@ def to_openlineage(run: _Run, address: str) -> str:
     for header in run.steps():
         by_step.setdefault((header["component"], header["run"] or header["id"]), []).append(header)
     for (component, name), made in by_step.items():
-        sources = {source["id"]: source for header in made for source in header["inputs"].values()}
+        known = {header["id"]: header for header in run.steps()}
+        asked = {source["id"] for header in made for source in header["inputs"].values()}
+        sources = {name: header for name, header in known.items() if name in asked}
         facets = {
             "parent": parent_run.ParentRunFacet(
                 run=parent_run.Run(runId=parent), job=parent_run.Job(namespace=_NAMESPACE, name="tfdpgen-synthesis")
@@ -239,7 +245,8 @@ def _short(header: Mapping[str, Any], is_public_only: bool) -> dict[str, Any]:
     short = {name: header[name] for name in kept}
     if not is_public_only:
         short |= {name: header[name] for name in ("facts", "parameters", "seconds")}
-    return short | {"inputs": {name: source["id"] for name, source in header["inputs"].items()}}
+    sources = {name: source for name, source in header["inputs"].items() if not (is_public_only and source["internal"])}
+    return short | {"inputs": {name: source["id"] for name, source in sources.items()}}
 
 
 if __name__ == "__main__":

@@ -163,7 +163,8 @@ def serve(grid: Any, config: FederationConfig) -> None:
       config: the settings.
     """
     from components.artifacts import TrainedRelease
-    from components.component import one_line, staged
+    from components.component import one_line, run_note, staged
+    from components.train import confirm
     from tfdpgen.methods import train
     from tfdpgen.privacy import Backup, Identity, Ledger, PrivacyBudget
 
@@ -186,21 +187,25 @@ def serve(grid: Any, config: FederationConfig) -> None:
             say=_say,
         )
         with contextlib.ExitStack() as stack:
+            backup = stack.enter_context(Backup(internal / "backup"))  # until the release has its name
             part = stack.enter_context(staged(folder / RELEASE))
-            backup = stack.enter_context(Backup(internal / "backup"))
+            ledger = Ledger(
+                config.ledger or default_ledger(),
+                total_epsilon=config.total_epsilon,
+                say=_say,
+                account=config.account,
+                note=run_note("", folder),
+            )
             release = train(
                 method,
                 sites,
                 PrivacyBudget(config.epsilon, config.delta),
                 seed=config.seed,
-                ledger=Ledger(
-                    config.ledger or default_ledger(),
-                    total_epsilon=config.total_epsilon,
-                    say=_say,
-                    account=config.account,
-                ),
+                ledger=ledger,
                 backup=backup,
             )
+            if backup.reservation is not None:
+                confirm(ledger, backup.reservation)
             release.save(part)
             settings = dataclasses.asdict(config)
             seconds, facts = round(time.monotonic() - began, 3), {"training": uuid.uuid4().hex}

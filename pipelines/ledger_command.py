@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,16 +39,20 @@ _DATA = (
     "user_column",
     "users",
 )  # flags of a run that say which images there are
+_SHOWN = 8  # characters of a reservation's name
 _EXPLANATION = """\
-Epsilon bounds what all runs together can give away about any one example, or person where an account is of users: 0
-would be nothing, below 1 is strong, above 10 says little. It adds up over runs, to a little less than the sum, and is
-never given back: a run that failed after it had reserved counts too. This is internal, as the ledger is."""
+Epsilon bounds what all runs together can give away about any one example, or user where an account is of users: 0
+would be nothing, below 1 is strong, above 10 says little. It adds up over runs, to less than the sum, so that an
+account can pay more than the difference. It is never given back: a run that failed after it had reserved counts too.
+An account has all examples of a data set; a run may use a part, such as those that are trained on. This is internal, as
+the ledger is."""
 
 
 def main(arguments: Sequence[str], program: str = "python -m pipelines.ledger_command") -> int:
     """Runs one sub-command; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=program,
+        usage=f"{program} COMMAND [--flag=value ...]",
         description="What was spent on whose examples, and what may be.",
         allow_abbrev=False,
         epilog="docs/ledger.md says what accounts are, and what they do not see.",
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str], program: str = "python -m pipelines.ledger_co
             "--ledger", default="", help="file or database address (default: this user's own, the one that runs use)"
         )
         add(command)
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_args(arguments or ["--help"])
 
     from components.component import one_line, quiet_start, quiet_tensorflow
 
@@ -98,17 +103,44 @@ def _open(ledger: Ledger, flags: argparse.Namespace) -> str:
         verbose=False,
     )
     parts = [ledger.identity(part) for part in (splits.train, splits.holdout, splits.test) if len(part)]
-    account = ledger.open(Identity.together(parts), total, name=flags.name or flags.dataset, unit=flags.unit)
-    return f"Opened in {ledger.address}:\n{_account(ledger, account)}"
+    everything = Identity.together(parts)
+    others = [account.name for account in ledger.standings(everything)]
+    account = ledger.open(everything, total, name=flags.name or flags.dataset, unit=flags.unit)
+    said = f"Opened in {ledger.address}:\n{_account(ledger, account)}"
+    if others:
+        said += f"\nSome of these examples are in {', '.join(map(repr, others))} too, and are held to each total."
+    return said
 
 
 def _status(ledger: Ledger, flags: argparse.Namespace) -> str:
-    accounts = ledger.standings()
+    accounts = _named(ledger, flags.names)
     if not accounts:
         return f"{ledger.address} has no accounts: nothing was spent."
-    return "\n\n".join(
-        [f"Accounts of {ledger.address}:", *(_account(ledger, account) for account in accounts), _EXPLANATION]
-    )
+    told = [_account(ledger, account) for account in accounts]
+    return "\n\n".join([*_warning(ledger), f"Accounts of {ledger.address}:", *told, _EXPLANATION])
+
+
+def _named(ledger: Ledger, names: Sequence[str]) -> list[Standing]:
+    """The accounts of these names, or all.
+
+    Raises:
+      ValueError: if there is none of a name.
+    """
+    accounts = {account.name: account for account in ledger.standings()}
+    if unknown := [name for name in names if name not in accounts]:
+        raise ValueError(f"There is no account {unknown[0]!r}; there are {', '.join(map(repr, accounts)) or 'none'}.")
+    return [account for name, account in accounts.items() if not names or name in names]
+
+
+def _warning(ledger: Ledger) -> list[str]:
+    """That a ledger was tampered with, where it was: what it says is still shown."""
+    from tfdpgen.privacy import TamperedError
+
+    try:
+        ledger.history()
+    except TamperedError as error:
+        return [f"DO NOT RELY ON THIS: {error}"]
+    return []
 
 
 def _account(ledger: Ledger, account: Standing) -> str:
@@ -117,14 +149,17 @@ def _account(ledger: Ledger, account: Standing) -> str:
     unfinished = [
         entry for entry in ledger.reservations() if entry.state == "reserved" and account.name in entry.accounts
     ]
-    each = "person (user)" if account.unit == "user" else "example"
+    each = "user" if account.unit == "user" else "example"
+    more = f"one more run of about epsilon {fits:.3g} at that delta"
+    if account.unit == "user":
+        more += ", by a method that promises it to users"
     lines = [
         f"{account.name}",
         f"  examples      {account.num_examples:,}",
         f"  may cost      epsilon {total.epsilon:g} at delta {total.delta:g}, for every {each}, in all runs together",
-        f"  has cost      epsilon {account.spent:.3f} in {account.runs} run{'s' * (account.runs != 1)}, for the {each} "
+        f"  has cost      epsilon {account.spent:.3g} in {account.runs} run{'s' * (account.runs != 1)}, for the {each} "
         "that has paid most",
-        f"  can pay       {f'one more run of epsilon {fits:.3g}, or several smaller ones' if fits else 'nothing more'}",
+        f"  can pay       {more if fits else 'nothing more'}",
     ]
     if account.joined:
         lines.append(f"  together with {', '.join(account.joined)}")
@@ -137,25 +172,37 @@ def _account(ledger: Ledger, account: Standing) -> str:
 
 
 def _history(ledger: Ledger, flags: argparse.Namespace) -> str:
+    _named(ledger, flags.names)
     runs = {entry.name: entry for entry in ledger.reservations()}
     told = ledger.history()
     if not told:
         return f"Nothing has happened in {ledger.address}."
     lines = [f"What happened in {ledger.address}:"]
     for _, at, kind, body, _ in told:
+        if flags.names and not _concerns(body, runs) & set(flags.names):
+            continue
         when = at.replace("T", " ").removesuffix("+00:00")
         lines.append(f"{when} UTC  {_sentence(kind, body, runs)}")
     return "\n".join(lines)
 
 
+def _concerns(body: dict[str, Any], runs: dict[str, Reservation]) -> set[str]:
+    """The accounts that an entry is about."""
+    if "account" in body:
+        return {body["account"]}
+    if "accounts" in body:
+        return set(body["accounts"])
+    return set(runs[body["reservation"]].accounts) if "reservation" in body else set()
+
+
 def _sentence(kind: str, body: dict[str, Any], runs: dict[str, Reservation]) -> str:
     """One entry, for people."""
-    reason = f" ({body['reason']})" if body.get("reason") else ""
+    reason = f" ({body['by']}: {body['reason']})" if "reason" in body else ""
     match kind:
         case "made":
             return "made this ledger"
         case "opened":
-            each = "person" if body["unit"] == "user" else "example"
+            each = body["unit"]
             return (
                 f"opened {body['account']!r}: every {each} may cost epsilon {body['epsilon']:g} at delta "
                 f"{body['delta']:g}"
@@ -171,20 +218,24 @@ def _sentence(kind: str, body: dict[str, Any], runs: dict[str, Reservation]) -> 
 
             run = runs[body["reservation"]]
             return (
-                f"reserved epsilon {epsilon_of(run.event, run.delta):.3f} at delta {run.delta:g} for "
+                f"reserved epsilon {epsilon_of(run.event, run.delta):.3g} at delta {run.delta:g} for "
                 f"{run.purpose or 'a run'}, of {run.num_examples:,} examples of {', '.join(map(repr, run.accounts))} "
-                f"[{run.name[:8]}]"
+                f"[{run.name[:_SHOWN]}]"
             )
         case "confirmed":
-            return f"finished [{body['reservation'][:8]}]"
-    return f"the owner says that [{body['reservation'][:8]}] has not run, and it no longer counts{reason}"
+            return f"finished [{body['reservation'][:_SHOWN]}]"
+    return f"[{body['reservation'][:_SHOWN]}] is said not to have run, and no longer counts{reason}"
 
 
 def _limit(ledger: Ledger, flags: argparse.Namespace) -> str:
     from tfdpgen.privacy import PrivacyBudget
 
-    ledger.limit(flags.name, PrivacyBudget(flags.epsilon, flags.delta), reason=flags.reason)
-    return _account(ledger, next(account for account in ledger.standings() if account.name == flags.name))
+    had = next((account.total for account in ledger.standings() if account.name == flags.name), None)
+    total = PrivacyBudget(flags.epsilon, (had.delta if had else 1e-5) if flags.delta is None else flags.delta)
+    ledger.limit(flags.name, total, reason=flags.reason)
+    (account,) = _named(ledger, [flags.name])
+    before = f"Before: epsilon {had.epsilon:g} at delta {had.delta:g}. Now:\n" if had else ""
+    return before + _account(ledger, account)
 
 
 def _join(ledger: Ledger, flags: argparse.Namespace) -> str:
@@ -193,14 +244,20 @@ def _join(ledger: Ledger, flags: argparse.Namespace) -> str:
 
 
 def _void(ledger: Ledger, flags: argparse.Namespace) -> str:
-    found = [entry.name for entry in ledger.reservations() if entry.name.startswith(flags.reservation)]
-    if len(found) != 1:
+    from tfdpgen.privacy import epsilon_of
+
+    found = [entry for entry in ledger.reservations() if entry.name.startswith(flags.reservation)]
+    if len(found) != 1 or len(flags.reservation) < _SHOWN:
         raise ValueError(
-            f"`reservation` should begin the name of one; {flags.reservation!r} begins {len(found)}. "
-            "`tfdpgen ledger history` shows names in brackets."
+            f"`reservation` should be the first {_SHOWN} characters of one at least; {flags.reservation!r} begins "
+            f"{len(found)}. `tfdpgen ledger history` shows them in brackets."
         )
-    ledger.void(found[0], reason=flags.reason)
-    return f"[{found[0][:8]}] no longer counts."
+    (run,) = found
+    ledger.void(run.name, reason=flags.reason)
+    return (
+        f"[{run.name[:_SHOWN]}] no longer counts: {run.purpose or 'a run'}, of {run.reserved_at}, epsilon "
+        f"{epsilon_of(run.event, run.delta):.3g} at delta {run.delta:g}."
+    )
 
 
 def _export(ledger: Ledger, flags: argparse.Namespace) -> str:
@@ -224,6 +281,8 @@ def _export(ledger: Ledger, flags: argparse.Namespace) -> str:
 def _verify(ledger: Ledger, flags: argparse.Namespace) -> str:
     from tfdpgen.privacy import TamperedError
 
+    if flags.head and not re.fullmatch("[0-9a-f]{64}", flags.head):
+        raise ValueError(f"`head` should be all 64 characters that `verify` has printed; got {flags.head!r}.")
     head = ledger.verify()
     if flags.head and flags.head not in {entry.digest for entry in ledger.history()}:
         raise TamperedError(f"the history of {ledger.address} has no entry of digest {flags.head}: it is another one.")
@@ -234,7 +293,9 @@ def _open_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="the private examples, as a run takes them")
     parser.add_argument("--name", default="", help="of the account (default: what --dataset says)")
     parser.add_argument("--epsilon", type=float, required=True, help="what every example may cost in all runs together")
-    parser.add_argument("--delta", type=float, default=1e-5, help="at which (default: %(default)s)")
+    parser.add_argument(
+        "--delta", type=float, default=1e-5, help="of that epsilon: below 1 / number of examples (default: %(default)s)"
+    )
     parser.add_argument(
         "--unit", choices=("example", "user"), default="example", help="whose budget it is (default: %(default)s)"
     )
@@ -243,28 +304,33 @@ def _open_flags(parser: argparse.ArgumentParser) -> None:
             option: dict[str, Any] = {"type": type(field.default)}
             if isinstance(field.default, bool):
                 option = {"action": "store_true"}
-            parser.add_argument(f"--{field.name}", default=field.default, help="as of a run", **option)
+            text = "as for tfdpgen run, whose --help explains it"
+            parser.add_argument(f"--{field.name}", default=field.default, help=text, **option)
 
 
 def _limit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="of the account")
     parser.add_argument("--epsilon", type=float, required=True, help="what every example may cost in all runs together")
-    parser.add_argument("--delta", type=float, default=1e-5, help="at which (default: %(default)s)")
-    parser.add_argument("--reason", required=True, help="is written down")
+    parser.add_argument("--delta", type=float, help="of that epsilon (default: as it was)")
+    parser.add_argument("--reason", required=True, help="for the history")
 
 
 def _join_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", help="of two accounts or more")
-    parser.add_argument("--reason", required=True, help="is written down")
+    parser.add_argument("--reason", required=True, help="for the history")
 
 
 def _void_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reservation", help="its name or how that begins, as the history shows it")
-    parser.add_argument("--reason", required=True, help="is written down")
+    parser.add_argument("reservation", help="the 8 characters in brackets that the history shows")
+    parser.add_argument("--reason", required=True, help="for the history")
 
 
 def _no_flags(parser: argparse.ArgumentParser) -> None:
     pass
+
+
+def _names_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="of accounts (default: all)")
 
 
 def _verify_flags(parser: argparse.ArgumentParser) -> None:
@@ -274,8 +340,8 @@ def _verify_flags(parser: argparse.ArgumentParser) -> None:
 _Command = tuple[Callable[["Ledger", argparse.Namespace], str], str, Callable[[argparse.ArgumentParser], None]]
 _COMMANDS: dict[str, _Command] = {
     "open": (_open, "open an account for a data set, with a total budget", _open_flags),
-    "status": (_status, "show what every account has come to, and what it can still pay", _no_flags),
-    "history": (_history, "show everything that happened, in order", _no_flags),
+    "status": (_status, "show what every account has come to, and what it can still pay", _names_flag),
+    "history": (_history, "show everything that happened, in order", _names_flag),
     "limit": (_limit, "give an account another total", _limit_flags),
     "join": (_join, "say that data sets belong together, and are charged together", _join_flags),
     "void": (_void, "say that nothing has run under a reservation, so that it no longer counts", _void_flags),

@@ -31,7 +31,7 @@ if __package__ in (None, ""):  # run as a script: its packages lie beside this f
 
 from absl import app, flags, logging
 
-from components.artifacts import ArtifactError
+from components.artifacts import ArtifactError, TrainedRelease
 from components.component import one_line, quiet_start
 from components.destination import DestinationError, check_destination
 from pipelines.config import PAID, PATH_FIELDS, STARTS, SynthesisConfig, default_index, default_ledger
@@ -118,6 +118,7 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
             _dry_run(config if asked.cache else dataclasses.replace(config, cache=""), verbose=verbose)
             print(f"Dry run: nothing was reserved, and no file is left. To go on: {command_line(asked, command)}")
             return
+        before = _training(output_dir)
         _run(asked, config, verbose, command)
     except (
         ArtifactError,
@@ -130,7 +131,12 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
     ) as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    print(describe(json.loads((output_dir / "summary.json").read_text()), output_dir))
+    summary = json.loads((output_dir / "summary.json").read_text())
+    print(describe(summary, output_dir))
+    if before is not None and before == _training(output_dir):
+        print("Nothing was spent on training examples by this run: the training was kept.")
+    if (held := (summary.get("ledger") or {}).get("address")) and held != config.ledger:
+        print(f"The training is in the ledger {held}, and {config.ledger} knows nothing of it.")
 
 
 def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command: str) -> None:
@@ -141,11 +147,15 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
     root = Path(config.output_dir) / "internal"
     if not verbose:
         beam_runner.quiet_beam()
-    why = "since --nocache asks for it" if config.nocache else "since it was made of other data or with other settings"
-    warning = (
-        f"{root} holds a training that is paid for. This run trains anew, {why}, and spends budget again; the earlier "
-        "training is kept until the new one is finished."
-    )
+
+    def warning(differences: list[str]) -> str:
+        why = ", ".join(differences) or "the data, or the version of tfdpgen, are others"
+        return (
+            f"{root} holds a training that is paid for. This run trains anew, since "
+            f"{'--nocache asks for it' if config.nocache else why}, and spends budget again; the earlier training, and "
+            "what was published of it, are replaced once the new one is finished."
+        )
+
     try:
         beam_runner.run(
             SYNTHESIS,
@@ -160,7 +170,7 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
         )
     except beam_runner.ComponentFailedError as error:
         details = error.details.read_text() if verbose else f"Traceback: {error.details}, or --verbosity=1"
-        lines = [details, str(error)] if verbose else [str(error), details]
+        lines = [details, str(error)] if verbose else [str(error)] if error.is_refusal else [str(error), details]
         if error.step in STARTS:
             lines.append(
                 "The training is kept and paid for. To go on from there, without training again:\n"
@@ -172,6 +182,14 @@ def _run(asked: SynthesisConfig, config: SynthesisConfig, verbose: bool, command
                 f"without paying again:\n    {command_line(asked, command)}"
             )
         sys.exit("\n".join(lines))
+
+
+def _training(output_dir: Path) -> str | None:
+    """The id of the training that lies there; None where there is none."""
+    try:
+        return TrainedRelease.open(output_dir / "internal" / PAID / "release").id
+    except ArtifactError:
+        return None
 
 
 def check_weights(weights: str) -> None:
@@ -265,6 +283,7 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
     missing += [name for name, metrics in utility["classifiers"].items() if metrics["not_measured"]]
     if missing:
         lines.append(f"Not measured, wholly or in part: {', '.join(missing)} (report.html says why)")
+    lines[4:4] = _accounts(summary)
     lines += [f"Caution: {caution}" for caution in utility["cautions"]]
     for name, metrics in summary["attacks"].items():
         lines.append(
@@ -285,6 +304,22 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
     if not summary["release"]:
         lines.append("NOT FOR RELEASE: the privacy noise was seeded (insecure_reproducible).")
     return "\n".join(lines)
+
+
+def _accounts(summary: dict[str, Any]) -> list[str]:
+    """What all runs have come to, and what test examples have paid, a line each."""
+    ledger, published = summary.get("ledger") or {}, summary.get("published_metrics")
+    lines = [
+        f"Ledger: all runs on these examples have come to {account['spent']:.3g} of {account['total']['epsilon']:g} at "
+        f"delta {account['total']['delta']:g} with this training (account {account['name']!r})"
+        for account in ledger.get("accounts", ())
+    ]
+    if published:
+        lines.append(
+            f"Published accuracies: epsilon {published['epsilon']:.3g} at delta {published['delta']:g} for each of "
+            f"{published['num_examples']} test examples, beside the training's"
+        )
+    return lines
 
 
 def _rate(value: float | None) -> str:

@@ -170,6 +170,21 @@ def paths_of(node: Node, root: Path) -> tuple[dict[str, str], dict[str, str]]:
     return inputs, {name: str(root / node.name / name) for name in node.component.outputs}
 
 
+def differences(pipeline: Pipeline, config: Any, root: Path, name: str) -> list[str]:
+    """Which settings of a step, or of those before it, are others than its outputs in `root` were made with."""
+    found: dict[str, str] = {}
+    for node in pipeline.until(name).nodes.values():
+        try:
+            outputs = [kind.open(root / node.name / output) for output, kind in node.component.outputs.items()]
+        except ArtifactError:
+            continue
+        for parameter, field in node.fields.items():
+            was, now = outputs[0].parameters.get(parameter), getattr(config, field)
+            if parameter not in WHERE and was != now and parameter in outputs[0].parameters:
+                found[field] = f"{field} was {was!r} and is {now!r}"
+    return list(found.values())
+
+
 @contextlib.contextmanager
 def keeping(pipeline: Pipeline, root: Path, paid: str) -> Iterator[None]:
     """Sets what an earlier run has made aside, and puts it back unless step `paid` is finished anew in the block.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,6 +120,40 @@ def test_execute_leaves_a_finished_artifact_with_its_lineage(tmp_path: Path) -> 
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     with pytest.raises(ArtifactError, match=r"made of .'examples'.; expected `other`"):
         release.made_of("other")
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_what_lasts_ends_when_the_outputs_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
+) -> None:
+    seen: list[Any] = []
+
+    @contextlib.contextmanager
+    def lasting() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            seen.append(str(error))
+            raise
+        seen.append((tmp_path / "a" / "artifact.json").exists())
+
+    @component
+    def kept(examples: Output[PrivateExamples]) -> None:
+        examples.lasting.enter_context(lasting())
+
+    if is_sealed:
+        kept.execute({}, {"examples": tmp_path / "a"})
+        assert seen == [True]
+        return
+
+    def full(self: PrivateExamples) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(PrivateExamples, "seal", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        kept.execute({}, {"examples": tmp_path / "a"})
+    assert seen == ["the disk is full"]
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

@@ -102,15 +102,19 @@ def test_what_was_spent_is_said_and_nothing_is_written(tmp_path: Path, capsys: p
     arguments = {"examples": tmp_path / "examples"}, {"checked": tmp_path / "checked"}
     preflight.execute(*arguments, {"ledger": str(path)})
     assert not path.exists()
-    assert "Ledger:" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"these examples are new to {path}. The account 'digits' would be opened for 1,077 of them" in said
     ledger = Ledger(path, account="digits")
     train = Splits.load(tmp_path / "examples").train
     ledger.reserve(train, NoisyCounts().with_noise(8.0).event, delta=1e-5)
     before = path.read_bytes()
     preflight.execute(*arguments, {"ledger": str(path)})
     said = capsys.readouterr().out
-    assert "of the account 'digits' every example may cost epsilon 10 at delta 1e-05 in all runs together" in said
-    assert "these have come to 0.4344 in 1 run, and one more of about 9.8" in said
+    assert "this run fits. In the account 'digits' every example may cost epsilon 10 at delta 1e-05 in all runs" in said
+    assert "it has come to 0.434 in 1 run, and with this one of 3 would come to 3.0" in said
+    assert path.read_bytes() == before
+    with pytest.raises(ComponentError, match=r"asks for epsilon=9\.9.*Nothing was reserved.* would fit"):
+        preflight.execute(*arguments, {"ledger": str(path), "epsilon": 9.99})
     assert path.read_bytes() == before
     path.write_bytes(b"no ledger at all" * 100)
     with pytest.raises(ValueError, match="is no ledger"):

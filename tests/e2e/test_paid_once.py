@@ -91,7 +91,7 @@ def test_what_fails_after_the_training_goes_on_without_a_second_one(
     with pytest.raises(SystemExit, match="ingest failed"):
         run(_parsed(*shlex.split(FLAGS)))
     said = capsys.readouterr().out
-    assert "holds a training that is paid for. This run trains anew, since it was made of other data" in said
+    assert "holds a training that is paid for. This run trains anew, since the data, or the version" in said
     assert (internal / "train" / "release" / "artifact.json").read_text() == release
 
 

@@ -35,7 +35,7 @@ from typing import Literal, Self
 
 import pytest
 
-COPIED = ("tfdpgen", "components", "benchmarks", "tests", "docs", "pyproject.toml")
+COPIED = ("tfdpgen", "components", "pipelines", "benchmarks", "tests", "docs", "pyproject.toml")
 _SECONDS = 480  # after which a run of tests is given up
 _PROCESSES = multiprocessing.get_context("forkserver")
 

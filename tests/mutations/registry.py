@@ -21,6 +21,7 @@ _BOOK = "tfdpgen/privacy/accounts/book.py"
 _IDENTITY = "tfdpgen/privacy/accounts/identity.py"
 _HISTORY = "tfdpgen/privacy/accounts/history.py"
 _COHORTS = "tfdpgen/privacy/accounts/cohorts.py"
+_GROUPS = "tfdpgen/privacy/accounts/groups.py"
 _TEST_LEDGER = "tests/privacy/test_ledger.py"
 _VARIANTS = "test_no_other_form_of_the_examples_has_a_fresh_account"
 _SESSION = "tfdpgen/privacy/session.py"
@@ -1114,7 +1115,7 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=5,
         bug="A limit is held against each run alone, and not against all of them together.",
         had_by="class of bug",
-        edits=(Edit(_BOOK, "    return past.plus(cost_to(", "    return Past().plus(cost_to("),),
+        edits=(Edit(_BOOK, "for after in [Past.together([past, more])]}", "for after in [more]}"),),
         caught_by=(_RESERVED_FIRST, f"{_TEST_LEDGER}::{_VARIANTS}[as it is]"),
     ),
     Mutant(
@@ -1151,7 +1152,7 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=5,
         bug="A run is held against the past of most of its examples, and not of the one that has paid most.",
         had_by="class of bug of accounts of data sets",
-        edits=(Edit(_BOOK, "key=_size, reverse=True):", "key=_size)[:1]:"),),
+        edits=(Edit(_BOOK, "key=lambda ranked: ranked[0], reverse=True)", "key=lambda ranked: ranked[0])[:1]"),),
         caught_by=(f"{_TEST_LEDGER}::{_VARIANTS}[among others]",),
     ),
     Mutant(
@@ -1159,8 +1160,85 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=5,
         bug="What a run for examples costs a user of many of them is what it costs one example.",
         had_by="class of bug: example-level epsilons that are read as a person's",
-        edits=(Edit(_BOOK, "accounting.group_event(event, multiplicity)", "accounting.group_event(event, 1)"),),
+        edits=(Edit(_BOOK, "accounting.group_event(event, most)", "accounting.group_event(event, 1)"),),
         caught_by=(f"{_TEST_LEDGER}::test_a_user_pays_for_all_of_their_examples_together[event0]",),
+    ),
+    Mutant(
+        name="a_run_says_how_many_images_a_user_has",
+        rule=5,
+        bug="How many images a user has is believed to whoever starts a run: made-up users make it cheap.",
+        had_by="this package",
+        edits=(Edit(_BOOK, "*(account.most for account in accounts), ", ""),),
+        caught_by=(f"{_TEST_LEDGER}::test_neither_runs_without_users_nor_made_up_users_make_it_cheaper_for_users",),
+    ),
+    Mutant(
+        name="a_joined_account_is_held_to_no_total",
+        rule=5,
+        bug="A run on one of two joined accounts is held to the total of that one alone.",
+        had_by="this package",
+        edits=(
+            Edit(
+                _GROUPS,
+                "for account in self.accounts_of(self.reached(asked, unit), unit)",
+                "for account in self.accounts_of(asked, unit)",
+            ),
+        ),
+        caught_by=(f"{_TEST_LEDGER}::test_data_sets_that_belong_together_are_charged_together",),
+    ),
+    Mutant(
+        name="joined_accounts_end_at_their_own_examples",
+        rule=5,
+        bug="What copies of an image have paid is forgotten in a further account that the image is in.",
+        had_by="this package",
+        edits=(
+            Edit(
+                _BOOK,
+                "(groups.together(cohort, unit) for cohort in mine), most)",
+                "(groups.together(cohort, unit) & {*mine} for cohort in mine), most)",
+            ),
+        ),
+        caught_by=(f"{_TEST_LEDGER}::test_joined_accounts_reach_whatever_else_their_examples_are_in",),
+    ),
+    Mutant(
+        name="what_has_run_is_not_confirmed",
+        rule=5,
+        bug="A release comes out that the ledger takes for one that may not have run, so that it can be given back.",
+        had_by="this package, where the ledger was away for a moment",
+        edits=(Edit("components/train.py", "        confirm(book, kept.reservation)\n", "        pass\n"),),
+        caught_by=(
+            "tests/components/test_train.py::"
+            "test_a_training_that_the_ledger_cannot_take_down_loses_nothing_and_goes_on",
+        ),
+    ),
+    Mutant(
+        name="the_backup_goes_before_the_release_is_there",
+        rule=5,
+        bug="What a training has bought is lost to a crash after its end and before its outputs have their names.",
+        had_by="this package",
+        edits=(
+            Edit(
+                "components/component.py",
+                "with contextlib.ExitStack() as lasting, contextlib.ExitStack() as stack:",
+                "with contextlib.ExitStack() as stack, contextlib.ExitStack() as lasting:",
+            ),
+        ),
+        caught_by=("tests/components/test_component.py::test_what_lasts_ends_when_the_outputs_have_their_names[True]",),
+    ),
+    Mutant(
+        name="digests_of_private_examples_for_everybody",
+        rule=7,
+        bug="A public export holds digests of private examples, by which a guess of them can be told to be right.",
+        had_by="this package",
+        edits=(
+            Edit(
+                "pipelines/export_command.py",
+                'if not (self.is_public_only and header["internal"])]',
+                "if True]",
+            ),
+        ),
+        caught_by=(
+            "tests/pipelines/test_export.py::test_what_is_sent_to_everybody_holds_no_digest_of_anything_internal",
+        ),
     ),
     Mutant(
         name="an_example_of_a_user_pays_for_its_presence_alone",

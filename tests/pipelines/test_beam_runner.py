@@ -54,13 +54,13 @@ def test_the_same_run_twice_runs_once(tmp_path: Path, capsys: pytest.CaptureFixt
     run(toy(), config, tmp_path / "root")
     headers = {path: path.read_text() for path in (tmp_path / "root").rglob("artifact.json")}
     capsys.readouterr()
-    run(toy(), config, tmp_path / "root", paid="c", warning="pays again")
+    run(toy(), config, tmp_path / "root", paid="c", warning=lambda differences: f"pays again {differences}")
     said = capsys.readouterr().out
     assert len(_ran(log)) == 5
     assert said.count("nothing has changed, and what it made is kept") == 5
     assert "pays again" not in said
     assert {path: path.read_text() for path in (tmp_path / "root").rglob("artifact.json")} == headers
-    run(toy(), config, tmp_path / "root", paid="c", anew=True, warning="pays again")
+    run(toy(), config, tmp_path / "root", paid="c", anew=True, warning=lambda differences: f"pays again {differences}")
     assert len(_ran(log)) == 10
     assert "pays again" in capsys.readouterr().out
 

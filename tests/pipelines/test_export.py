@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from components.artifacts import Publication, TrainedRelease
-from pipelines.export_command import main
+from components.artifacts import PrivateExamples, Publication, TrainedRelease
+from pipelines.export_command import _Run, _short, main
 
 
 @pytest.fixture
@@ -31,9 +31,14 @@ def output(tmp_path: Path) -> Path:
     folder = tmp_path / "output"
     publication = folder / "internal" / "publish" / "publication"
     release = folder / "internal" / "train" / "release"
-    for path in (publication, release, folder / "public"):
+    examples = folder / "internal" / "ingest" / "examples"
+    for path in (publication, release, examples, folder / "public"):
         path.mkdir(parents=True)
+        (path / "content").write_text(path.name)
+    private = PrivateExamples(examples, "ingest", 0.5, run="run-1")
+    private.seal()
     made = TrainedRelease(release, "train", 2.5, run="run-1", parameters={"epsilon": 3.0, "ledger": "/secret/place"})
+    made.inputs = {"examples": private.header}
     made.seal()
     Publication(publication, "publish", 1.5, run="run-1", inputs={"release": made.header}).seal()
     summary = {
@@ -49,6 +54,19 @@ def output(tmp_path: Path) -> Path:
     (folder / "public" / "report_public.html").write_text("<p>public</p>")
     (folder / "public" / "privacy.json").write_text("{}")
     return folder
+
+
+def test_what_is_sent_to_everybody_holds_no_digest_of_anything_internal(output: Path) -> None:
+    """Whoever guesses the private examples could tell by their digest that the guess is right."""
+    headers = {header["type"]: header for header in _Run(output, False).steps()}
+    public = _Run(output, True)
+    sent = json.dumps([_short(header, True) for header in public.steps()])
+    assert headers["TrainedRelease"]["digest"] in sent
+    for kind in ("PrivateExamples", "Publication"):
+        assert headers[kind]["digest"] not in sent
+        assert headers[kind]["id"] not in sent
+    assert [header["type"] for header in public.steps()] == ["TrainedRelease"]
+    assert "place" not in json.dumps(public.params())
 
 
 def test_bad_requests_are_said_in_a_line(tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +129,11 @@ def test_mlflow_gives_back_what_was_sent(
     content = Path(client.download_artifacts(run.info.run_id, "report.html", str(output))).read_text()
     assert content == "<p>internal</p>"
     lineage = json.loads(Path(client.download_artifacts(run.info.run_id, "lineage.json", str(output))).read_text())
-    assert [each["type"] for each in lineage["artifacts"]] == ["TrainedRelease", "Publication"]
+    assert [each["type"] for each in lineage["artifacts"]] == [
+        "PrivateExamples",
+        "TrainedRelease",
+        "Publication",
+    ]
 
     capsys.readouterr()
     assert main([str(output), f"--mlflow={mlflow_server}"]) == 0
@@ -156,12 +178,9 @@ def test_a_collector_gets_events_of_openlineage(output: Path) -> None:
 
 def _check_events(events: list[dict[str, Any]]) -> None:
     assert [(each["job"]["name"], each["eventType"]) for each in events] == [
-        ("train", "START"),
-        ("train", "COMPLETE"),
-        ("publish", "START"),
-        ("publish", "COMPLETE"),
+        (name, state) for name in ("ingest", "train", "publish") for state in ("START", "COMPLETE")
     ]
-    train, publish = events[1], events[3]
+    train, publish = events[3], events[5]
     assert train["outputs"][0]["name"] == publish["inputs"][0]["name"]
     assert publish["inputs"][0]["name"].startswith("TrainedRelease/")
     assert len(train["outputs"][0]["facets"]["version"]["datasetVersion"]) == 64

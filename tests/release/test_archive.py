@@ -111,7 +111,7 @@ def test_an_archive_has_three_members_and_no_paths(saved: Path, name: str) -> No
         load_network(other)
 
 
-@pytest.mark.parametrize("kind", ["external link", "soft link", "external data", "virtual", "no HDF5"])
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external data", "virtual", "packed", "no HDF5"])
 def test_weights_lie_in_the_archive(saved: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "weights.h5"
     with h5py.File(tmp_path / "secret.h5", "w") as file:
@@ -128,9 +128,20 @@ def test_weights_lie_in_the_archive(saved: Path, tmp_path: Path, kind: str) -> N
             layout = h5py.VirtualLayout((3,), "f8")
             layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "x", (3,))
             group.create_virtual_dataset("vars", layout)
+        if kind == "packed":
+            group.create_dataset("vars", (3000, 3000), "f4", compression="gzip")
     content = b"no weights" if kind == "no HDF5" else path.read_bytes()
     with pytest.raises(UntrustedArchiveError, match="weights"):
         load_network(_changed(saved, lambda config: None, **{"model.weights.h5": content}))
+
+
+def test_what_becomes_much_larger_is_refused(saved: Path) -> None:
+    other = saved.with_name("other.keras")
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(other, "w", zipfile.ZIP_DEFLATED) as written:
+        for member in archive.namelist():
+            written.writestr(member, archive.read(member) + b" " * 2**24 * (member == "metadata.json"))
+    with pytest.raises(UntrustedArchiveError, match="unpacked, of"):
+        load_network(other)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

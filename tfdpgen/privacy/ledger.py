@@ -53,15 +53,14 @@ from tfdpgen.privacy.accounts.book import (
     event_of,
     stored_event,
     total_of,
-    what_fits,
 )
 from tfdpgen.privacy.accounts.cohorts import Examples, cohorts_of, every_example
+from tfdpgen.privacy.accounts.groups import Groups
 from tfdpgen.privacy.accounts.history import Entry, TamperedError
 from tfdpgen.privacy.accounts.identity import KEY_BYTES, Identity, set_digest
 from tfdpgen.privacy.accounts.register import (
     account_names,
     account_of,
-    accounts_of,
     add_examples,
     compare_examples,
     known_account,
@@ -72,6 +71,7 @@ from tfdpgen.privacy.accounts.tables import ACCOUNTS, CHARGES, COHORTS, FACTS, R
 from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
 
 _ADVICE = "`tfdpgen ledger status` shows what was spent; `tfdpgen ledger limit` gives an account another total."
+_OPENING_ADVICE = "The account would have been opened with this total: --total_epsilon (`total_epsilon`) is another."
 TOTAL_EPSILON = 10.0  # of examples that a first run opens without having been told another total
 
 Whose = Dataset | Identity | str
@@ -132,7 +132,7 @@ class Standing:
       num_examples: that are in it.
       spent: epsilon, at the total's delta, of the example or user that has paid most; of the data set that was asked
         about, or of the whole account.
-      runs: how many reservations they have paid.
+      runs: how many reservations that one has paid.
       joined: names of accounts that are charged together with it.
     """
 
@@ -154,6 +154,7 @@ class Ledger:
       account: what an account is called that a run opens.
       total_epsilon: what every example in it may cost in total then, at the run's delta.
       say: prints a line for people where an account is opened, or something is reserved; None: nothing is said.
+      note: is added to the purpose of what is reserved, such as which run of whom it is.
 
     Raises:
       LedgerError: if it cannot be opened, is no ledger, or is of another version.
@@ -168,9 +169,10 @@ class Ledger:
         account: str = "",
         total_epsilon: float = TOTAL_EPSILON,
         say: Callable[[str], object] | None = None,
+        note: str = "",
     ) -> None:
         self._store = Store(address, create=create)
-        self._account, self._total_epsilon, self._say = account, total_epsilon, say
+        self._account, self._total_epsilon, self._say, self._note = account, total_epsilon, say, note
         check_budget(total_epsilon, 0.5)
         with self._store.reading() as connection:
             key = _key(connection)
@@ -199,9 +201,13 @@ class Ledger:
           unit: "example", or "user": what every user may cost.
 
         Raises:
-          ValueError: if there is an account of that name, or users are not known.
+          ValueError: if there is an account of that name, users are not known, or the total's delta is not smaller
+            than 1 / number of examples.
         """
         identity, unit = self.identity(whose), PrivacyUnit(unit)
+        if not isinstance(whose, str):
+            users = identity.users if unit is PrivacyUnit.USER and identity.users is not None else None
+            _check_delta(total, len(identity) if users is None else len(np.unique(users)), unit)
         if unit is PrivacyUnit.USER and identity.users is None and not isinstance(whose, str):
             raise ValueError("`unit` cannot be user: the data set does not say whose its examples are.")
 
@@ -213,7 +219,7 @@ class Ledger:
                 )
             account = open_account(connection, name, total, unit)
             add_examples(connection, account, identity)
-            return _standing(connection, account, identity)
+            return _standing(connection, account, None)
 
         return self._store.write(work)
 
@@ -237,15 +243,21 @@ class Ledger:
         """Gives an account another total, which is written down with the reason.
 
         Raises:
-          ValueError: if there is no account of that name.
+          ValueError: if there is no account of that name, or no reason, or if the total's delta is not smaller than
+            1 / number of examples.
         """
+        _check_reason(reason)
 
         def work(connection: Connection) -> None:
             history.check(connection)
             account = known_account(connection, name)
+            if account.unit == PrivacyUnit.EXAMPLE:  # how many users there are is not known
+                _check_delta(total, _num_examples(connection, account), PrivacyUnit.EXAMPLE)
             values = {"epsilon": total.epsilon, "delta": total.delta}
             connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account.id).values(values))
-            history.append(connection, "limited", {"account": name, "reason": reason, **values})
+            history.append(
+                connection, "limited", {"account": name, "reason": reason, "by": history.by_whom(), **values}
+            )
 
         self._store.write(work)
 
@@ -259,8 +271,9 @@ class Ledger:
           reason: a note for people.
 
         Raises:
-          ValueError: if there is no account of one of the names, or units differ.
+          ValueError: if there is no account of one of the names, units differ, or there is no reason.
         """
+        _check_reason(reason)
 
         def work(connection: Connection) -> None:
             history.check(connection)
@@ -271,7 +284,8 @@ class Ledger:
             groups = {account.joined for account in accounts}
             every = connection.execute(select(ACCOUNTS.c.name).where(ACCOUNTS.c.joined.in_(groups))).scalars().all()
             connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.joined.in_(groups)).values(joined=joined))
-            history.append(connection, "joined", {"accounts": sorted(every), "joined": joined, "reason": reason})
+            body = {"accounts": sorted(every), "joined": joined, "reason": reason, "by": history.by_whom()}
+            history.append(connection, "joined", body)
 
         if len(set(names)) < 2:
             raise ValueError(f"`names` should be two accounts or more; got {list(names)}.")
@@ -309,35 +323,70 @@ class Ledger:
           ValueError: if an account is of users, and whose the examples are is not known, or what would happen to a user
             cannot be accounted; nothing is written.
         """
-        identity, run = self.identity(whose), Run(event, PrivacyUnit(unit), delta, purpose)
+        identity, run = self.identity(whose), Run(event, PrivacyUnit(unit), delta, purpose + self._note)
         name = self._account or (whose if isinstance(whose, str) else "")
-
-        def work(connection: Connection) -> tuple[str, str]:
-            history.check(connection)
-            examples, said, advice = Examples.of(connection, identity), "", _ADVICE
-            if not examples.cohorts.all():
-                said, advice = self._open_for(connection, examples, run, limit, name)
-            examples.split(accounts_of(connection, examples.distinct()))
-            for account in accounts_of(connection, examples.distinct()):
-                if account.unit == PrivacyUnit.USER and run.unit is PrivacyUnit.EXAMPLE and identity.users is None:
-                    raise ValueError(
-                        f"The account {account.name!r} is of users, and these examples do not say whose they are. Give "
-                        "the column that says so (`user_column`), or open an account of examples for them."
-                    )
-                book = book_of(connection, account, examples)
-                check(book, total_of(account), run, f"the account {account.name!r}", advice)
-            if limit is not None:
-                book = book_for(connection, examples, examples.distinct(), run.unit)
-                check(book, limit, run, "these examples", "That is the limit which was given.")
-            return _write(connection, examples, run), said
-
         try:
-            reserved, said = self._store.write(work)
+            reserved, new = self._store.write(lambda connection: self._reserve(connection, identity, run, limit, name))
         except Refusal as refusal:  # what would fit is looked for while nobody has to wait
             raise refusal.error() from None
         if self._say is not None:
-            self._tell(identity, run, said, self._say)
+            self._tell(identity, run, purpose, new, self._say)
         return reserved
+
+    def rehearse(
+        self, whose: Whose, event: dp_accounting.DpEvent, *, delta: float, unit: str = PrivacyUnit.EXAMPLE
+    ) -> list[str]:
+        """What `reserve` would say of it. Nothing is written, and no account is opened.
+
+        Returns:
+          Lines for people: whether an account would be opened, and what each account has come to and would come to.
+
+        Raises:
+          BudgetExceededError, LedgerError, ValueError: as `reserve` does.
+        """
+        identity, run = self.identity(whose), Run(event, PrivacyUnit(unit), delta, "")
+        name = self._account or (whose if isinstance(whose, str) else "")
+
+        def work(connection: Connection) -> None:
+            before = {account.id for account in Groups(connection).held(Examples.of(connection, identity).distinct())}
+            others = [row.name for row in connection.execute(select(ACCOUNTS)) if row.id not in before]
+            had = {standing.name: standing for standing in self._standings(connection, identity)}
+            new = self._reserve(connection, identity, run, limit=None, name=name)[1]
+            copies = _of_copies(identity, run)
+            raise _Rehearsed(new, copies, others if not before else [], had, self._standings(connection, identity))
+
+        try:
+            self._store.write(work)
+        except Refusal as refusal:
+            raise refusal.error() from None
+        except _Rehearsed as rehearsed:
+            return rehearsed.lines(run)
+        raise AssertionError
+
+    def _reserve(
+        self, connection: Connection, identity: Identity, run: Run, limit: PrivacyBudget | None, name: str
+    ) -> tuple[str, _New | None]:
+        """The transaction of `reserve`: the reservation's name, and who was new."""
+        history.check(connection)
+        examples, new = Examples.of(connection, identity), None
+        if not examples.cohorts.all():
+            new = self._open_for(connection, examples, run, limit, name)
+        advice = _OPENING_ADVICE if new is not None and new.is_opened else _ADVICE
+        examples.split()
+        groups = Groups(connection)
+        for account in groups.held(examples.distinct()):
+            is_of_users = account.unit == PrivacyUnit.USER and run.unit is PrivacyUnit.EXAMPLE
+            if is_of_users and not account.most and identity.users is None:
+                raise ValueError(
+                    f"The account {account.name!r} is of users, and these examples do not say whose they are. Give "
+                    "the column that says so (`user_column`), or open an account of examples for them."
+                )
+            book = book_of(connection, groups, account, examples)
+            check(book, total_of(account), run, f"the account {account.name!r}", advice)
+        if limit is not None:
+            book = book_for(connection, groups, examples, run.unit)
+            check(book, limit, run, "these examples", "That is the limit which was given.")
+        return _write(connection, examples, run), new
 
     def confirm(self, reservation: str) -> None:
         """Writes down that what was reserved has run.
@@ -351,9 +400,10 @@ class Ledger:
         """Writes down, on the owner's word, that nothing has run under a reservation: it no longer counts.
 
         Raises:
-          ValueError: if there is no such reservation, or it was confirmed.
+          ValueError: if there is no such reservation, it was confirmed, or there is no reason.
         """
-        self._set_state(reservation, "void", {"reason": reason})
+        _check_reason(reason)
+        self._set_state(reservation, "void", {"reason": reason, "by": history.by_whom()})
 
     def has(self, reservation: str | None, whose: Whose, event: dp_accounting.DpEvent) -> bool:
         """Whether this ledger holds that reservation, of this event on these examples, and it is not void."""
@@ -372,35 +422,42 @@ class Ledger:
         identity = self.identity(whose)
         with self._store.reading() as connection:
             examples = Examples.of(connection, identity)
-            book = book_for(connection, examples, examples.distinct(), PrivacyUnit(unit))
-            return book.epsilon(delta)
+            return book_for(connection, Groups(connection), examples, PrivacyUnit(unit)).worst(delta)[0]
 
     def standings(self, whose: Whose | None = None) -> list[Standing]:
         """What accounts have come to.
 
         Args:
-          whose: examples: the accounts that any of them is in, and what these examples have paid. None: all accounts.
+          whose: examples: the accounts that any of them is in, or that are joined with these, and what these examples
+            have paid. None: all accounts.
         """
         identity = None if whose is None else self.identity(whose)
         with self._store.reading() as connection:
-            if identity is None:
-                accounts = list(connection.execute(select(ACCOUNTS).order_by(ACCOUNTS.c.id)))
-            else:
-                accounts = accounts_of(connection, Examples.of(connection, identity).distinct())
-            return [_standing(connection, account, identity) for account in accounts]
+            return self._standings(connection, identity)
+
+    def _standings(self, connection: Connection, identity: Identity | None) -> list[Standing]:
+        """`standings` in a transaction."""
+        if identity is None:
+            accounts = list(connection.execute(select(ACCOUNTS).order_by(ACCOUNTS.c.id)))
+        else:
+            accounts = Groups(connection).held(Examples.of(connection, identity).distinct())
+        return [_standing(connection, account, identity) for account in accounts]
 
     def fitting(self, name: str) -> float:
-        """The largest epsilon, at the total's delta, of a one-shot run that every example of an account can pay.
+        """About the largest epsilon of a one-shot run that every example, or user, of an account can pay.
+
+        Its promise is to the account's unit, at the account's delta. What other accounts of the same examples, or
+        joined ones, can pay is taken into account.
 
         Raises:
           ValueError: if there is no account of that name.
         """
         with self._store.reading() as connection:
             account = known_account(connection, name)
-            book = book_of(connection, account, None)
-            unit, total = PrivacyUnit(account.unit), total_of(account)
-            run = Run(dp_accounting.GaussianDpEvent(1.0), unit, account.delta, "")
-            return min((what_fits(past, run, total, unit) for past in book.worst()), default=account.epsilon)
+            run = Run(dp_accounting.GaussianDpEvent(1.0), PrivacyUnit(account.unit), account.delta, "")
+            mine, groups = cohorts_of(connection, [account.id]), Groups(connection)
+            books = [(book_of(connection, groups, other, None, mine), total_of(other)) for other in groups.held(mine)]
+        return min((book.fitting(run, total) for book, total in books), default=account.epsilon)
 
     def reservations(self, whose: Whose | None = None) -> list[Reservation]:
         """Everything that was reserved, on any of these examples or at all, in the order in which it was."""
@@ -450,26 +507,23 @@ class Ledger:
             compare_examples(connection, told, in_cohort)
             return history.head(connection)
 
-    def _tell(self, identity: Identity, run: Run, said: str, say: Callable[[str], object]) -> None:
+    def _tell(self, identity: Identity, run: Run, purpose: str, new: _New | None, say: Callable[[str], object]) -> None:
         """Says what was reserved, and what accounts have come to."""
-        if said:
-            say(said)
+        for line in _of_copies(identity, run):
+            say(line)
+        if new is not None:
+            say(new.sentence("was" if new.is_opened else "were"))
         for account in self.standings(identity):
             say(
-                f"Ledger: reserved epsilon {run.epsilon:.4g} for {run.purpose or 'a run'}. Of the account "
-                f"{account.name!r} every {account.unit} may cost {account.total.epsilon:g} at delta "
-                f"{account.total.delta:g} in total; with this run it has come to {account.spent:.4g}."
+                f"Ledger: reserved epsilon {run.epsilon:.3g} for {purpose or 'a run'}, which counts as spent from "
+                f"now on. {_of_account(account)}; with this run it has come to {account.spent:.3g}."
             )
 
     def _open_for(
         self, connection: Connection, examples: Examples, run: Run, limit: PrivacyBudget | None, name: str
-    ) -> tuple[str, str]:
-        """Opens an account for examples that are in none, or finds the one that they belong to.
-
-        Returns:
-          What is said of it, and what would help a run that is refused.
-        """
-        others = accounts_of(connection, examples.distinct())
+    ) -> _New:
+        """Opens an account for examples that are in none, or finds the one that they belong to."""
+        others = Groups(connection).accounts_of(examples.distinct())
         account = account_of(connection, name) if name else None
         if account is None and len(others) == 1:
             account = others[0]
@@ -480,14 +534,7 @@ class Ledger:
                 connection, name or f"opened {history.now()} {secrets.token_hex(3)}", total, run.unit
             )
         examples.enrol(account)
-        if not is_opened:
-            return f"Ledger: {new:,} examples are new, and were added to the account {account.name!r}.", _ADVICE
-        said = (
-            f"Ledger: these examples are new to {self.address}. The account {account.name!r} was opened for {new:,} of "
-            f"them, in which every {account.unit} may cost epsilon {account.epsilon:g} at delta {account.delta:g} in "
-            "total. `tfdpgen ledger limit` gives it another total."
-        )
-        return said, "The account would have been opened with this total: --total_epsilon (`total_epsilon`) is another."
+        return _New(account.name, total_of(account), account.unit, new, is_opened, self.address)
 
     def _set_state(self, reservation: str, state: str, body: Mapping[str, Any]) -> None:
         def work(connection: Connection) -> None:
@@ -498,11 +545,84 @@ class Ledger:
             if found.state == state:
                 return
             if found.state != "reserved":
-                raise ValueError(f"`reservation` {reservation!r} is {found.state}, and cannot be made {state}.")
+                what = {"confirmed": "has finished", "void": "is void already"}[found.state]
+                raise ValueError(f"`reservation` {reservation!r} {what}, and cannot be made {state}.")
             connection.execute(update(RESERVATIONS).where(RESERVATIONS.c.id == found.id).values(state=state))
             history.append(connection, state, {"reservation": reservation, **body})
 
         self._store.write(work)
+
+
+@dataclasses.dataclass(frozen=True)
+class _New:
+    """Examples that a ledger did not know: how many there are, and the account that was opened for them or had them."""
+
+    account: str
+    total: PrivacyBudget
+    unit: str
+    num_examples: int
+    is_opened: bool
+    address: str
+
+    def sentence(self, verb: str) -> str:
+        """For people."""
+        if not self.is_opened:
+            return f"Ledger: {self.num_examples:,} examples are new, and {verb} added to the account {self.account!r}."
+        return (
+            f"Ledger: these examples are new to {self.address}. The account {self.account!r} {verb} opened for "
+            f"{self.num_examples:,} of them, in which every {self.unit} may cost epsilon {self.total.epsilon:g} at "
+            f"delta {self.total.delta:g} in all runs together (--total_epsilon; later `tfdpgen ledger limit`)."
+        )
+
+
+class _Rehearsed(Exception):
+    """Ends a transaction that is not to be kept, with what it has shown."""
+
+    def __init__(
+        self,
+        new: _New | None,
+        copies: list[str],
+        others: list[str],
+        before: dict[str, Standing],
+        after: list[Standing],
+    ) -> None:
+        super().__init__()
+        self.new, self.copies, self.others, self.before, self.after = new, copies, others, before, after
+
+    def lines(self, run: Run) -> list[str]:
+        """What it has shown, for people."""
+        lines = self.copies if self.new is None else [*self.copies, self.new.sentence("would be")]
+        if self.new is not None and self.others:
+            lines.append(
+                f"Ledger: IF THESE ARE IMAGES OF {' or '.join(map(repr, self.others))}, the ledger does not see it: "
+                "read them as before (value_range, resize, image_shape), or say so by `tfdpgen ledger join`."
+            )
+        for account in self.after:
+            had = self.before.get(account.name)
+            lines.append(
+                f"Ledger: this run fits. {_of_account(account)}; it has come to {had.spent if had else 0:.3g} in "
+                f"{had.runs if had else 0} run{'s' * (had is None or had.runs != 1)}, and with this one of "
+                f"{run.epsilon:.3g} would come to {account.spent:.3g}."
+            )
+        return lines
+
+
+def _of_copies(identity: Identity, run: Run) -> list[str]:
+    """A warning where an image is there more than once: each copy is an example, and is charged as one."""
+    if run.unit is not PrivacyUnit.EXAMPLE or (copies := identity.most_copies) < 2:
+        return []
+    return [
+        f"Ledger: AN IMAGE IS THERE {copies} TIMES. The promise is to each copy by itself. If they are of one person, "
+        "take the others out, or make the promise to users (docs/ledger.md)."
+    ]
+
+
+def _of_account(account: Standing) -> str:
+    """What everybody in an account may cost."""
+    return (
+        f"In the account {account.name!r} every {account.unit} may cost epsilon {account.total.epsilon:g} at delta "
+        f"{account.total.delta:g} in all runs together"
+    )
 
 
 def _write(connection: Connection, examples: Examples, run: Run) -> str:
@@ -514,17 +634,16 @@ def _write(connection: Connection, examples: Examples, run: Run) -> str:
         "delta": run.delta,
         "purpose": run.purpose,
         "num_examples": len(examples.identity),
-        "examples": set_digest(examples.identity.digests),
+        "num_distinct": len(np.unique(examples.identity.digests)),
     }
-    values = {"name": name, "reserved_at": history.now(), "state": "reserved", **facts}
+    digest = set_digest(examples.identity.digests)
+    values = {"name": name, "reserved_at": history.now(), "state": "reserved", "examples": digest, **facts}
     number = connection.execute(insert(RESERVATIONS).values(values)).inserted_primary_key[0]  # pyright: ignore[reportOptionalSubscript]
-    charges = [
-        {"reservation": number, "cohort": cohort, "multiplicity": multiplicity}
-        for cohort, multiplicity in examples.multiplicities().items()
-    ]
+    charges = [{"reservation": number, "cohort": cohort} for cohort in examples.distinct()]
     connection.execute(insert(CHARGES), charges)
-    accounts = sorted(account.name for account in accounts_of(connection, examples.distinct()))
-    history.append(connection, "reserved", {"reservation": name, "accounts": accounts, **facts})
+    accounts = sorted(account.name for account in Groups(connection).accounts_of(examples.distinct()))
+    body = {"reservation": name, "accounts": accounts, "examples_digest": digest, **facts}
+    history.append(connection, "reserved", body)
     return name
 
 
@@ -538,25 +657,41 @@ def _made_key(connection: Connection) -> bytes:
     if not (key := _key(connection)):
         key = secrets.token_bytes(KEY_BYTES)
         connection.execute(insert(FACTS).values(name="key", value=key.hex()))
-        history.append(connection, "made", {"key": history.key_digest(key.hex())})
+        history.append(connection, "made", {"key_digest": history.key_digest(key.hex())})
     return key
+
+
+def _num_examples(connection: Connection, account: Row[Any]) -> int:
+    """How many examples are in an account."""
+    sizes = {row.id: row.size for row in connection.execute(select(COHORTS))}
+    return sum(sizes[cohort] for cohort in cohorts_of(connection, [account.id]))
+
+
+def _check_reason(reason: str) -> None:
+    """Refuses to write down nothing as the reason of an owner."""
+    if not reason.strip():
+        raise ValueError("`reason` should say why, for whoever reads the history later; got nothing.")
+
+
+def _check_delta(total: PrivacyBudget, count: int, unit: PrivacyUnit) -> None:
+    """Refuses a total whose delta permits publishing some example outright."""
+    if count:
+        total.check_num_examples(count, unit)
 
 
 def _standing(connection: Connection, account: Row[Any], identity: Identity | None) -> Standing:
     """What an account has come to, or the examples in it that are asked about."""
     examples = None if identity is None else Examples.of(connection, identity)
-    book = book_of(connection, account, examples)
-    total = total_of(account)
-    mine = cohorts_of(connection, [account.id])
-    sizes = {row.id: row.size for row in connection.execute(select(COHORTS))}
+    book, total = book_of(connection, Groups(connection), account, examples), total_of(account)
+    spent, past = book.worst(total.delta)
     joined = connection.execute(select(ACCOUNTS.c.name).where(ACCOUNTS.c.joined == account.joined)).scalars()
     return Standing(
         name=account.name,
         total=total,
         unit=PrivacyUnit(account.unit),
-        num_examples=sum(sizes[cohort] for cohort in mine),
-        spent=book.epsilon(total.delta),
-        runs=len(book.reservations),
+        num_examples=_num_examples(connection, account),
+        spent=spent,
+        runs=past.runs,
         joined=tuple(sorted(name for name in joined if name != account.name)),
     )
 

@@ -21,7 +21,8 @@ import h5py
 import tensorflow as tf
 
 _MEMBERS = {"config.json", "metadata.json", "model.weights.h5"}
-_MOST_BYTES = 2**32  # of what is unpacked
+_MOST_BYTES = 2**30  # of what is unpacked
+_MOST_RATIO = 100  # of what is unpacked to what is packed: weights hardly become smaller, and a configuration 20 times
 _MODELS = {"Functional", "Sequential"}
 _MODEL_MODULES = ("keras", "tf_keras.src.engine.functional", "tf_keras.src.engine.sequential")
 _OP_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
@@ -78,8 +79,12 @@ def load_network(path: str | os.PathLike[str]) -> Any:
             names = [member.filename for member in members]
             if set(names) != _MEMBERS or len(names) != len(_MEMBERS):
                 raise UntrustedArchiveError(f"{path} should hold {sorted(_MEMBERS)} and nothing else; got {names}.")
-            if sum(member.file_size for member in members) > _MOST_BYTES:
-                raise UntrustedArchiveError(f"{path} would be larger than {_MOST_BYTES} bytes, unpacked.")
+            unpacked, packed = (sum(getattr(each, of) for each in members) for of in ("file_size", "compress_size"))
+            if unpacked > min(_MOST_BYTES, _MOST_RATIO * packed):
+                raise UntrustedArchiveError(
+                    f"{path} would have {unpacked:,} bytes, unpacked, of {packed:,}; at most {_MOST_BYTES:,} are read, "
+                    f"and {_MOST_RATIO} times what is packed."
+                )
             config = json.loads(archive.read("config.json"))
             weights = archive.read("model.weights.h5")
     except (zipfile.BadZipFile, ValueError, KeyError, RecursionError) as error:
@@ -111,8 +116,6 @@ def _refused(named: dict[str, Any]) -> str:
     module, name, registered = named.get("module"), named.get("class_name"), named.get("registered_name")
     config = named.get("config")
     said = f"{module}.{name}" if module else str(registered or name)
-    if isinstance(registered, str) and registered.startswith("tfdpgen>"):
-        return "" if isinstance(module, str) and module.startswith("tfdpgen.") else said
     match module, name:
         case None, str() if name in _VALUES:
             return ""
@@ -155,6 +158,8 @@ def _check_weights(path: str | os.PathLike[str], content: bytes) -> None:
                 visit(item)
             elif item.external or item.is_virtual:
                 raise UntrustedArchiveError(f"{path} has weights {name!r} that lie in another file.")
+            elif item.nbytes > item.id.get_storage_size():
+                raise UntrustedArchiveError(f"{path} has weights {name!r} that become larger when they are read.")
 
     try:
         with h5py.File(io.BytesIO(content), "r") as file:

@@ -1,18 +1,19 @@
 """What has happened to examples and users, what it costs them, and whether they can pay more.
 
     book = book_of(connection, account, examples)
-    for past in book.worst():                          # of whoever has paid most
-        past.epsilon(delta)                            # composed by privacy loss distributions
+    book.epsilon(delta)                                # of whoever has paid most
     check(book, total, run, "the account 'hands'")     # BudgetExceededError
 
-Composition is slow where pasts are many, and is done while others wait. So a past is kept as what it is composed of:
-one Gaussian mechanism for all Gaussian ones, which compose exactly (Dong, Roth & Su 2022, corollary 3.3), and how often
-everything else occurs. A past that has no more of anything than another costs no more, and is not looked at.
+Composition by privacy loss distributions is slow where histories are many, and is done while others wait. So a past is
+kept as what it is composed of: one Gaussian mechanism for all Gaussian ones, which compose exactly (Dong, Roth & Su
+2022, corollary 3.3), and how often everything else occurs. Pasts are looked at in the order of what Renyi divergences
+bound them by, which takes no time (Mironov 2017), and none that cannot cost more than another is composed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections import Counter
@@ -21,12 +22,14 @@ from typing import Any
 
 import dp_accounting
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, Row, and_, select
 
 from tfdpgen.privacy import accounting
 from tfdpgen.privacy.accounting.events import gaussian_parts, is_gaussian
 from tfdpgen.privacy.accounts.cohorts import Examples, cohorts_of, slices
-from tfdpgen.privacy.accounts.tables import ACCOUNTS, CHARGES, RESERVATIONS
+from tfdpgen.privacy.accounts.groups import Groups
+from tfdpgen.privacy.accounts.tables import CHARGES, RESERVATIONS
 from tfdpgen.privacy.budget import PrivacyBudget, PrivacyUnit
 
 
@@ -57,23 +60,20 @@ class Past:
       precision: sum of 1 / noise multiplier^2 of all Gaussian mechanisms: they compose to one of its inverse root.
       others: how often each other event occurs, by its JSON.
       runs: how many reservations that was.
-      multiplicity: how many examples they have in a run that is asked for.
       first: the event of the first of them, by its JSON: alone, it costs to the last digit what its run has stated.
     """
 
     precision: float = 0.0
     others: Mapping[str, int] = dataclasses.field(default_factory=dict)
     runs: int = 0
-    multiplicity: int = 1
     first: str = ""
 
-    def plus(self, event: dp_accounting.DpEvent) -> Past:
-        """With one event more."""
-        precision, others = self.precision, Counter(self.others)
-        more: dict[str, Any] = {"runs": self.runs + 1, "first": self.first or stored_event(event)}
+    @classmethod
+    def of(cls, event: dp_accounting.DpEvent) -> Past:
+        """That one thing happened."""
+        precision, others, text = 0.0, Counter[str](), stored_event(event)
         if not is_gaussian(event):
-            others[stored_event(event)] += 1
-            return dataclasses.replace(self, others=others, **more)
+            return cls(0.0, {text: 1}, 1, text)
         for part, count in gaussian_parts(event).items():
             one: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(part.noise_multiplier)
             if part.sampling_probability < 1:
@@ -86,15 +86,16 @@ class Past:
                 precision += count / part.noise_multiplier**2
             else:
                 precision = math.inf
-        return dataclasses.replace(self, precision=precision, others=others, **more)
+        return cls(precision, others, 1, text)
 
-    def is_within(self, other: Past) -> bool:
-        """Whether the other has at least as much of everything, and costs no less."""
-        return (
-            self.precision <= other.precision
-            and self.multiplicity <= other.multiplicity
-            and all(count <= other.others.get(event, 0) for event, count in self.others.items())
-        )
+    @classmethod
+    def together(cls, pasts: Sequence[Past]) -> Past:
+        """That all of these happened, in this order."""
+        others = Counter[str]()
+        for past in pasts:
+            others.update(past.others)
+        first = next((past.first for past in pasts if past.first), "")
+        return cls(sum(past.precision for past in pasts), others, sum(past.runs for past in pasts), first)
 
     def epsilon(self, delta: float) -> float:
         """What it costs at `delta`."""
@@ -109,14 +110,42 @@ class Past:
             events.append(dp_accounting.GaussianDpEvent(self.precision**-0.5))
         return accounting.epsilon_of(dp_accounting.ComposedDpEvent(events), delta) if events else 0.0
 
+    def bound(self, delta: float) -> float:
+        """What it costs at `delta` at most, by Renyi divergences; infinity where these are not known."""
+        curve = self.precision * _ORDERS / 2
+        for text, count in self.others.items():
+            curve = curve + count * _divergences(text)
+        if not np.isfinite(curve).all():
+            return math.inf
+        return float(dp_accounting.rdp.compute_epsilon(_ORDERS.tolist(), curve.tolist(), delta)[0])
 
-def cost_to(account_unit: str, unit: str, event: dp_accounting.DpEvent, multiplicity: int) -> dp_accounting.DpEvent:
-    """What an event, of the presence of one `unit`, is to somebody of the account's unit."""
+
+_ORDERS = np.array([1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 25, 32, 48, 64, 128, 256.0])
+_SMALL = 1e-150  # a delta, at which compute_epsilon is linear in the divergence; its square is a number still
+
+
+@functools.lru_cache(maxsize=4096)
+def _divergences(event: str) -> npt.NDArray[np.float64]:
+    """Renyi divergences of an event, in JSON, at `_ORDERS`; infinity where dp-accounting knows none."""
+    found = []
+    for order in _ORDERS:
+        accountant = dp_accounting.rdp.RdpAccountant([order])
+        what = event_of(event)
+        if not accountant.supports(what):
+            return np.full(len(_ORDERS), math.inf)
+        accountant.compose(what)
+        nothing = dp_accounting.rdp.compute_epsilon([order], [2.0], _SMALL)[0] - 2.0
+        found.append(max(0.0, accountant.get_epsilon(_SMALL) - nothing))
+    return np.array(found)
+
+
+def cost_to(account_unit: str, unit: str, event: dp_accounting.DpEvent, most: int) -> dp_accounting.DpEvent:
+    """What an event, of the presence of one `unit`, is to one of the account's unit who has up to `most` images."""
     if unit == account_unit:
         return event
     if unit == PrivacyUnit.USER:
         return accounting.ReplaceOneDpEvent(event)
-    return accounting.group_event(event, multiplicity)
+    return accounting.group_event(event, most)
 
 
 class Book:
@@ -124,117 +153,148 @@ class Book:
 
     Args:
       connection: to the ledger.
-      cohorts: of examples.
       unit: of what the pasts are.
-      users: sets of cohorts that one user has examples in, and how many examples in a run; None: an example is in one.
+      holders: sets of cohorts: whatever was charged to any in a set has happened to one example or user.
+      most: images of one user at most; 1 where the unit is an example.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        cohorts: Iterable[int],
-        unit: PrivacyUnit,
-        users: Iterable[tuple[frozenset[int], int]] | None = None,
+        self, connection: Connection, unit: PrivacyUnit, holders: Iterable[frozenset[int]], most: int = 1
     ) -> None:
-        self.unit, self._users = unit, users
-        self._paid: dict[int, dict[int, int]] = {cohort: {} for cohort in cohorts}
-        for some in slices(list(self._paid)):
+        self.unit, self.most = unit, most
+        sets = set(holders)
+        paid: dict[int, set[int]] = {cohort: set() for holder in sets for cohort in holder}
+        for some in slices(list(paid)):
             asked = (
-                select(CHARGES.c.cohort, CHARGES.c.reservation, CHARGES.c.multiplicity)
+                select(CHARGES.c.cohort, CHARGES.c.reservation)
                 .join(RESERVATIONS, RESERVATIONS.c.id == CHARGES.c.reservation)
                 .where(and_(CHARGES.c.cohort.in_(some), RESERVATIONS.c.state != "void"))
             )
-            for cohort, reservation, multiplicity in connection.execute(asked):
-                self._paid[cohort][reservation] = multiplicity
-        self.reservations = {number for paid in self._paid.values() for number in paid}
-        self._rows: dict[int, Row[Any]] = {}
-        for some in slices(sorted(self.reservations)):
+            for cohort, reservation in connection.execute(asked):
+                paid[cohort].add(reservation)
+        single: dict[int, Past] = {}
+        for some in slices(sorted({number for numbers in paid.values() for number in numbers})):
             for row in connection.execute(select(RESERVATIONS).where(RESERVATIONS.c.id.in_(some))):
-                self._rows[row.id] = row
+                single[row.id] = Past.of(cost_to(unit, row.unit, event_of(row.event), most))
+        charged = {frozenset(number for cohort in holder for number in paid[cohort]) for holder in sets}
+        self._pasts = [Past.together([single[number] for number in sorted(numbers)]) for numbers in charged]
 
-    def worst(self) -> list[Past]:
-        """What happened to whoever has paid most: all pasts but those that are within another."""
-        whole = self._users if self._users is not None else [(frozenset([cohort]), 1) for cohort in self._paid]
-        pasts = {(self._together(cohorts), many) for cohorts, many in whole}
-        kept: list[Past] = []
-        for past in sorted((self._past(charges, many) for charges, many in pasts), key=_size, reverse=True):
-            if not any(past.is_within(other) for other in kept):
-                kept.append(past)
-        return kept
+    def worst(self, delta: float) -> tuple[float, Past]:
+        """What has been spent by whoever has spent most, and their past."""
+        epsilon, worst = 0.0, Past()
+        for bound, past in _ranked(self._pasts, delta):
+            if bound <= epsilon:
+                break
+            if (spent := past.epsilon(delta)) > epsilon:
+                epsilon, worst = spent, past
+        return epsilon, worst
 
-    def epsilon(self, delta: float) -> float:
-        """What has been spent by whoever has spent most."""
-        return max((past.epsilon(delta) for past in self.worst()), default=0.0)
+    def refusing(self, run: Run, total: PrivacyBudget) -> Past | None:
+        """The past of somebody who would have paid more than a total after a run; None where nobody would."""
+        return self._refusing(self._pasts, run, total)
 
-    def _together(self, cohorts: Iterable[int]) -> frozenset[tuple[int, int]]:
-        """Reservations of examples in any of these cohorts, with how many examples of theirs paid."""
-        together: dict[int, int] = {}
-        for cohort in cohorts:
-            for reservation, multiplicity in self._paid[cohort].items():
-                together[reservation] = max(multiplicity, together.get(reservation, 0))
-        return frozenset(together.items())
+    def fitting(self, run: Run, total: PrivacyBudget) -> float:
+        """About the largest epsilon at the run's delta that everybody can still pay; 0 where that is below a hundredth.
 
-    def _past(self, charges: Iterable[tuple[int, int]], multiplicity: int) -> Past:
-        """What these reservations come to."""
-        past = Past(multiplicity=multiplicity)
-        for number, times in sorted(charges):
-            row = self._rows[number]
-            past = past.plus(cost_to(self.unit, row.unit, event_of(row.event), times))
-        return past
+        It is that of one Gaussian mechanism, rounded down; other mechanisms of the same epsilon compose to much the
+        same.
+        """
+        if all(not past.runs for past in self._pasts) and run.unit == self.unit and run.delta == total.delta:
+            return total.epsilon
+
+        def fits(pasts: Sequence[Past], epsilon: float) -> bool:
+            noise = dp_accounting.get_sigma_gaussian(epsilon, run.delta)
+            one = dataclasses.replace(run, event=dp_accounting.GaussianDpEvent(noise))
+            return self._refusing(pasts, one, total) is None
+
+        def largest(pasts: Sequence[Past], high: float) -> float:
+            low = 0.01
+            if high < low or not fits(pasts, low):
+                return 0.0
+            while high / low > 1.01:
+                middle = math.sqrt(low * high)
+                low, high = (middle, high) if fits(pasts, middle) else (low, middle)
+            digits = 2 - math.floor(math.log10(low))
+            return math.floor(0.99 * low * 10**digits) / 10**digits
+
+        found = largest([self.worst(total.delta)[1]], total.epsilon)  # who can pay least is who has paid most, mostly
+        return found if not found or fits(self._pasts, found) else largest(self._pasts, found)
+
+    def _refusing(self, pasts: Sequence[Past], run: Run, total: PrivacyBudget) -> Past | None:
+        """`refusing` for some of the pasts."""
+        more = Past.of(cost_to(self.unit, run.unit, run.event, self.most))
+        before = {id(after): (after, past) for past in pasts for after in [Past.together([past, more])]}
+        for bound, after in _ranked([after for after, _ in before.values()], total.delta):
+            if bound <= total.epsilon:
+                break
+            if not after.epsilon(total.delta) <= total.epsilon:  # nor where it is no number
+                return before[id(after)][1]
+        return None
 
 
-def _size(past: Past) -> tuple[float, int, int]:
-    """Pasts that another is within come before it in descending order."""
-    return (past.precision, sum(past.others.values()), past.multiplicity)
+def _ranked(pasts: Iterable[Past], delta: float) -> list[tuple[float, Past]]:
+    """Pasts with what bounds their epsilon, in descending order."""
+    listed = list(pasts)
+    if len(listed) == 1:  # there is nothing to be spared
+        return [(math.inf, listed[0])]
+    return sorted(((past.bound(delta), past) for past in listed), key=lambda ranked: ranked[0], reverse=True)
 
 
-def book_of(connection: Connection, account: Row[Any], examples: Examples | None) -> Book:
-    """What happened to those of an account that a run holds, or to all of them.
-
-    A ledger knows examples and no users: in an account of users, and where accounts are joined, anybody may have
-    examples in all that was ever charged there, whatever this run holds of them.
-    """
+def book_of(
+    connection: Connection,
+    groups: Groups,
+    account: Row[Any],
+    examples: Examples | None,
+    cohorts: Sequence[int] | None = None,
+) -> Book:
+    """What happened to those of an account whom a run on some examples, or cohorts, happens to; or to all of them."""
     unit, mine = PrivacyUnit(account.unit), cohorts_of(connection, [account.id])
-    joined = connection.execute(select(ACCOUNTS.c.id).where(ACCOUNTS.c.joined == account.joined)).scalars().all()
-    if len(joined) > 1 or unit is PrivacyUnit.USER:
-        every = cohorts_of(connection, joined)
-        most = 1 if examples is None else max(examples.multiplicities().values(), default=1)
-        return Book(connection, every, unit, [(frozenset(every), most)])
-    if examples is None:
-        return Book(connection, mine, unit)
-    known = set(mine)
-    return book_for(connection, examples, [cohort for cohort in examples.distinct() if cohort in known], unit)
+    asked = examples.distinct() if examples is not None else cohorts
+    if asked is not None:
+        reached = groups.reached(asked, unit)
+        mine = [cohort for cohort in mine if cohort in reached]
+    most = 1 if unit is PrivacyUnit.EXAMPLE else _most(groups, [*mine, *(asked or ())], examples)
+    return Book(connection, unit, (groups.together(cohort, unit) for cohort in mine), most)
 
 
-def book_for(connection: Connection, examples: Examples, held: Sequence[int], unit: PrivacyUnit) -> Book:
-    """What happened to those of a run who are in some cohorts."""
-    if unit is PrivacyUnit.EXAMPLE or examples.identity.users is None:
-        return Book(connection, held, unit)
-    pairs = np.unique(np.stack([examples.identity.users, examples.cohorts], 1), axis=0)
-    pairs = pairs[np.isin(pairs[:, 1], held)]
+def book_for(connection: Connection, groups: Groups, examples: Examples, unit: PrivacyUnit) -> Book:
+    """What happened to the examples of a run, or to their users."""
+    users, held = examples.identity.users, examples.distinct()
+    if unit is PrivacyUnit.EXAMPLE:
+        return Book(connection, unit, (groups.together(cohort, unit) for cohort in held))
+    most = _most(groups, held, examples)
+    if users is None:
+        return Book(connection, unit, (groups.together(cohort, unit) for cohort in held), most)
+    pairs = np.unique(np.stack([users, examples.cohorts], 1), axis=0)
+    pairs = pairs[pairs[:, 1] > 0]
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
-    most = examples.multiplicities()
-    every = {frozenset(part[:, 1].tolist()) for part in np.split(pairs, starts[1:])} if len(pairs) else set()
-    return Book(connection, held, unit, [(cohorts, max(most[cohort] for cohort in cohorts)) for cohorts in every])
+    parts = {frozenset(part[:, 1].tolist()) for part in np.split(pairs, starts[1:])} if len(pairs) else set()
+    return Book(connection, unit, (groups.reached(part, unit) for part in parts), most)
+
+
+def _most(groups: Groups, cohorts: Iterable[int], examples: Examples | None) -> int:
+    """How many images of one user there are at most, as accounts of users know it and the run says; at least 1."""
+    accounts = groups.accounts_of(groups.reached(cohorts, PrivacyUnit.USER), PrivacyUnit.USER)
+    return max([1, *(account.most for account in accounts), examples.identity.most_of_a_user() if examples else 0])
 
 
 class Refusal(Exception):
     """A run does not fit; `error` says why, and takes its time to find what would."""
 
-    def __init__(self, past: Past, unit: PrivacyUnit, total: PrivacyBudget, run: Run, who: str, advice: str) -> None:
+    def __init__(self, book: Book, past: Past, total: PrivacyBudget, run: Run, who: str, advice: str) -> None:
         super().__init__(who)
-        self.past, self.unit, self.total, self.run, self.who, self.advice = past, unit, total, run, who, advice
+        self.book, self.past, self.total, self.run, self.who, self.advice = book, past, total, run, who, advice
 
     def error(self) -> BudgetExceededError:
         """What was asked, what was spent, and which epsilon would fit."""
-        run, total, unit, runs = self.run, self.total, self.unit, self.past.runs
-        together = _after(self.past, run, unit).epsilon(total.delta)
-        fits = what_fits(self.past, run, total, unit)
+        run, total, unit, runs = self.run, self.total, self.book.unit, self.past.runs
+        after = Past.together([self.past, Past.of(cost_to(unit, run.unit, run.event, self.book.most))])
+        fits = self.book.fitting(run, total)
         return BudgetExceededError(
             f"This run asks for epsilon={run.epsilon:.4g} at delta={run.delta:g} of {self.who}, in which every {unit} "
             f"may cost {total.epsilon:g} at delta={total.delta:g} in total. Of these, the {unit} that has paid most "
             f"has paid {self.past.epsilon(total.delta):.4g}, in {runs} run{'s' * (runs != 1)}, and would come to "
-            f"{together:.4g}. Nothing was reserved and nothing was run. "
+            f"{after.epsilon(total.delta):.4g}. Nothing was reserved and nothing was run. "
             + (f"A run of epsilon={fits:.3g} would fit. " if fits else "No run that is of use would fit. ")
             + self.advice
         )
@@ -244,37 +304,10 @@ def check(book: Book, total: PrivacyBudget, run: Run, who: str, advice: str) -> 
     """Refuses a run after which somebody in a book would have paid more than a total.
 
     Raises:
-      Refusal: for the first who would.
+      Refusal: for one who would.
     """
-    for past in book.worst():
-        if _after(past, run, book.unit).epsilon(total.delta) > total.epsilon:
-            raise Refusal(past, book.unit, total, run, who, advice)
-
-
-def what_fits(past: Past, run: Run, total: PrivacyBudget, unit: PrivacyUnit) -> float:
-    """About the largest epsilon at the run's delta that somebody can still pay; 0 where that is below a hundredth.
-
-    It is that of one Gaussian mechanism, rounded down; other mechanisms of the same epsilon compose to much the same.
-    """
-
-    def fits(epsilon: float) -> bool:
-        noise = dp_accounting.get_sigma_gaussian(epsilon, run.delta)
-        one = dataclasses.replace(run, event=dp_accounting.GaussianDpEvent(noise))
-        return _after(past, one, unit).epsilon(total.delta) <= total.epsilon
-
-    low, high = 0.01, total.epsilon
-    if not fits(low):
-        return 0.0
-    while high / low > 1.01:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    digits = 2 - math.floor(math.log10(low))
-    return math.floor(0.99 * low * 10**digits) / 10**digits
-
-
-def _after(past: Past, run: Run, unit: PrivacyUnit) -> Past:
-    """What somebody's past is after a run."""
-    return past.plus(cost_to(unit, run.unit, run.event, past.multiplicity))
+    if (past := book.refusing(run, total)) is not None:
+        raise Refusal(book, past, total, run, who, advice)
 
 
 def charged_to(connection: Connection, cohorts: Sequence[int]) -> set[int]:

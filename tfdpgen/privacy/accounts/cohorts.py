@@ -2,7 +2,7 @@
 
     examples = Examples.of(connection, identity)       # the cohort of each; 0 where a ledger does not know it
     examples.enrol(account)                            # those into a new cohort of an account
-    examples.split(accounts)                           # cohorts of which something happens to a part, into two
+    examples.split()                                   # cohorts of which something happens to a part, into two
     examples.distinct()
 
 What happens to all of a cohort is one row of `charges`, whatever the number of examples.
@@ -21,13 +21,13 @@ from sqlalchemy import Connection, Row, insert, select, update
 from tfdpgen.privacy.accounts import history
 from tfdpgen.privacy.accounts.identity import Identity, set_digest
 from tfdpgen.privacy.accounts.tables import (
+    ACCOUNTS,
     CHARGES,
     CHUNKS,
     COHORTS,
     EXAMPLES,
     MEMBERSHIPS,
 )
-from tfdpgen.privacy.budget import PrivacyUnit
 
 _SHIFT = np.uint64(64 - int(math.log2(CHUNKS)))
 _IN_A_STATEMENT = 500  # values that a database takes in one list
@@ -62,26 +62,15 @@ class Examples:
         cohort = _new_cohort(self._connection, len(np.unique(self.identity.digests[is_new])))
         self._connection.execute(insert(MEMBERSHIPS).values(account=account.id, cohort=cohort))
         self._put(is_new, cohort)
-        note_members(self._connection, account)
+        note_members(self._connection, account, self.identity.most_of_a_user(is_new))
 
-    def split(self, accounts: Sequence[Row[Any]]) -> None:
+    def split(self) -> None:
         """Makes cohorts of their own of examples to which something happens that does not happen to all of theirs."""
-        by_user = any(account.unit == PrivacyUnit.USER for account in accounts)
-        multiplicity = self.identity.multiplicity if by_user else np.ones_like(self.identity.multiplicity)
         sizes = {row.id: row.size for row in self._connection.execute(select(COHORTS))}
         for cohort in self.distinct():
             of_it = self.cohorts == cohort
-            times = np.unique(multiplicity[of_it])
-            groups = [of_it & (multiplicity == number) for number in times]
-            counts = [len(np.unique(self.identity.digests[group])) for group in groups]
-            if sum(counts) == sizes[cohort]:
-                groups = groups[1:]  # the first keeps the number
-            for group in groups:
-                self._move(group, cohort)
-
-    def multiplicities(self) -> dict[int, int]:
-        """How many examples the user of a cohort's examples has in this run."""
-        return {cohort: int(self.identity.multiplicity[self.cohorts == cohort].max()) for cohort in self.distinct()}
+            if len(np.unique(self.identity.digests[of_it])) < sizes[cohort]:
+                self._move(of_it, cohort)
 
     def _move(self, group: npt.NDArray[np.bool_], old: int) -> None:
         """Gives a part of a cohort a new one with the same past."""
@@ -124,12 +113,14 @@ def every_example(connection: Connection) -> tuple[npt.NDArray[np.uint64], npt.N
     return np.concatenate(digests), np.concatenate(cohorts).astype(np.int64)
 
 
-def note_members(connection: Connection, account: Row[Any]) -> None:
-    """Writes into the history which examples an account has."""
+def note_members(connection: Connection, account: Row[Any], more: int) -> None:
+    """Writes down which examples an account has, and that up to so many more of them are of one user."""
+    most = connection.execute(select(ACCOUNTS.c.most).where(ACCOUNTS.c.id == account.id)).scalar_one() + more
+    connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account.id).values(most=most))
     cohorts = np.array(cohorts_of(connection, [account.id]), np.int64)
     digests, numbers = every_example(connection)
     members = digests[np.isin(numbers, cohorts)]
-    body = {"account": account.name, "num_examples": len(members), "examples": set_digest(members)}
+    body = {"account": account.name, "num_examples": len(members), "examples_digest": set_digest(members), "most": most}
     history.append(connection, "added", body)
 
 

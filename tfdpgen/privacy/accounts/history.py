@@ -10,14 +10,16 @@ head (`tfdpgen ledger export`) sees that too.
 from __future__ import annotations
 
 import datetime
+import getpass
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select
 
-from tfdpgen.privacy.accounts.tables import ACCOUNTS, FACTS, HISTORY, RESERVATIONS
+from tfdpgen.privacy.accounts.tables import ACCOUNTS, CHARGES, COHORTS, FACTS, HISTORY, MEMBERSHIPS, RESERVATIONS
 
 START = "0" * 64  # what the first entry holds
 
@@ -42,6 +44,14 @@ class Entry(NamedTuple):
     kind: str
     body: dict[str, Any]
     digest: str
+
+
+def by_whom() -> str:
+    """Who does something to a ledger, as far as this machine knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no such user, as in some containers
+        return f"user {os.getuid()}"
 
 
 def now() -> str:
@@ -89,20 +99,27 @@ def check(connection: Connection) -> list[Entry]:
     told, made = entries(connection), ""
     accounts: dict[str, dict[str, Any]] = {}
     reservations: dict[str, dict[str, Any]] = {}
+    members: dict[str, int] = {}
     for _, _, kind, body, _ in told:
         match kind:
             case "made":
-                made = body["key"]
+                made = body["key_digest"]
             case "opened":
-                accounts[body["account"]] = {key: body[key] for key in ("epsilon", "delta", "unit", "joined")}
+                accounts[body["account"]] = {key: body[key] for key in ("epsilon", "delta", "unit", "joined")} | {
+                    "most": 0
+                }
+            case "added":
+                accounts[body["account"]]["most"] = body["most"]
+                members[body["account"]] = body["num_examples"]
             case "limited":
                 accounts[body["account"]] |= {key: body[key] for key in ("epsilon", "delta")}
             case "joined":
                 for name in body["accounts"]:
                     accounts[name]["joined"] = body["joined"]
             case "reserved":
-                keys = ("event", "unit", "delta", "purpose", "num_examples", "examples")
-                reservations[body["reservation"]] = {key: body[key] for key in keys} | {"state": "reserved"}
+                keys = ("event", "unit", "delta", "purpose", "num_examples", "num_distinct")
+                facts = {key: body[key] for key in keys} | {"examples": body["examples_digest"], "state": "reserved"}
+                reservations[body["reservation"]] = facts
             case "confirmed" | "void":
                 reservations[body["reservation"]]["state"] = kind
     key = connection.execute(select(FACTS.c.value).where(FACTS.c.name == "key")).scalar()
@@ -120,6 +137,23 @@ def check(connection: Connection) -> list[Entry]:
                     f"the {what} {name!r} of the ledger is not what its history says: it was changed by something "
                     "else. Nothing is reserved in such a ledger; restore it from a backup."
                 )
+    paid = {name: facts["num_distinct"] for name, facts in reservations.items()}
+    for what, table, holder, link, expected in (
+        ("account", ACCOUNTS, MEMBERSHIPS.c.account, MEMBERSHIPS.c.cohort, members),
+        ("reservation", RESERVATIONS, CHARGES.c.reservation, CHARGES.c.cohort, paid),
+    ):
+        counted = (
+            select(table.c.name, func.sum(COHORTS.c.size))
+            .join(holder.table, holder == table.c.id)
+            .join(COHORTS, COHORTS.c.id == link)
+            .group_by(table.c.name)
+        )
+        found = {name: int(size) for name, size in connection.execute(counted)}
+        if differing := sorted(name for name in {*found, *expected} if found.get(name, 0) != expected.get(name, 0)):
+            raise TamperedError(
+                f"the {what} {differing[0]!r} of the ledger has other examples than its history says: it was changed "
+                "by something else. Nothing is reserved in such a ledger; restore it from a backup."
+            )
     return told
 
 

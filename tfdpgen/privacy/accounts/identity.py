@@ -5,8 +5,8 @@
 
 An account has to follow an example into another file, another order, a part of the data, other labels and another
 declaration of classes. So what is digested is one image, its shape and its bytes (uint8), and nothing else: not its
-label, place, class names or file. Who labels the same images anew gets no new budget for them, and images that are
-there twice are one. Without the key nobody who sees digests can find out whether an image is among them.
+label, place, class names or file. Who labels the same images anew gets no new budget for them. Without the key nobody
+who sees digests can find out whether an image is among them.
 
 **What this does not see**: an image that is stored with other pixels. A copy that was compressed again, resized,
 cropped, turned to grey, or read with another `value_range`, is another example. Owners can say that data sets belong
@@ -37,20 +37,30 @@ class Identity:
     """Examples by their digests, and whose they are.
 
     Attributes:
-      digests: uint64 [n], sorted, without repetition.
-      users: int64 [n], of what user each is; None where that is not known. An image that two users have is there twice.
-      num_examples: how many there are, repetitions counted.
-      multiplicity: int64 [n], how many examples that user has, of users of one image the one with most; 1 where users
-        are not known.
+      digests: uint64 [n], sorted, without repetition; where users are known, an image of two of them is there twice.
+      users: int64 [n], of what user each is; None where that is not known.
+      copies: int64 [n], how often that image of that user is there.
     """
 
     digests: npt.NDArray[np.uint64]
     users: npt.NDArray[np.int64] | None
-    num_examples: int
-    multiplicity: npt.NDArray[np.int64]
+    copies: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return self.num_examples
+        return int(self.copies.sum())
+
+    @property
+    def most_copies(self) -> int:
+        """How often the image is there that is there most often."""
+        starts = np.unique(self.digests, return_index=True)[1]
+        return int(np.add.reduceat(self.copies, starts).max()) if len(starts) else 0
+
+    def most_of_a_user(self, among: npt.NDArray[np.bool_] | None = None) -> int:
+        """How many images the user has who has most, of all or of some; 0 where users are not known."""
+        if self.users is None or not len(self.users):
+            return 0
+        users, copies = (self.users, self.copies) if among is None else (self.users[among], self.copies[among])
+        return int(np.bincount(np.unique(users, return_inverse=True)[1], copies).max()) if len(users) else 0
 
     @classmethod
     def of(cls, dataset: Dataset, key: bytes) -> Identity:
@@ -82,27 +92,29 @@ class Identity:
         """All examples of several data sets, whose users are numbered alike."""
         if len(parts) == 1:
             return parts[0]
+        digests, copies = (np.concatenate([getattr(part, name) for part in parts]) for name in ("digests", "copies"))
         users = [part.users for part in parts]
-        digests = np.concatenate([part.digests for part in parts])
-        number = sum(part.num_examples for part in parts)
-        if any(one is None for one in users):
-            return dataclasses.replace(cls._of(digests, None), num_examples=number)
-        return dataclasses.replace(cls._of(digests, np.concatenate(cast(Any, users))), num_examples=number)
+        known = None if any(one is None for one in users) else np.concatenate(cast(Any, users))
+        return cls._of(digests, known, copies)
 
     @classmethod
-    def _of(cls, digests: npt.NDArray[np.uint64], users: npt.NDArray[np.int64] | None) -> Identity:
-        if users is None:
-            distinct = np.unique(digests)
-            return cls(distinct, None, len(digests), np.ones(len(distinct), np.int64))
-        owner, counts = np.unique(users, return_inverse=True, return_counts=True)[1:]
-        order = np.lexsort((owner, digests))
-        digests, owner = digests[order], owner[order].astype(np.int64)
+    def _of(
+        cls,
+        digests: npt.NDArray[np.uint64],
+        users: npt.NDArray[np.int64] | None,
+        copies: npt.NDArray[np.int64] | None = None,
+    ) -> Identity:
+        order = np.argsort(digests, kind="stable") if users is None else np.lexsort((users, digests))
+        copies = np.ones(len(digests), np.int64) if copies is None else copies[order]
+        digests = digests[order]
+        whose = None if users is None else np.asarray(users, np.int64)[order]
         is_first = np.ones(len(digests), bool)
-        is_first[1:] = (np.diff(digests) != 0) | (np.diff(owner) != 0)
-        kept, many = digests[is_first], counts[owner[is_first]].astype(np.int64)
-        starts, repeats = np.unique(kept, return_index=True, return_counts=True)[1:]
-        most = np.repeat(np.maximum.reduceat(many, starts), repeats) if len(kept) else many
-        return cls(kept, owner[is_first], len(users), most)
+        is_first[1:] = np.diff(digests) != 0
+        if whose is not None:
+            is_first[1:] |= np.diff(whose) != 0
+        starts = np.flatnonzero(is_first)
+        together = np.add.reduceat(copies, starts) if len(starts) else copies
+        return cls(digests[is_first], None if whose is None else whose[is_first], together)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to a new .npz for its owner alone; it is as private as the ledger."""
@@ -119,8 +131,7 @@ class Identity:
         """
         try:
             with np.load(Path(path), allow_pickle=False) as arrays:
-                users = arrays.get("users")
-                return cls(arrays["digests"], users, int(arrays["num_examples"]), arrays["multiplicity"])
+                return cls(arrays["digests"], arrays.get("users"), arrays["copies"])
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise ValueError(f"{path} should be an identity of examples; reading it failed: {error}.") from None
 

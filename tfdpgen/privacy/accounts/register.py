@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, insert, select, update
 
 from tfdpgen.privacy.accounts import history
-from tfdpgen.privacy.accounts.cohorts import Examples, cohorts_of, note_members, slices
+from tfdpgen.privacy.accounts.cohorts import Examples, cohorts_of, note_members
 from tfdpgen.privacy.accounts.history import Entry, TamperedError
 from tfdpgen.privacy.accounts.identity import Identity, set_digest
 from tfdpgen.privacy.accounts.tables import ACCOUNTS, CHARGES, COHORTS, LONGEST_NAME, MEMBERSHIPS, RESERVATIONS
@@ -31,22 +32,12 @@ def known_account(connection: Connection, name: str) -> Row[Any]:
     account = account_of(connection, name)
     if account is None:
         names = connection.execute(select(ACCOUNTS.c.name).order_by(ACCOUNTS.c.id)).scalars().all()
-        raise ValueError(f"There is no account {name!r}; there are {', '.join(map(repr, names)) or 'none'}.")
-    return account
-
-
-def accounts_of(connection: Connection, cohorts: Sequence[int]) -> list[Row[Any]]:
-    """The accounts that examples of these cohorts are in."""
-    found: dict[int, Row[Any]] = {}
-    for some in slices(cohorts):
-        asked = (
-            select(ACCOUNTS)
-            .join(MEMBERSHIPS, MEMBERSHIPS.c.account == ACCOUNTS.c.id)
-            .where(MEMBERSHIPS.c.cohort.in_(some))
-            .distinct()
+        near = [other for other in names if other.endswith(f"/{name}")] or difflib.get_close_matches(name, names, 1)
+        raise ValueError(
+            f"There is no account {name!r}; there are {', '.join(map(repr, names)) or 'none'}."
+            + (f" Did you mean {near[0]!r}?" if len(near) == 1 else "")
         )
-        found.update({account.id: account for account in connection.execute(asked)})
-    return [found[number] for number in sorted(found)]
+    return account
 
 
 def account_names(connection: Connection) -> dict[int, list[str]]:
@@ -69,7 +60,7 @@ def open_account(connection: Connection, name: str, total: PrivacyBudget, unit: 
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise ValueError(f"`name` should be up to {LONGEST_NAME} printable characters; got {name!r}.")
     values = {"name": name, "epsilon": total.epsilon, "delta": total.delta, "unit": str(unit)}
-    made = connection.execute(insert(ACCOUNTS).values(**values, joined=0, opened_at=history.now()))
+    made = connection.execute(insert(ACCOUNTS).values(**values, most=0, joined=0, opened_at=history.now()))
     number = made.inserted_primary_key[0]  # pyright: ignore[reportOptionalSubscript]
     connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == number).values(joined=number))
     body = {"account": name, "joined": number, "epsilon": total.epsilon, "delta": total.delta, "unit": str(unit)}
@@ -82,11 +73,11 @@ def add_examples(connection: Connection, account: Row[Any], identity: Identity) 
     examples = Examples.of(connection, identity)
     if not examples.cohorts.all():
         examples.enrol(account)
-    examples.split([])
+    examples.split()
     mine = set(cohorts_of(connection, [account.id]))
     if more := [cohort for cohort in examples.distinct() if cohort not in mine]:
         connection.execute(insert(MEMBERSHIPS), [{"account": account.id, "cohort": cohort} for cohort in more])
-        note_members(connection, account)
+        note_members(connection, account, identity.most_of_a_user(np.isin(examples.cohorts, more)))
 
 
 def compare_examples(
@@ -104,7 +95,7 @@ def compare_examples(
     def found(cohorts: Iterable[int]) -> str:
         return set_digest(digests[np.isin(numbers, np.array(sorted(cohorts), np.int64))])
 
-    members = {body["account"]: body["examples"] for _, _, kind, body, _ in told if kind == "added"}
+    members = {body["account"]: body["examples_digest"] for _, _, kind, body, _ in told if kind == "added"}
     for name, expected in members.items():
         if found(cohorts_of(connection, [known_account(connection, name).id])) != expected:
             raise TamperedError(f"the examples of the account {name!r} are not those that its history says.")

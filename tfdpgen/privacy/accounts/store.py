@@ -53,7 +53,9 @@ class Store:
         if self._path is not None:
             self._make_file(self._path, create)
         try:
-            self._engine = sqlalchemy.create_engine(self._url, poolclass=NullPool, **_options(self._url))
+            self._engine = sqlalchemy.create_engine(
+                self._url, poolclass=NullPool, hide_parameters=True, **_options(self._url)
+            )
         except (ArgumentError, ImportError, NoSuchModuleError) as error:
             raise ValueError(f"`ledger` {self.name}: {_reason(error)}. {_INSTALL}") from None
         if self._path is not None:
@@ -112,9 +114,15 @@ class Store:
         if path.is_dir():
             raise LedgerError(f"`ledger` {path} should be a file, or a database address; it is a folder.")
         if path.exists():
+            if path.stat().st_mode & 0o077:  # others must not read the key, whoever made the file
+                with contextlib.suppress(PermissionError):  # of a file of somebody else, who decides
+                    path.chmod(0o600)
             return
         if not create:
-            raise LedgerError(f"There is no ledger {str(path)!r}.")
+            raise LedgerError(
+                f"There is no ledger {str(path)!r}: nothing was spent in it yet. `tfdpgen ledger open`, or a first "
+                "run, makes it."
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(FileExistsError):  # another process was quicker
@@ -175,7 +183,7 @@ def _parsed(address: str | os.PathLike[str]) -> tuple[str, URL, Path | None]:
     """
     text = os.fspath(address)
     if "://" not in text:
-        path = Path(text).expanduser().absolute()
+        path = Path(os.path.realpath(Path(text).expanduser()))  # a link is followed once, here
         return str(path), URL.create("sqlite+pysqlite", database=str(path)), path
     try:
         url = make_url(text)

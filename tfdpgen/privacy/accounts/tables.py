@@ -45,6 +45,7 @@ ACCOUNTS = Table(  # a data set that an owner, or a first run, has opened with a
     Column("epsilon", Double, nullable=False),
     Column("delta", Double, nullable=False),
     Column("unit", String(8), nullable=False),
+    Column("most", Integer, nullable=False),  # images of one user in it at most; 0: users are not known
     Column("joined", Integer, nullable=False),  # accounts with the same number are charged together
     Column("opened_at", String(40), nullable=False),
     CheckConstraint("unit in ('example', 'user')", name="unit"),
@@ -79,6 +80,7 @@ RESERVATIONS = Table(
     Column("reserved_at", String(40), nullable=False),
     Column("state", String(10), nullable=False),
     Column("num_examples", Integer, nullable=False),
+    Column("num_distinct", Integer, nullable=False),  # images
     Column("examples", String(64), nullable=False),  # `set_digest` of them
     CheckConstraint("state in ('reserved', 'confirmed', 'void')", name="state"),
 )
@@ -88,7 +90,6 @@ CHARGES = Table(
     METADATA,
     Column("reservation", ForeignKey("reservations.id"), primary_key=True),
     Column("cohort", ForeignKey("cohorts.id"), primary_key=True),
-    Column("multiplicity", Integer, nullable=False),  # examples that the user of these has in it; 1: not known
 )
 
 HISTORY = Table(  # append-only; each entry holds the digest of the one before
