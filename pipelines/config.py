@@ -252,15 +252,15 @@ class SynthesisConfig:
             raise ValueError(f"`total_epsilon` should be a finite number greater than 0; got {self.total_epsilon!r}.")
         check_labeller_share(self.labeller_share)
         check_label_distribution(self.label_distribution)
-        for name, least in (
-            ("num_synthetic", 12),
-            ("seed", 0),
-            ("attack_repetitions", 2),
-            ("attack_candidates", 1),
-            ("classifier_seeds", 1),
+        for name, least, why in (
+            ("num_synthetic", 12, ": a sixth of them tests classifiers, and the rest trains them"),
+            ("seed", 0, ""),
+            ("attack_repetitions", 2, ": one has no interval"),
+            ("attack_candidates", 1, ""),
+            ("classifier_seeds", 1, ""),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"`{name}` should be at least {least}; got {getattr(self, name)}.")
+                raise ValueError(f"`{name}` should be at least {least}{why}; got {getattr(self, name)}.")
         if self.audit_adversary not in ADVERSARIES:
             raise ValueError(
                 f"`audit_adversary` should be one of {', '.join(ADVERSARIES)}; got {self.audit_adversary!r}."
@@ -273,7 +273,8 @@ class SynthesisConfig:
             if not getattr(self, name):
                 raise ValueError(f"`{name}` should not be empty.")
         if self.attack_shadow_models:
-            check_shadows(self.attack_shadow_models, self.attack_shadow_processes)
+            names = ("attack_shadow_models", "attack_shadow_processes")
+            check_shadows(self.attack_shadow_models, self.attack_shadow_processes, names)
         elif self.attack_shadow_folder:
             raise ValueError(
                 "`attack_shadow_folder` should be empty without `attack_shadow_models`; "

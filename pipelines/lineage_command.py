@@ -32,7 +32,9 @@ def main(arguments: Sequence[str], program: str = "python -m pipelines.lineage_c
         epilog="Runs record what they make in an index beside the ledger of this user account.",
         allow_abbrev=False,
     )
-    parser.add_argument("artifact", help="a file or folder that a run has made, wherever it lies now, or an id")
+    parser.add_argument(
+        "artifact", help="a run's folder, a file or folder that a run has made, wherever it lies now, or an id"
+    )
     parser.add_argument("--index", default="", help="file of the index (default: this user's own)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     flags = parser.parse_args(arguments)
@@ -75,7 +77,7 @@ def _back_lines(index: Lineage, node: Node, part: str) -> list[str]:
         lines.append(f"  with {', '.join(f'{name}={value}' for name, value in settings.items()) or 'no settings'}")
         if one.path:
             lines.append(f"  in {one.path}{'' if _is_there(one) else ' (no longer there)'}")
-        sources = index.made_of(one)
+        sources = dict(sorted(index.made_of(one).items(), key=lambda source: source[0] != "release"))  # it comes first
         if sources:
             lines.append(f"  made of {', '.join(f'{name} {source.id[:12]}' for name, source in sources.items())}")
         for name, source in sources.items():

@@ -236,9 +236,15 @@ def check_publishable(names: Sequence[str], measured: Sequence[str] | None = Non
         )
 
 
-def check_shadows(num_shadows: int, processes: int) -> None:
-    """Raises a ValueError unless there are at least 4 shadow trainings, an even number, and a process to run them."""
+def check_shadows(num_shadows: int, processes: int, names: tuple[str, str] = ("num_shadows", "processes")) -> None:
+    """Raises a ValueError unless there are at least 4 shadow trainings, an even number, and a process to run them.
+
+    Args:
+      num_shadows: trainings.
+      processes: that run at a time.
+      names: what the caller's settings are called.
+    """
     if num_shadows < 4 or num_shadows % 2:
-        raise ValueError(f"`num_shadows` should be even and at least 4; got {num_shadows}.")
+        raise ValueError(f"`{names[0]}` should be even and at least 4; got {num_shadows}.")
     if processes < 1:
-        raise ValueError(f"`processes` should be at least 1; got {processes}.")
+        raise ValueError(f"`{names[1]}` should be at least 1; got {processes}.")

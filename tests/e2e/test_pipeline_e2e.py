@@ -126,7 +126,7 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     said, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
     assert "[8/8] publish done in" in said
-    assert "Going on at step" in said
+    assert re.search(r"Going on at step|All \d+ steps were executed", said)
     assert f"Results: {output}" in said
     assert "Privacy: epsilon 2.9" in said or "Privacy: epsilon 3.0" in said
     summary = _check_published(output, method="c_vae", release=True)
@@ -157,6 +157,10 @@ def test_a_killed_training_leaves_nothing_finished_and_the_next_run_goes_on_with
     assert f"reserved in the ledger as {reserved.name}" in traced
     assert "of digits: 1077 training examples" in traced
     assert "plan: " in traced
+    assert traced.index("release: TrainedRelease") < traced.index("attacks: AttackMetrics")
+    for folder in (output, output / "public"):
+        assert lineage_command.main([str(folder)]) == 0
+        assert capsys.readouterr().out.startswith("Publication ")
     _check_served_without_us(output / "public" / "serving_model" / "1")
     _check_publishing_again(output)
 

@@ -15,7 +15,7 @@ from tests.evaluation.test_utility import stripes
 from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation import Classifier, check_publishable, fit_classifier, publish_accuracies
 from tfdpgen.evaluation import published as published_accuracies
-from tfdpgen.privacy import BudgetExceededError, Ledger, NoiseSource, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import BudgetExceededError, Ledger, LedgerError, NoiseSource, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
 
 BUDGET = PrivacyBudget(1.0, 1e-5)
@@ -99,6 +99,18 @@ def test_the_cost_is_reserved_on_the_test_examples_before_they_are_asked(tmp_pat
     with pytest.raises(BudgetExceededError):
         publish_accuracies({"p2": guesser(0.5)}, examples, BUDGET, ledger=ledger, limit=PrivacyBudget(1.2, 1e-5))
     assert len(ledger.reservations(examples)) == 1
+
+
+def test_what_was_bought_is_not_lost_where_the_ledger_is_away_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(ledger: Ledger, reservation: str) -> None:
+        raise LedgerError("The database is away.")
+
+    examples, ledger = stripes(300), Ledger(tmp_path / "ledger.sqlite")
+    monkeypatch.setattr(Ledger, "confirm", away)
+    published = publish_accuracies({"p2": guesser(0.5)}, examples, BUDGET, ledger=ledger)
+    assert ledger.spent(examples, 1e-5) == published.epsilon
 
 
 def test_a_further_publication_on_the_same_examples_adds_its_cost(tmp_path: Path) -> None:

@@ -1257,7 +1257,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit("tfdpgen/privacy/accounts/store.py", '"BEGIN IMMEDIATE" if is_writing else "BEGIN"', '"SELECT 1"'),
         ),
         caught_by=(
-            "tests/privacy/test_ledger_races.py::test_what_racing_processes_are_granted_never_exceeds_the_total[sqlite]",
+            "tests/privacy/test_ledger_races.py::test_what_racing_processes_are_granted_never_exceeds_the_total[sqlite-60-1.6]",
         ),
     ),
     Mutant(

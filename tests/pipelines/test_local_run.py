@@ -47,7 +47,7 @@ def test_help_names_every_setting_with_its_default() -> None:
         (["--epsilom", "1"], "Unknown command line flag 'epsilom'. Did you mean --epsilon?"),
         (["digits"], "unexpected argument 'digits'"),
         (["--epsilon", "1", "digits"], "unexpected argument 'digits'"),
-        (["--num_synthetic=1"], "`num_synthetic` should be at least 12; got 1"),
+        (["--num_synthetic=1"], "`num_synthetic` should be at least 12: a sixth of them tests"),
         (["--image_shape=28,28"], "`image_shape` should be 3 numbers (int) with commas between, as in 28,28,1; got"),
         (["--background=1,2"], "with commas between, as in 255 or 255,255,255; got '1,2'"),
         (["--image_shape=28,28,2"], "`image_shape` should be (height, width, channels)"),

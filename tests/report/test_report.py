@@ -430,11 +430,22 @@ def test_what_a_method_without_steps_has_none_of_is_not_said_to_be_missing(
 ) -> None:
     nothing = dict.fromkeys(("expected_batch_size", "steps", "l2_norm_clip", "noise_multiplier"))
     summary["privacy"] |= nothing
-    assert render_report(summary, digits).count("none: no steps of DP-SGD") == 0
-    summary["privacy"]["sampling"] = "none"
-    assert render_report(summary, digits).count("none: no steps of DP-SGD") == len(nothing)
-    summary["privacy"] |= {"sampling": "poisson", "mechanisms": [{"name": "federated average"}]}
-    assert render_report(summary, digits).count("none: no steps of DP-SGD") == len(nothing)
+    names = ("expected batch size", "steps", "bound on an example's gradient (L2)", "noise multiplier")
+    for change, is_there in (
+        ({}, True),
+        ({"sampling": "none"}, False),
+        ({"sampling": "poisson", "mechanisms": [{"name": "federated average"}]}, False),
+    ):
+        summary["privacy"] |= change
+        page = render_report(summary, digits).replace("&#39;", "'")
+        assert [f"<dt>{name}</dt>" in page for name in names] == [is_there] * 4
+
+
+def test_events_have_numbers_that_people_can_read(summary: dict[str, Any], digits: LabeledDataset) -> None:
+    event = "SelfComposedDpEvent(GaussianDpEvent(noise_multiplier=6.218923008819218), 1000, 1.0000123e-05, 0.5)"
+    summary["privacy"]["mechanisms"] = [{"name": "means", "event": event, "epsilon": 1.0, "share": 1.0}]
+    text = Page(render_report(summary, digits)).text
+    assert "SelfComposedDpEvent(GaussianDpEvent(noise_multiplier=6.219), 1000, 1e-05, 0.5)" in text
 
 
 def test_a_bound_that_rules_nothing_out_is_not_stated_as_one(summary: dict[str, Any], digits: LabeledDataset) -> None:

@@ -27,12 +27,13 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+from absl import logging
 
 from tfdpgen.choices import UNPUBLISHABLE, check_publishable
 from tfdpgen.data import LabeledDataset
 from tfdpgen.evaluation.classifiers import Classifier
 from tfdpgen.evaluation.intervals import CONFIDENCE, Interval, accuracy_interval
-from tfdpgen.privacy import Ledger, NoiseSource, PrivacyBudget, epsilon_of
+from tfdpgen.privacy import Ledger, LedgerError, NoiseSource, PrivacyBudget, epsilon_of
 from tfdpgen.privacy.mechanisms.noisy_counts import NoisyCounts
 
 
@@ -133,7 +134,10 @@ def publish_accuracies(
     right = [classifier.right(private_test) for classifier in classifiers.values()]
     counts = mechanism.release(np.stack(right), noise)
     if ledger is not None:
-        ledger.confirm(reserved)
+        try:
+            ledger.confirm(reserved)
+        except LedgerError as error:  # what was bought is not lost for that
+            logging.warning("The ledger was not told that this has run, and counts it just the same. %s", error)
     del right
     return PublishedAccuracies(
         accuracies={

@@ -128,7 +128,7 @@ class Trainer:
         bar = tf.keras.utils.Progbar(mechanism.steps, verbose=verbose, interval=1.0, unit_name="step")
         if first:
             if verbose:
-                print(f"Going on at step {first + 1} of {mechanism.steps}; those before it were executed, or given up.")
+                print(_going_on(first, mechanism.steps))
             bar.update(first)
         for number, batch in enumerate(mechanism.batches(noise, first, num_present=len(dataset)), first):
             optimizer.learning_rate = self._learning_rate(number)
@@ -210,3 +210,10 @@ def features_of(dataset: Dataset, transform: Transform) -> tuple[np.ndarray, np.
         all_labels[done : done + len(images)] = labels
         done += len(images)
     return features, all_labels
+
+
+def _going_on(first: int, steps: int) -> str:
+    """What a training that goes on says of steps that came before."""
+    if first >= steps:
+        return f"All {steps} steps were executed, or given up, before."
+    return f"Going on at step {first + 1} of {steps}; those before it were executed, or given up."

@@ -20,6 +20,7 @@ import io
 import math
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -128,6 +129,7 @@ def render_report(
             summary=summary,
             public=public,
             privacy=privacy,
+            has_steps=_has_steps(privacy),
             factor=math.exp(epsilon),
             upper_bound=upper_bound,
             exchange_upper_bound=exchange,
@@ -186,7 +188,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, of_steps=_of_steps, rate=_rate, interval=_interval)
+    environment.filters.update(number=_number, event=_event, rate=_rate, interval=_interval)
     return environment
 
 
@@ -207,11 +209,15 @@ def _number(value: Any) -> str:
     return power if mantissa == "1" else f"{mantissa} · {power}"
 
 
-def _of_steps(value: Any, privacy: Mapping[str, Any]) -> str:
-    """A quantity of DP-SGD's steps, where there are any: other mechanisms say theirs in their events."""
+def _has_steps(privacy: Mapping[str, Any]) -> bool:
+    """Whether there were steps of DP-SGD, as far as a statement says: other mechanisms say theirs in their events."""
     names = [str(mechanism.get("name")) for mechanism in privacy.get("mechanisms") or ()]
-    has_none = privacy.get("sampling") == "none" or (names and not any("DP-SGD" in name for name in names))
-    return "none: no steps of DP-SGD" if value is None and has_none else _number(value)
+    return privacy.get("sampling") != "none" and (not names or any("DP-SGD" in name for name in names))
+
+
+def _event(text: Any) -> str:
+    """An event with its numbers to four digits: the statement has all of them."""
+    return re.sub(r"\d+\.\d{4,}(?:e-?\d+)?", lambda found: f"{float(found[0]):.4g}", str(text))
 
 
 def _rate(value: Any) -> str:
