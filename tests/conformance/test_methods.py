@@ -696,7 +696,7 @@ def test_latents_of_examples_follow_no_public_seed(
         assert np.sqrt(sum(np.square(a - b).sum() for a, b in zip(sums, other[part], strict=True))) > 0.01
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 15, 1)])
+@pytest.mark.parametrize("shape", [pytest.param((28, 28, 1), marks=pytest.mark.slow), (32, 32, 3), (9, 15, 1)])
 @every_method_but_the_slow
 def test_there_are_settings_for_every_shape(name: str, shape: tuple[int, int, int]) -> None:
     spec = DataSpec(shape, 7)
