@@ -273,7 +273,12 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
         "privacy.json)"
         if summary["release"]
         else f"Not to be handed out: {output_dir / 'not_for_release'}",
-        f"Privacy: epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
+        (
+            "Privacy: "
+            if summary["release"]
+            else "NOT FOR RELEASE: the noise was seeded (insecure_reproducible). With secret noise it would be "
+        )
+        + f"epsilon {privacy['epsilon']:.3f} at delta {privacy['delta']:g} "
         f"for each of {summary['num_examples']} {_counted(summary)}",
         f"Utility: accuracy on private test examples {_rate(utility['p2'])} when trained on synthetic examples (p2), "
         f"{_rate(utility['p1'])} on private ones (p1); balanced accuracy {_rate(balanced['p2'])} and "
@@ -301,8 +306,6 @@ def describe(summary: dict[str, Any], output_dir: Path) -> str:
             f"{audit['claimed_epsilon']:.3f} claimed, at {audit['confidence']:.0%} confidence"
         )
     lines.append("Utility, attack and audit metrics are internal: they are computed on private examples without noise.")
-    if not summary["release"]:
-        lines.append("NOT FOR RELEASE: the privacy noise was seeded (insecure_reproducible).")
     return "\n".join(lines)
 
 

@@ -449,7 +449,7 @@ def test_events_have_numbers_that_people_can_read(summary: dict[str, Any], digit
 
 
 def test_a_bound_that_rules_nothing_out_is_not_stated_as_one(summary: dict[str, Any], digits: LabeledDataset) -> None:
-    assert "guesses right at most 95.1 %" in render_report(summary, digits)
+    assert "guesses right at most 95.1 %" in Page(render_report(summary, digits)).text
     summary["privacy"]["epsilon"] = 10.0
     text = render_report(summary, digits)
     assert "may then guess right nearly always" in text

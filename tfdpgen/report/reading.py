@@ -71,7 +71,8 @@ def readings(summary: Mapping[str, Any]) -> list[Reading]:
         None,
     )
     if diversity is not None:
-        found.append(Reading(f"Images of one class differ {diversity:.2g} times as much as real ones do."))
+        much = "as much" if round(diversity, 1) == 1 else f"{diversity:.2g} times as much"
+        found.append(Reading(f"Images of one class differ {much} as real ones do."))
     return found + _cautions(p1, p2, p3, diversity, fidelity)
 
 
