@@ -12,6 +12,7 @@ file beside the ledger, for its owner alone: headers of internal artifacts are i
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -104,6 +105,9 @@ class Lineage:
             raise UnknownArtifactError(f"there is no index of artifacts at {self.path}: no run has recorded any there.")
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        if self.path.stat().st_mode & 0o077:  # whoever made it
+            with contextlib.suppress(PermissionError):
+                self.path.chmod(0o600)
         url = sqlalchemy.URL.create("sqlite+pysqlite", database=str(self.path.absolute()))
         self._engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
         _TABLES.create_all(self._engine)

@@ -110,6 +110,9 @@ def test_what_a_run_makes_is_in_the_index(tmp_path: Path) -> None:
     with pytest.raises(UnknownArtifactError, match="knows nothing of its content"):
         index.find(tmp_path / "copy")
     assert stat.S_IMODE((tmp_path / "index.sqlite").stat().st_mode) == 0o600
+    (tmp_path / "index.sqlite").chmod(0o644)
+    Lineage(tmp_path / "index.sqlite")
+    assert stat.S_IMODE((tmp_path / "index.sqlite").stat().st_mode) == 0o600
 
 
 def test_an_index_that_cannot_be_written_fails_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,15 @@ def test_a_ledger_is_its_owners_alone(ledger: Ledger) -> None:
     path = Path(ledger.address)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.chmod(0o644)
+    Ledger(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_key_is_its_owner_s_also_behind_a_link_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    Ledger(tmp_path / "link")
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o600
 
 
 def _variants(data: LabeledDataset) -> dict[str, LabeledDataset]:
