@@ -367,11 +367,10 @@ def check_replaceable(path: Path) -> None:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether an error is an answer, to input or for want of budget, and no mishap."""
-    from tfdpgen.privacy import BudgetExceededError, LedgerError, TamperedError
+    from tfdpgen.privacy import BackupError, BudgetExceededError, LedgerError, TamperedError
 
-    return isinstance(
-        error, (ComponentError, ArtifactError, DataError, BudgetExceededError, LedgerError, TamperedError)
-    )
+    answers = (ComponentError, ArtifactError, DataError, BackupError, BudgetExceededError, LedgerError, TamperedError)
+    return isinstance(error, answers)
 
 
 def message_of(error: BaseException) -> str:

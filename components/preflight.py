@@ -51,13 +51,14 @@ def preflight(
     total_epsilon: Annotated[
         float, "what every example may cost in all runs together, where the ledger does not know them yet"
     ] = 10.0,
+    publish_metrics_epsilon: Annotated[float, "what each test example pays for published accuracies; 0: none"] = 0.0,
 ) -> None:
     """Says what a run will cost and what may come of it, and refuses one that would not fit; spends nothing."""
     from tfdpgen.choices import check_is_another
     from tfdpgen.data import Splits, public_images
     from tfdpgen.methods.preflight import Facts, check
     from tfdpgen.methods.training import num_units, planned
-    from tfdpgen.privacy import PrivacyBudget
+    from tfdpgen.privacy import NoisyCounts, PrivacyBudget, PrivacyUnit
 
     private, budget = Splits.load(examples.path), PrivacyBudget(epsilon, delta)
     facts, units = Facts.of(private), num_units(method, private.train)
@@ -82,8 +83,14 @@ def preflight(
         raise ComponentError(estimate.refusal)
     plan = planned(method, facts.spec, units, budget, labeller_share, label_distribution)[1]
     account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
-    private = Splits.load(examples.path).train
-    for line in _paid(ledger, private, plan.event, budget, plan.unit, account, total_epsilon):
+    splits = Splits.load(examples.path)
+    lines = _paid(ledger, splits.train, plan.event, budget, plan.unit, account, total_epsilon)
+    if publish_metrics_epsilon and len(splits.test):
+        budget = PrivacyBudget(publish_metrics_epsilon, delta)
+        event = NoisyCounts().with_noise(budget.gaussian_noise_multiplier).event
+        lines.append("Ledger: for the published accuracies, which test examples pay for:")
+        lines += _paid(ledger, splits.test, event, budget, PrivacyUnit.EXAMPLE, account, total_epsilon)
+    for line in lines if ledger else ():
         print(line, flush=True)
     (checked.path / "preflight.json").write_text(json.dumps(estimate.to_dict(), indent=2) + "\n")
     (checked.path / "preflight.txt").write_text(estimate.text + "\n")
@@ -118,8 +125,8 @@ def _paid(
                 if entry.event == event and entry.state != "void"
             ]
             kept = (
-                f"Ledger: a training of this plan is written down already [{', '.join(known)}]; where it is kept, or "
-                "goes on, nothing is charged again"
+                f"Ledger: the same was reserved before [{', '.join(known)}]; where its outcome is kept, or it goes on, "
+                "nothing is charged again"
             )
             try:
                 lines = ledger.rehearse(examples, event, delta=budget.delta, unit=unit)
@@ -127,7 +134,7 @@ def _paid(
                 if not known:
                     raise
                 lines = [f"Ledger: another one would be refused. {error}"]
-        except (BudgetExceededError, LedgerError, TamperedError) as error:
+        except (BudgetExceededError, LedgerError, TamperedError, ValueError) as error:
             raise ComponentError(str(error)) from None
         return [line.replace(place, address) for line in [*lines, *([kept] if known else [])]]
 

@@ -132,6 +132,10 @@ def run(config: SynthesisConfig, *, verbose: bool = False, command: str = "") ->
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     summary = json.loads((output_dir / "summary.json").read_text())
+    if config.backup and (reservation := (summary.get("ledger") or {}).get("reservation")):
+        from tfdpgen.privacy import Backup
+
+        Backup.of_finished(config.backup, reservation)
     print(describe(summary, output_dir))
     if before is not None and before == _training(output_dir):
         print("Nothing was spent on training examples by this run: the training was kept.")

@@ -96,6 +96,24 @@ def test_a_dry_run_ends_before_the_training(examples: Path, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_kept_or_goes_on_is_not_refused_for_want_of_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ingest.execute({}, {"examples": tmp_path / "examples"})
+    outputs = {name: tmp_path / name for name in ("release", "networks")}
+    settings = {"ledger": str(tmp_path / "ledger.sqlite"), "total_epsilon": 3.5}
+    train.execute({"examples": tmp_path / "examples"}, outputs, settings)
+    capsys.readouterr()
+    arguments = {"examples": tmp_path / "examples"}, {"checked": tmp_path / "checked"}
+    preflight.execute(*arguments, settings)
+    said = capsys.readouterr().out
+    assert "Ledger: another one would be refused. This run asks for epsilon=3 at" in said
+    (reserved,) = Ledger(tmp_path / "ledger.sqlite").reservations()
+    assert f"the same was reserved before [{reserved.name[:8]}]; where its outcome is kept" in said
+    with pytest.raises(ComponentError, match="asks for epsilon=2"):
+        preflight.execute(*arguments, {**settings, "epsilon": 2.5})
+
+
 def test_what_was_spent_is_said_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ingest.execute({}, {"examples": tmp_path / "examples"})
     path = tmp_path / "ledger.sqlite"
@@ -116,6 +134,12 @@ def test_what_was_spent_is_said_and_nothing_is_written(tmp_path: Path, capsys: p
     with pytest.raises(ComponentError, match=r"asks for epsilon=9\.9.*Nothing was reserved.* would fit"):
         preflight.execute(*arguments, {"ledger": str(path), "epsilon": 9.99})
     assert path.read_bytes() == before
+    with pytest.raises(ComponentError, match=r"asks for epsilon=11 .*Nothing was reserved"):
+        preflight.execute(*arguments, {"ledger": str(path), "publish_metrics_epsilon": 11.0})
+    capsys.readouterr()
+    preflight.execute(*arguments, {"ledger": str(path), "publish_metrics_epsilon": 2.0})
+    said = capsys.readouterr().out
+    assert "360 examples are new, and would be added to the account 'digits'" in said
     path.write_bytes(b"no ledger at all" * 100)
     with pytest.raises(ValueError, match="is no ledger"):
         preflight.execute(*arguments, {"ledger": str(path)})

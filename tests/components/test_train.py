@@ -11,7 +11,7 @@ from components import ComponentError, PrivateNetworks
 from components.ingest import ingest
 from components.train import train
 from tfdpgen.data import Splits
-from tfdpgen.privacy import Ledger, LedgerError
+from tfdpgen.privacy import Backup, Ledger, LedgerError
 
 
 @pytest.fixture
@@ -58,6 +58,22 @@ def test_a_training_is_killed_after_all_is_bought_and_before_it_has_its_name(
     train.execute(*step)
     ledger = Ledger(tmp_path / "ledger.sqlite")
     assert len(ledger.reservations(Splits.load(tmp_path / "examples").train)) == 1
+
+
+def test_what_a_kill_leaves_of_a_finished_training_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    backup = Backup(folder)
+    backup.__enter__()
+    assert not backup.holds({"method": "c_vae"})
+    backup.begin({"method": "c_vae"}, "5f2c")
+    Backup.of_finished(folder, "5f2c")  # somebody is at work in it
+    assert folder.exists()
+    backup.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    Backup.of_finished(tmp_path / "nowhere", "5f2c")
+    Backup.of_finished(folder, "another")
+    assert folder.exists()
+    Backup.of_finished(folder, "5f2c")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_its_owner_calls_void_while_it_runs_does_not_come_out(

@@ -103,7 +103,7 @@ def test_settings_of_a_server_are_checked() -> None:
 def test_bad_input_is_refused_in_a_line_and_nothing_is_spent(tmp_path: Path) -> None:
     pytest.importorskip("flwr", reason=_REASON)
     folder = f"--output_dir={tmp_path}"
-    assert "should say whose its examples are" in _refused(folder)
+    assert "`users` should be given with `method` fedavg_gan" in _refused(folder)
     assert "`mode` should be simulation or processes" in _refused(folder, "--mode=threads")
     assert "`num_sites` should be at most 3" in _refused(folder, "--users=iid:400", "--num_sites=4", "--delta=1e-3")
     assert "`delta` should be smaller" in _refused(folder, "--users=iid:20", "--delta=.1")

@@ -1168,8 +1168,40 @@ MUTANTS: tuple[Mutant, ...] = (
         rule=5,
         bug="How many images a user has is believed to whoever starts a run: made-up users make it cheap.",
         had_by="this package",
-        edits=(Edit(_BOOK, "*(account.most for account in accounts), ", ""),),
+        edits=(
+            Edit(
+                _BOOK,
+                "return max(1, known + outside, identity.most_of_a_user())",
+                "return max(1, identity.most_of_a_user())",
+            ),
+            Edit(_BOOK, "row.copies * sum(account.most for account in accounts))", "0 * len(accounts))"),
+        ),
         caught_by=(f"{_TEST_LEDGER}::test_neither_runs_without_users_nor_made_up_users_make_it_cheaper_for_users",),
+    ),
+    Mutant(
+        name="what_a_run_said_of_its_users_is_forgotten",
+        rule=5,
+        bug="What a run has cost a user of many images becomes cheaper once it has been granted.",
+        had_by="this package",
+        edits=(Edit(_BOOK, "return max(1, row.most, row.copies *", "return max(1, row.copies *"),),
+        caught_by=(f"{_TEST_LEDGER}::test_what_a_run_has_said_of_its_users_is_not_forgotten",),
+    ),
+    Mutant(
+        name="images_of_nobody_in_an_account_of_users",
+        rule=5,
+        bug="A run that does not say whose its images are brings others into an account of users, as if of nobody.",
+        had_by="this package",
+        edits=(
+            Edit(
+                "tfdpgen/privacy/ledger.py",
+                "if not account.most or groups.outside(examples.cohorts, PrivacyUnit.USER).any():",
+                "if not account.most:",
+            ),
+        ),
+        caught_by=(
+            f"{_TEST_LEDGER}::"
+            "test_a_run_that_does_not_say_whose_its_images_are_brings_no_others_into_an_account_of_users",
+        ),
     ),
     Mutant(
         name="a_joined_account_is_held_to_no_total",
@@ -1193,8 +1225,8 @@ MUTANTS: tuple[Mutant, ...] = (
         edits=(
             Edit(
                 _BOOK,
-                "(groups.together(cohort, unit) for cohort in mine), most)",
-                "(groups.together(cohort, unit) & {*mine} for cohort in mine), most)",
+                "return Book(connection, groups, unit, (groups.together(cohort, unit) for cohort in mine))",
+                "return Book(connection, groups, unit, (groups.together(cohort, unit) & {*mine} for cohort in mine))",
             ),
         ),
         caught_by=(f"{_TEST_LEDGER}::test_joined_accounts_reach_whatever_else_their_examples_are_in",),

@@ -456,6 +456,83 @@ def test_neither_runs_without_users_nor_made_up_users_make_it_cheaper_for_users(
     ledger.verify()
 
 
+def _unknown(data: LabeledDataset) -> LabeledDataset:
+    return LabeledDataset(data.images, data.labels, data.spec)
+
+
+def test_a_run_that_does_not_say_whose_its_images_are_brings_no_others_into_an_account_of_users(ledger: Ledger) -> None:
+    data = _examples(10, users=np.arange(10))
+    ledger.open(data, PrivacyBudget(3, _DELTA), name="scans", unit="user")
+    ledger.open(_examples(5, 2), PrivacyBudget(3, _DELTA), name="others")
+    for strangers in (_examples(20, 1), _examples(5, 2)):  # new ones, and those of another account
+        mixed = LabeledDataset(
+            np.concatenate([data.images, strangers.images]), np.zeros(10 + len(strangers), np.int64), data.spec
+        )
+        with pytest.raises(ValueError, match="or some that are not in it, do not say whose they are"):
+            ledger.reserve(mixed, _EVENT, delta=_DELTA)
+    with pytest.raises(ValueError, match="do not say whose they are"):
+        ledger.reserve(_examples(20, 1), _EVENT, delta=_DELTA)  # all new, for the account of that name
+    with pytest.raises(ValueError, match="do not say whose they are"):
+        ledger.add("scans", _examples(20, 1))
+    assert not ledger.reservations()
+    ledger.reserve(_unknown(data), _EVENT, delta=_DELTA)
+    assert [account.spent for account in ledger.standings()] == pytest.approx([_ONCE, 0])
+
+
+def test_copies_and_further_accounts_of_the_same_users_are_more_images_of_them(ledger: Ledger) -> None:
+    data, other = _examples(6, users=np.arange(6)), _examples(6, 3, users=np.arange(6))
+    ledger.open(data, PrivacyBudget(100, _DELTA), name="one", unit="user")
+    ledger.open(other, PrivacyBudget(100, _DELTA), name="two", unit="user")
+    copies = _unknown(data.take([0, 1, 2, 3, 4, 5] * 5))
+    ledger.reserve(copies, _EVENT, delta=_DELTA)
+    five = group_event(_EVENT, 5)
+    assert [account.spent for account in ledger.standings()] == pytest.approx([epsilon_of(five, _DELTA), 0])
+    ledger.join(["one", "two"], reason="the same people")
+    both = LabeledDataset(np.concatenate([data.images, other.images]), np.zeros(12, np.int64), data.spec)
+    ledger.reserve(both, _EVENT, delta=_DELTA)
+    spent = epsilon_of(dp_accounting.ComposedDpEvent([five, group_event(_EVENT, 2)]), _DELTA)
+    assert [account.spent for account in ledger.standings()] == pytest.approx([spent] * 2, rel=1e-3)
+
+
+def test_what_a_run_has_said_of_its_users_is_not_forgotten(ledger: Ledger) -> None:
+    ledger.open(_examples(4, users=np.arange(4)), PrivacyBudget(100, _DELTA), name="scans", unit="user")
+    ledger.reserve(_examples(4, users=np.array([0, 0, 0, 1])), _EVENT, delta=_DELTA)
+    spent = epsilon_of(group_event(_EVENT, 3), _DELTA)
+    assert ledger.standings()[0].spent == pytest.approx(spent)
+    assert ledger.spent(_examples(4, users=np.arange(4)), _DELTA, "user") == pytest.approx(spent)
+    ledger.verify()
+
+
+def test_half_known_users_are_not_counted_twice(ledger: Ledger) -> None:
+    data = _examples(10, users=np.arange(10))
+    ledger.reserve(_unknown(data).take([1]), _EVENT, delta=_DELTA)
+    ledger.open(data.take([1, 9]), PrivacyBudget(3, _DELTA), name="people", unit="user")
+    assert ledger.standings()[-1].spent == pytest.approx(_ONCE)
+
+
+def test_accounts_whose_users_would_have_paid_what_nobody_knows_are_not_joined(ledger: Ledger) -> None:
+    ledger.open(_examples(4, users=np.arange(4)), PrivacyBudget(9, _DELTA), name="one", unit="user")
+    ledger.open(_examples(4, 3, users=np.array([0, 0, 1, 1])), PrivacyBudget(9, _DELTA), name="two", unit="user")
+    ledger.reserve(_examples(4, users=np.arange(4)), ReplaceOneDpEvent(_EVENT), delta=_DELTA)
+    ledger.join(["one", "two"], reason="the same people")  # they have paid in images of one account
+    assert len({account.spent for account in ledger.standings()}) == 1
+    with pytest.raises(ValueError, match="costs a user of 2 examples is not known"):
+        ledger.reserve(_examples(4, 3, users=np.array([0, 0, 1, 1])), ReplaceOneDpEvent(_EVENT), delta=_DELTA)
+    one_person = _examples(2, users=np.zeros(2, int))
+    for change in (
+        lambda: ledger.open(one_person, PrivacyBudget(9, 0.3), name="a part", unit="user"),
+        lambda: ledger.add("two", one_person),
+    ):
+        with pytest.raises(ValueError, match="would have paid is not known: a run on these examples, such as"):
+            change()
+    assert [account.name for account in ledger.standings()] == ["one", "two"]
+
+
+def test_nothing_happens_to_no_example(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="should hold examples"):
+        ledger.reserve(_examples(3).take([]), _EVENT, delta=_DELTA)
+
+
 def test_the_account_of_users_refuses_what_it_cannot_charge_them(ledger: Ledger) -> None:
     data = _examples(12, users=np.arange(12) // 3)
     group = epsilon_of(group_event(_EVENT, 3), _DELTA)

@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfdpgen.files import folder_lock, fsync, fsync_tree, remove
+from tfdpgen.files import FolderInUseError, folder_lock, fsync, fsync_tree, remove
 
 _TRAINING, _OUTPUT, _MARK, _STEP = "training", "output", "begun", "step"  # kinds of entries; names are kind-key-number
 _ENTRY = re.compile(rf"\.?({_TRAINING}|({_OUTPUT}|{_MARK})-[\w.]+|{_STEP}-[\w.]+-\d{{10}})")
@@ -82,6 +82,22 @@ class Backup:
         self._every = every
         self._lock = contextlib.ExitStack()
         self._open = False
+
+    @classmethod
+    def of_finished(cls, directory: str | os.PathLike[str], reservation: str) -> None:
+        """Removes what a kill has left of a training whose outputs are there, and nothing else.
+
+        Args:
+          directory: of a backup; nothing happens where there is none, or a living process is using it.
+          reservation: of the training.
+        """
+        facts = Path(directory).expanduser() / _TRAINING / _FACTS
+        try:
+            if facts.exists() and json.loads(facts.read_text())["reservation"] == reservation:
+                with cls(directory):
+                    pass
+        except (OSError, ValueError, KeyError, TypeError, BackupError, FolderInUseError):
+            return
 
     def __enter__(self) -> Self:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +155,7 @@ class Backup:
             raise BackupError(
                 f"{self._folder} keeps the progress of another training: {', '.join(sorted(names))} differ. Finish "
                 "that one with its own settings and examples, or delete the folder to give it up (what it has reserved "
-                "stays spent), or name another folder."
+                "stays spent; where its outputs are there, nothing is lost), or name another folder."
             )
         return True
 

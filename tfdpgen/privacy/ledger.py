@@ -29,6 +29,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
 import uuid
@@ -51,10 +52,11 @@ from tfdpgen.privacy.accounts.book import (
     charged_to,
     check,
     event_of,
+    most_of_a_user,
     stored_event,
     total_of,
 )
-from tfdpgen.privacy.accounts.cohorts import Examples, cohorts_of, every_example
+from tfdpgen.privacy.accounts.cohorts import Examples, cohorts_of, every_example, note_members
 from tfdpgen.privacy.accounts.groups import Groups
 from tfdpgen.privacy.accounts.history import Entry, TamperedError
 from tfdpgen.privacy.accounts.identity import KEY_BYTES, Identity, set_digest
@@ -217,8 +219,10 @@ class Ledger:
                 raise ValueError(
                     f"`name` should be new: there is an account {name!r} already, with a total of its own."
                 )
+            endless = self._endless(connection)
             account = open_account(connection, name, total, unit)
             add_examples(connection, account, identity)
+            self._check_known(connection, endless)
             return _standing(connection, account, None)
 
         return self._store.write(work)
@@ -234,7 +238,11 @@ class Ledger:
         def work(connection: Connection) -> Standing:
             history.check(connection)
             account = known_account(connection, name)
+            if account.unit == PrivacyUnit.USER and identity.users is None and not isinstance(whose, str):
+                raise _unknown_users(account)
+            endless = self._endless(connection)
             add_examples(connection, account, identity)
+            self._check_known(connection, endless)
             return _standing(connection, account, identity)
 
         return self._store.write(work)
@@ -271,7 +279,8 @@ class Ledger:
           reason: a note for people.
 
         Raises:
-          ValueError: if there is no account of one of the names, units differ, or there is no reason.
+          ValueError: if there is no account of one of the names, units differ, there is no reason, or what users would
+            have paid together is not known.
         """
         _check_reason(reason)
 
@@ -281,11 +290,13 @@ class Ledger:
             if len({account.unit for account in accounts}) > 1:
                 raise ValueError("`names` should be accounts of one unit: of examples, or of users.")
             joined = min(account.joined for account in accounts)
+            endless = self._endless(connection)
             groups = {account.joined for account in accounts}
             every = connection.execute(select(ACCOUNTS.c.name).where(ACCOUNTS.c.joined.in_(groups))).scalars().all()
             connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.joined.in_(groups)).values(joined=joined))
             body = {"accounts": sorted(every), "joined": joined, "reason": reason, "by": history.by_whom()}
             history.append(connection, "joined", body)
+            self._check_known(connection, endless)
 
         if len(set(names)) < 2:
             raise ValueError(f"`names` should be two accounts or more; got {list(names)}.")
@@ -368,19 +379,24 @@ class Ledger:
     ) -> tuple[str, _New | None]:
         """The transaction of `reserve`: the reservation's name, and who was new."""
         history.check(connection)
+        if not len(identity):
+            raise ValueError("`whose` should hold examples: nothing can happen to none.")
         examples, new = Examples.of(connection, identity), None
+        is_of_unknown_users = run.unit is PrivacyUnit.EXAMPLE and identity.users is None
+        groups = Groups(connection)
+        touched = groups.accounts_of(examples.distinct(), PrivacyUnit.USER)
+        if is_of_unknown_users and touched:
+            account = touched[0]
+            if not account.most or groups.outside(examples.cohorts, PrivacyUnit.USER).any():
+                raise _unknown_users(account)
         if not examples.cohorts.all():
             new = self._open_for(connection, examples, run, limit, name)
         advice = _OPENING_ADVICE if new is not None and new.is_opened else _ADVICE
         examples.split()
         groups = Groups(connection)
+        if run.unit is PrivacyUnit.EXAMPLE:
+            run = dataclasses.replace(run, most=most_of_a_user(groups, examples))
         for account in groups.held(examples.distinct()):
-            is_of_users = account.unit == PrivacyUnit.USER and run.unit is PrivacyUnit.EXAMPLE
-            if is_of_users and not account.most and identity.users is None:
-                raise ValueError(
-                    f"The account {account.name!r} is of users, and these examples do not say whose they are. Give "
-                    "the column that says so (`user_column`), or open an account of examples for them."
-                )
             book = book_of(connection, groups, account, examples)
             check(book, total_of(account), run, f"the account {account.name!r}", advice)
         if limit is not None:
@@ -434,6 +450,24 @@ class Ledger:
         identity = None if whose is None else self.identity(whose)
         with self._store.reading() as connection:
             return self._standings(connection, identity)
+
+    def _endless(self, connection: Connection) -> set[str]:
+        """The accounts of whose users it is not known what they have paid, or that have paid without noise."""
+        accounts = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.unit == str(PrivacyUnit.USER))).all()
+        return {account.name for account in accounts if math.isinf(_standing(connection, account, None).spent)}
+
+    def _check_known(self, connection: Connection, before: set[str]) -> None:
+        """Refuses what would make it unknown what users have paid.
+
+        Raises:
+          ValueError: if there is such an account that was none before.
+        """
+        if unknown := sorted(self._endless(connection) - before):
+            raise ValueError(
+                f"What a user in the account {unknown[0]!r} would have paid is not known: a run on these examples, "
+                "such as one of gs_wgan, promises something to single images, and what it costs several of one user "
+                "together cannot be accounted."
+            )
 
     def _standings(self, connection: Connection, identity: Identity | None) -> list[Standing]:
         """`standings` in a transaction."""
@@ -533,7 +567,9 @@ class Ledger:
             account = open_account(
                 connection, name or f"opened {history.now()} {secrets.token_hex(3)}", total, run.unit
             )
-        examples.enrol(account)
+        elif account.unit == PrivacyUnit.USER and run.unit is PrivacyUnit.EXAMPLE and examples.identity.users is None:
+            raise _unknown_users(account)
+        note_members(connection, account, examples.identity.most_of_a_user(examples.enrol(account)))
         return _New(account.name, total_of(account), account.unit, new, is_opened, self.address)
 
     def _set_state(self, reservation: str, state: str, body: Mapping[str, Any]) -> None:
@@ -607,6 +643,14 @@ class _Rehearsed(Exception):
         return lines
 
 
+def _unknown_users(account: Row[Any]) -> ValueError:
+    """That a run cannot be charged to users, since it does not say who they are, nor does the account."""
+    return ValueError(
+        f"The account {account.name!r} is of users, and these examples, or some that are not in it, do not say whose "
+        "they are. Give the column that says so (`user_column`), or leave out what is not in the account."
+    )
+
+
 def _of_copies(identity: Identity, run: Run) -> list[str]:
     """A warning where an image is there more than once: each copy is an example, and is charged as one."""
     if run.unit is not PrivacyUnit.EXAMPLE or (copies := identity.most_copies) < 2:
@@ -635,6 +679,8 @@ def _write(connection: Connection, examples: Examples, run: Run) -> str:
         "purpose": run.purpose,
         "num_examples": len(examples.identity),
         "num_distinct": len(np.unique(examples.identity.digests)),
+        "most": run.most,
+        "copies": examples.identity.most_copies_of_a_user,
     }
     digest = set_digest(examples.identity.digests)
     values = {"name": name, "reserved_at": history.now(), "state": "reserved", "examples": digest, **facts}

@@ -45,6 +45,7 @@ class Run:
     unit: PrivacyUnit
     delta: float
     purpose: str
+    most: int = 1  # images in it of one user at most, where it promises something to single ones
 
     @property
     def epsilon(self) -> float:
@@ -135,7 +136,8 @@ def _divergences(event: str) -> npt.NDArray[np.float64]:
             return np.full(len(_ORDERS), math.inf)
         accountant.compose(what)
         nothing = dp_accounting.rdp.compute_epsilon([order], [2.0], _SMALL)[0] - 2.0
-        found.append(max(0.0, accountant.get_epsilon(_SMALL) - nothing))
+        epsilon = accountant.get_epsilon(_SMALL)
+        found.append(max(0.0, epsilon - nothing) + 4 * float(np.spacing(epsilon)))  # what rounding may have taken
     return np.array(found)
 
 
@@ -153,15 +155,15 @@ class Book:
 
     Args:
       connection: to the ledger.
+      groups: as they are now.
       unit: of what the pasts are.
       holders: sets of cohorts: whatever was charged to any in a set has happened to one example or user.
-      most: images of one user at most; 1 where the unit is an example.
     """
 
     def __init__(
-        self, connection: Connection, unit: PrivacyUnit, holders: Iterable[frozenset[int]], most: int = 1
+        self, connection: Connection, groups: Groups, unit: PrivacyUnit, holders: Iterable[frozenset[int]]
     ) -> None:
-        self.unit, self.most = unit, most
+        self.unit = unit
         sets = set(holders)
         paid: dict[int, set[int]] = {cohort: set() for holder in sets for cohort in holder}
         for some in slices(list(paid)):
@@ -175,7 +177,11 @@ class Book:
         single: dict[int, Past] = {}
         for some in slices(sorted({number for numbers in paid.values() for number in numbers})):
             for row in connection.execute(select(RESERVATIONS).where(RESERVATIONS.c.id.in_(some))):
-                single[row.id] = Past.of(cost_to(unit, row.unit, event_of(row.event), most))
+                most = 1 if unit is PrivacyUnit.EXAMPLE else _most_in(connection, groups, row)
+                try:
+                    single[row.id] = Past.of(cost_to(unit, row.unit, event_of(row.event), most))
+                except ValueError:  # what it costs several examples together is not known
+                    single[row.id] = Past(math.inf, {}, 1, stored_event(dp_accounting.NonPrivateDpEvent()))
         charged = {frozenset(number for cohort in holder for number in paid[cohort]) for holder in sets}
         self._pasts = [Past.together([single[number] for number in sorted(numbers)]) for numbers in charged]
 
@@ -222,7 +228,7 @@ class Book:
 
     def _refusing(self, pasts: Sequence[Past], run: Run, total: PrivacyBudget) -> Past | None:
         """`refusing` for some of the pasts."""
-        more = Past.of(cost_to(self.unit, run.unit, run.event, self.most))
+        more = Past.of(cost_to(self.unit, run.unit, run.event, run.most))
         before = {id(after): (after, past) for past in pasts for after in [Past.together([past, more])]}
         for bound, after in _ranked([after for after, _ in before.values()], total.delta):
             if bound <= total.epsilon:
@@ -253,29 +259,40 @@ def book_of(
     if asked is not None:
         reached = groups.reached(asked, unit)
         mine = [cohort for cohort in mine if cohort in reached]
-    most = 1 if unit is PrivacyUnit.EXAMPLE else _most(groups, [*mine, *(asked or ())], examples)
-    return Book(connection, unit, (groups.together(cohort, unit) for cohort in mine), most)
+    return Book(connection, groups, unit, (groups.together(cohort, unit) for cohort in mine))
 
 
 def book_for(connection: Connection, groups: Groups, examples: Examples, unit: PrivacyUnit) -> Book:
     """What happened to the examples of a run, or to their users."""
     users, held = examples.identity.users, examples.distinct()
     if unit is PrivacyUnit.EXAMPLE:
-        return Book(connection, unit, (groups.together(cohort, unit) for cohort in held))
-    most = _most(groups, held, examples)
+        return Book(connection, groups, unit, (groups.together(cohort, unit) for cohort in held))
     if users is None:
-        return Book(connection, unit, (groups.together(cohort, unit) for cohort in held), most)
+        return Book(connection, groups, unit, (groups.together(cohort, unit) for cohort in held))
     pairs = np.unique(np.stack([users, examples.cohorts], 1), axis=0)
     pairs = pairs[pairs[:, 1] > 0]
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
     parts = {frozenset(part[:, 1].tolist()) for part in np.split(pairs, starts[1:])} if len(pairs) else set()
-    return Book(connection, unit, (groups.reached(part, unit) for part in parts), most)
+    return Book(connection, groups, unit, (groups.reached(part, unit) for part in parts))
 
 
-def _most(groups: Groups, cohorts: Iterable[int], examples: Examples | None) -> int:
-    """How many images of one user there are at most, as accounts of users know it and the run says; at least 1."""
-    accounts = groups.accounts_of(groups.reached(cohorts, PrivacyUnit.USER), PrivacyUnit.USER)
-    return max([1, *(account.most for account in accounts), examples.identity.most_of_a_user() if examples else 0])
+def most_of_a_user(groups: Groups, examples: Examples) -> int:
+    """How many images of one user a run holds at most; at least 1.
+
+    Accounts of users know how many of theirs one has at most, and somebody may be in several of them. What the run says
+    of its users can only add to that: images that are in no such account, and copies.
+    """
+    identity, accounts = examples.identity, groups.accounts_of(examples.distinct(), PrivacyUnit.USER)
+    known = sum(account.most for account in accounts) * identity.most_copies_of_a_user
+    outside = identity.most_of_a_user(groups.outside(examples.cohorts, PrivacyUnit.USER))
+    return max(1, known + outside, identity.most_of_a_user())
+
+
+def _most_in(connection: Connection, groups: Groups, row: Row[Any]) -> int:
+    """How many images of one user a reservation was for at most, as it was known then or is now; at least 1."""
+    charged = connection.execute(select(CHARGES.c.cohort).where(CHARGES.c.reservation == row.id)).scalars().all()
+    accounts = groups.accounts_of(charged, PrivacyUnit.USER)
+    return max(1, row.most, row.copies * sum(account.most for account in accounts))
 
 
 class Refusal(Exception):
@@ -288,7 +305,7 @@ class Refusal(Exception):
     def error(self) -> BudgetExceededError:
         """What was asked, what was spent, and which epsilon would fit."""
         run, total, unit, runs = self.run, self.total, self.book.unit, self.past.runs
-        after = Past.together([self.past, Past.of(cost_to(unit, run.unit, run.event, self.book.most))])
+        after = Past.together([self.past, Past.of(cost_to(unit, run.unit, run.event, run.most))])
         fits = self.book.fitting(run, total)
         return BudgetExceededError(
             f"This run asks for epsilon={run.epsilon:.4g} at delta={run.delta:g} of {self.who}, in which every {unit} "

@@ -56,13 +56,13 @@ class Examples:
         """The cohorts that any of the examples is in."""
         return [int(cohort) for cohort in np.unique(self.cohorts) if cohort]
 
-    def enrol(self, account: Row[Any]) -> None:
-        """Puts examples that are in no cohort into a new one of that account."""
+    def enrol(self, account: Row[Any]) -> npt.NDArray[np.bool_]:
+        """Puts examples that are in no cohort into a new one of that account; returns which these are."""
         is_new = self.cohorts == 0
         cohort = _new_cohort(self._connection, len(np.unique(self.identity.digests[is_new])))
         self._connection.execute(insert(MEMBERSHIPS).values(account=account.id, cohort=cohort))
         self._put(is_new, cohort)
-        note_members(self._connection, account, self.identity.most_of_a_user(is_new))
+        return is_new
 
     def split(self) -> None:
         """Makes cohorts of their own of examples to which something happens that does not happen to all of theirs."""
@@ -136,6 +136,8 @@ def _new_cohort(connection: Connection, size: int) -> int:
 
 def _chunks(digests: npt.NDArray[np.uint64]) -> list[tuple[int, slice]]:
     """The chunks that sorted digests are in, and where."""
+    if not len(digests):
+        return []
     numbers = (digests >> _SHIFT).astype(np.int64)
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     ends = [*starts[1:], len(numbers)]

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, Row, select
 
 from tfdpgen.privacy.accounts.tables import ACCOUNTS, MEMBERSHIPS
@@ -52,6 +54,11 @@ class Groups:
             for account in self._accounts
             if self._members[account.id] & asked and (unit is None or account.unit == unit)
         ]
+
+    def outside(self, cohorts: npt.NDArray[np.int64], unit: PrivacyUnit) -> npt.NDArray[np.bool_]:
+        """Which of these cohorts no account of a unit has."""
+        inside = {cohort for account in self._accounts if account.unit == unit for cohort in self._members[account.id]}
+        return ~np.isin(cohorts, np.array(sorted(inside), np.int64))
 
     def held(self, cohorts: Iterable[int]) -> list[Row[Any]]:
         """The accounts of whom something happens to where a run holds these cohorts."""

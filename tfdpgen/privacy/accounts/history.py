@@ -117,7 +117,7 @@ def check(connection: Connection) -> list[Entry]:
                 for name in body["accounts"]:
                     accounts[name]["joined"] = body["joined"]
             case "reserved":
-                keys = ("event", "unit", "delta", "purpose", "num_examples", "num_distinct")
+                keys = ("event", "unit", "delta", "purpose", "num_examples", "num_distinct", "most", "copies")
                 facts = {key: body[key] for key in keys} | {"examples": body["examples_digest"], "state": "reserved"}
                 reservations[body["reservation"]] = facts
             case "confirmed" | "void":

@@ -50,6 +50,11 @@ class Identity:
         return int(self.copies.sum())
 
     @property
+    def most_copies_of_a_user(self) -> int:
+        """How often one image of one user is there, of the one that is there most often; all copies are, if unknown."""
+        return int(self.copies.max()) if len(self.copies) else 0
+
+    @property
     def most_copies(self) -> int:
         """How often the image is there that is there most often."""
         starts = np.unique(self.digests, return_index=True)[1]

@@ -71,13 +71,16 @@ def open_account(connection: Connection, name: str, total: PrivacyBudget, unit: 
 def add_examples(connection: Connection, account: Row[Any], identity: Identity) -> None:
     """Puts examples into an account, whatever others they are in."""
     examples = Examples.of(connection, identity)
+    added = np.zeros(len(examples.cohorts), bool)
     if not examples.cohorts.all():
-        examples.enrol(account)
+        added = examples.enrol(account)
     examples.split()
     mine = set(cohorts_of(connection, [account.id]))
     if more := [cohort for cohort in examples.distinct() if cohort not in mine]:
         connection.execute(insert(MEMBERSHIPS), [{"account": account.id, "cohort": cohort} for cohort in more])
-        note_members(connection, account, identity.most_of_a_user(np.isin(examples.cohorts, more)))
+        added |= np.isin(examples.cohorts, more)
+    if added.any():
+        note_members(connection, account, identity.most_of_a_user(added))
 
 
 def compare_examples(

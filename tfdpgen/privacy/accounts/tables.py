@@ -81,6 +81,8 @@ RESERVATIONS = Table(
     Column("state", String(10), nullable=False),
     Column("num_examples", Integer, nullable=False),
     Column("num_distinct", Integer, nullable=False),  # images
+    Column("most", Integer, nullable=False),  # of one user at most, as far as it was known then
+    Column("copies", Integer, nullable=False),  # of one image at most
     Column("examples", String(64), nullable=False),  # `set_digest` of them
     CheckConstraint("state in ('reserved', 'confirmed', 'void')", name="state"),
 )

@@ -70,6 +70,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("num_examples", sa.Integer, nullable=False),
         sa.Column("num_distinct", sa.Integer, nullable=False),
+        sa.Column("most", sa.Integer, nullable=False),
+        sa.Column("copies", sa.Integer, nullable=False),
         sa.Column("examples", sa.String(64), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_reservations"),
         sa.UniqueConstraint("name", name="uq_reservations_name"),
