@@ -319,6 +319,63 @@ def test_joined_accounts_reach_whatever_else_their_examples_are_in(ledger: Ledge
         ledger.reserve(one.take([0]), _EVENT, delta=_DELTA, limit=PrivacyBudget(1.3 * _ONCE, _DELTA))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_random_accounts_and_runs_are_as_another_model_says(tmp_path: Path, seed: int) -> None:
+    """The model has images, and sets of them that are charged together: no cohorts, no ranking, no composition."""
+    rng, ledger, data = np.random.default_rng(seed), Ledger(tmp_path / "l"), _examples(12)
+    accounts: dict[str, tuple[set[int], float, set[str]]] = {}
+    paid: list[tuple[set[int], float, str]] = []
+
+    def reached(images: set[int]) -> set[int]:
+        while True:
+            more = set(images)
+            for members, _, joined in accounts.values():
+                if len(joined) > 1 and members & images:
+                    more |= set.union(*(accounts[name][0] for name in joined))
+            if more == images:
+                return more
+            images = more
+
+    def spent(image: int, more: float = 0.0) -> float:
+        precision = more + sum(p for images, p, name in paid if images & reached({image}))
+        return dp_accounting.get_epsilon_gaussian(precision**-0.5, _DELTA) if precision else 0.0
+
+    for _ in range(30):
+        part = {int(image) for image in rng.choice(12, rng.integers(1, 7), replace=False)}
+        kind = rng.choice(["open", "join", "reserve", "reserve", "reserve", "void"])
+        if kind == "open" or not accounts:
+            name, total = f"account {len(accounts)}", float(rng.uniform(1, 3))
+            ledger.open(data.take(sorted(part)), PrivacyBudget(total, _DELTA), name=name)
+            accounts[name] = (part, total, {name})
+        elif kind == "join" and len(accounts) > 1:
+            names = [str(name) for name in rng.choice(list(accounts), 2, replace=False)]
+            ledger.join(names, reason="a test")
+            together = accounts[names[0]][2] | accounts[names[1]][2]
+            for name in together:
+                accounts[name] = (*accounts[name][:2], together)
+        elif kind == "reserve" and (known := part & set.union(*(members for members, _, _ in accounts.values()))):
+            noise = float(rng.uniform(5, 12))
+            hit = reached(known)
+            ratios = [
+                spent(image, noise**-2) / total for members, total, _ in accounts.values() for image in members & hit
+            ]
+            if abs(max(ratios) - 1) < 1e-3:
+                continue
+            event = NoisyCounts().with_noise(noise).event
+            if max(ratios) > 1:
+                with pytest.raises(BudgetExceededError):
+                    ledger.reserve(data.take(sorted(known)), event, delta=_DELTA)
+            else:
+                paid.append((known, noise**-2, ledger.reserve(data.take(sorted(known)), event, delta=_DELTA)))
+        elif kind == "void" and paid:
+            ledger.void(paid.pop(int(rng.integers(len(paid))))[2], reason="a test")
+        for account in ledger.standings():
+            worst = max(spent(image) for image in accounts[account.name][0])
+            assert account.spent == pytest.approx(worst, rel=1e-3, abs=1e-9)
+    assert paid
+    ledger.verify()
+
+
 def test_many_histories_are_looked_at_in_the_order_of_what_they_may_cost(ledger: Ledger) -> None:
     """Random parts make as many histories as there are examples, and few of them can be the worst."""
     data, rng = _examples(300), np.random.default_rng(0)
