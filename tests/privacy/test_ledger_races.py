@@ -35,7 +35,9 @@ from tfdpgen.privacy.accounts import store
 _DELTA = 1e-5
 _EVENTS = [NoisyCounts().with_noise(noise).event for noise in (6.0, 9.0, 14.0)]
 _PROCESSES = 16
-_FORK = multiprocessing.get_context("fork")
+# From a server of their own that imports this module: a fork of a process with threads may never get a lock.
+_SERVED = multiprocessing.get_context("forkserver")
+_SERVED.set_forkserver_preload([__name__])
 
 
 def _data() -> LabeledDataset:
@@ -120,7 +122,7 @@ def _attempt(address: str, number: int) -> str | Exception | None:
 
 
 def _racing(address: str, attempts: int) -> list[str | Exception | None]:
-    with concurrent.futures.ProcessPoolExecutor(_PROCESSES, mp_context=_FORK) as pool:
+    with concurrent.futures.ProcessPoolExecutor(_PROCESSES, mp_context=_SERVED) as pool:
         return list(pool.map(_attempt, [address] * attempts, range(attempts), timeout=300))
 
 
@@ -145,7 +147,7 @@ def test_what_racing_processes_are_granted_never_exceeds_the_total(address: str,
 
 @pytest.mark.xdist_group("postgresql")
 def test_processes_that_make_the_ledger_at_once_make_one(address: str) -> None:
-    with concurrent.futures.ProcessPoolExecutor(_PROCESSES, mp_context=_FORK) as pool:
+    with concurrent.futures.ProcessPoolExecutor(_PROCESSES, mp_context=_SERVED) as pool:
         digests = list(pool.map(_digest, [address] * _PROCESSES, timeout=120))
     assert len(set(digests)) == 1
     Ledger(address).verify()
@@ -173,8 +175,8 @@ def test_a_ledger_whose_users_are_killed_has_at_least_what_ran(address: str, kil
     ran: list[str] = []
     rng = random.Random(0)
     for number in range(kills):
-        ours, theirs = _FORK.Pipe(duplex=False)
-        process = _FORK.Process(target=_work, args=(address, theirs, number))
+        ours, theirs = _SERVED.Pipe(duplex=False)
+        process = _SERVED.Process(target=_work, args=(address, theirs, number))
         process.start()
         theirs.close()
         if not ours.poll(60):
@@ -190,7 +192,7 @@ def test_a_ledger_whose_users_are_killed_has_at_least_what_ran(address: str, kil
         ledger = Ledger(address)
         ledger.verify()
         assert set(ran) <= {entry.name for entry in ledger.reservations()}
-    assert len(ran) > kills
+    assert len(ran) >= kills
     assert {entry.state for entry in Ledger(address).reservations()} == {"reserved", "confirmed"}
 
 
