@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import getpass
 import hashlib
 import importlib
 import inspect
@@ -47,6 +46,7 @@ from components.artifacts import HEADER, READ, WRITTEN, Artifact, ArtifactError
 from tfdpgen.data import DataError
 from tfdpgen.files import folder_lock, fsync_tree, remove, replace
 from tfdpgen.installation import problem_with_environment
+from tfdpgen.machine import user_name
 
 PARAMETER_TYPES = (str, int, float, bool)
 # Parameters that say where and how a step works, and what a run may cost. What it makes does not depend on them.
@@ -320,11 +320,7 @@ def component(fn: Callable[..., None]) -> Component:
 
 def run_note(run: str, folder: Path) -> str:
     """Whose run it was that reserved something, and where its results are, for a ledger."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no such user, as in some containers
-        user = f"user {os.getuid()}"
-    return f" ({f'run {run}, ' if run else ''}{user} on {platform.node() or 'an unnamed machine'}, {folder})"
+    return f" ({f'run {run}, ' if run else ''}{user_name()} on {platform.node() or 'an unnamed machine'}, {folder})"
 
 
 @contextlib.contextmanager

@@ -158,8 +158,8 @@ def evaluate(
     if budget is not None and fitted:
         account = str(examples.facts.get("source") or examples.facts.get("dataset") or "")
         note = run_note(utility.run, utility.path.parent)
-        told = Ledger(ledger, account=account, total_epsilon=total_epsilon, say=print, note=note) if ledger else None
-        accuracies = publish_accuracies(fitted, test, budget, ledger=told)
+        book = Ledger(ledger, account=account, total_epsilon=total_epsilon, say=print, note=note) if ledger else None
+        accuracies = publish_accuracies(fitted, test, budget, ledger=book)
         _write(utility, "published_metrics", accuracies.to_dict())
 
 

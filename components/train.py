@@ -119,7 +119,8 @@ def confirm(ledger: Ledger, reservation: str) -> None:
     """Has the ledger know, before anything comes out, that this has run: then nobody can say that it has not.
 
     Raises:
-      ComponentError: if it cannot be told, or its owner has said meanwhile that nothing has run. The backup is kept.
+      ComponentError: if it cannot take that down, or its owner has said meanwhile that nothing has run; the backup is
+        kept then.
     """
     from tfdpgen.privacy import LedgerError
 

@@ -116,8 +116,8 @@ def _status(ledger: Ledger, flags: argparse.Namespace) -> str:
     accounts = _named(ledger, flags.names)
     if not accounts:
         return f"{ledger.address} has no accounts: nothing was spent."
-    told = [_account(ledger, account) for account in accounts]
-    return "\n\n".join([*_warning(ledger), f"Accounts of {ledger.address}:", *told, _EXPLANATION])
+    texts = [_account(ledger, account) for account in accounts]
+    return "\n\n".join([*_warning(ledger), f"Accounts of {ledger.address}:", *texts, _EXPLANATION])
 
 
 def _named(ledger: Ledger, names: Sequence[str]) -> list[Standing]:

@@ -135,11 +135,9 @@ class Lineage:
           UnknownArtifactError: if there is none.
         """
         path = Path(what).expanduser()
-        for folder in (
-            (path, path.parent) if path.name in _PUBLISHED else (path,)
-        ):  # of a run, and what it has published
-            if (publication := folder / "internal" / "publish" / "publication").is_dir():
-                path = publication
+        folder = path.parent if path.name in _PUBLISHED else path  # of a run
+        if (publication := folder / "internal" / "publish" / "publication").is_dir():
+            path = publication
         with self._engine.connect() as connection:
             if (path / HEADER).is_file():
                 asked, name = json.loads((path / HEADER).read_text())["id"], ""

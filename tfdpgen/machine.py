@@ -1,4 +1,4 @@
-"""What this machine has left: the memory that a process may still take, and the most that a piece of code took.
+"""What this machine has left, and who uses it: the memory that a process may still take, the most that code took.
 
     available_memory()                      # bytes, or None where the operating system does not say
     with PeakMemory() as peak:
@@ -11,6 +11,7 @@ both are read and the smaller one counts (https://docs.kernel.org/admin-guide/cg
 
 from __future__ import annotations
 
+import getpass
 import os
 import resource
 import sys
@@ -128,3 +129,11 @@ def _cached(path: Path, name: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+
+
+def user_name() -> str:
+    """The user who runs this process; by number where the machine has no name for it, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"user {os.getuid()}"

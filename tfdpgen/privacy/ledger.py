@@ -42,6 +42,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from tfdpgen.choices import check_budget
 from tfdpgen.data.dataset import Dataset
+from tfdpgen.machine import user_name
 from tfdpgen.privacy.accounts import history
 from tfdpgen.privacy.accounts.book import (
     BudgetExceededError,
@@ -263,9 +264,7 @@ class Ledger:
                 _check_delta(total, _num_examples(connection, account), PrivacyUnit.EXAMPLE)
             values = {"epsilon": total.epsilon, "delta": total.delta}
             connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account.id).values(values))
-            history.append(
-                connection, "limited", {"account": name, "reason": reason, "by": history.by_whom(), **values}
-            )
+            history.append(connection, "limited", {"account": name, "reason": reason, "by": user_name(), **values})
 
         self._store.write(work)
 
@@ -294,7 +293,7 @@ class Ledger:
             groups = {account.joined for account in accounts}
             every = connection.execute(select(ACCOUNTS.c.name).where(ACCOUNTS.c.joined.in_(groups))).scalars().all()
             connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.joined.in_(groups)).values(joined=joined))
-            body = {"accounts": sorted(every), "joined": joined, "reason": reason, "by": history.by_whom()}
+            body = {"accounts": sorted(every), "joined": joined, "reason": reason, "by": user_name()}
             history.append(connection, "joined", body)
             self._check_known(connection, endless)
 
@@ -419,7 +418,7 @@ class Ledger:
           ValueError: if there is no such reservation, it was confirmed, or there is no reason.
         """
         _check_reason(reason)
-        self._set_state(reservation, "void", {"reason": reason, "by": history.by_whom()})
+        self._set_state(reservation, "void", {"reason": reason, "by": user_name()})
 
     def has(self, reservation: str | None, whose: Whose, event: dp_accounting.DpEvent) -> bool:
         """Whether this ledger holds that reservation, of this event on these examples, and it is not void."""

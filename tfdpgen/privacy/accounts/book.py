@@ -265,9 +265,7 @@ def book_of(
 def book_for(connection: Connection, groups: Groups, examples: Examples, unit: PrivacyUnit) -> Book:
     """What happened to the examples of a run, or to their users."""
     users, held = examples.identity.users, examples.distinct()
-    if unit is PrivacyUnit.EXAMPLE:
-        return Book(connection, groups, unit, (groups.together(cohort, unit) for cohort in held))
-    if users is None:
+    if unit is PrivacyUnit.EXAMPLE or users is None:
         return Book(connection, groups, unit, (groups.together(cohort, unit) for cohort in held))
     pairs = np.unique(np.stack([users, examples.cohorts], 1), axis=0)
     pairs = pairs[pairs[:, 1] > 0]

@@ -10,10 +10,8 @@ head (`tfdpgen ledger export`) sees that too.
 from __future__ import annotations
 
 import datetime
-import getpass
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -44,14 +42,6 @@ class Entry(NamedTuple):
     kind: str
     body: dict[str, Any]
     digest: str
-
-
-def by_whom() -> str:
-    """Who does something to a ledger, as far as this machine knows."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no such user, as in some containers
-        return f"user {os.getuid()}"
 
 
 def now() -> str:
